@@ -1,0 +1,153 @@
+/*
+ * What the files of the core share, from the bottom up: message, socket, batch know nothing of
+ * conntrack; view, flow and filter know only attributes; sinks know only flows.
+ */
+#ifndef NLCT_CORE_H
+#define NLCT_CORE_H
+
+#include "nlct.h"
+#include "wire.h"
+
+/* message.c: building ------------------------------------------------------------------------- */
+
+/* A request being written. Once a put does not fit, 'error' stays -EMSGSIZE and puts do nothing. */
+struct message {
+    uint8_t *buffer;
+    size_t capacity;
+    size_t size;
+    int error;
+};
+
+/* Starts a request of 'type' and 'flags', followed by the nfgenmsg header with 'family'. */
+void message_begin(struct message *message, void *buffer, size_t capacity, uint16_t type,
+                   uint16_t flags, uint8_t family);
+void message_put(struct message *message, uint16_t type, const void *data, size_t size);
+void message_copy(struct message *message, const struct attr *attr);
+void message_put_be16(struct message *message, uint16_t type, uint16_t value);
+
+/* Opens a nest; nest_end() takes what this returned. */
+size_t message_nest_begin(struct message *message, uint16_t type);
+void message_nest_end(struct message *message, size_t nest);
+
+/* Completes the header. Returns the size, or -EMSGSIZE. */
+int message_end(struct message *message);
+
+/* Sets what the sender alone knows. */
+void message_stamp(void *message, uint16_t more_flags, uint32_t sequence);
+
+/* socket.c ------------------------------------------------------------------------------------ */
+
+/* The kernel fills up to 32 KiB a datagram of a dump, whatever the buffer beyond that. */
+enum { SOCKET_BUFFER = 65536 };
+
+struct nlct_socket {
+    int fd;
+    uint32_t port;
+    uint32_t sequence; /* of the latest request */
+    size_t room;       /* what the kernel will queue for us before it drops replies, in bytes */
+    char text[256];
+    uint8_t buffer[SOCKET_BUFFER]; /* the latest datagram */
+};
+
+int socket_send(struct nlct_socket *sock, const void *data, size_t size);
+
+/* Receives one datagram from the kernel into 'buffer'. Returns its size, -EAGAIN when nothing is
+   queued, or -errno; -ENOBUFS says that replies were lost. */
+int socket_receive(struct nlct_socket *sock);
+
+/* Waits for a datagram. Returns 0, -EAGAIN after 'milliseconds', or -EINTR. */
+int socket_wait(struct nlct_socket *sock, int milliseconds);
+
+/* Does this message answer a request of ours, one numbered 'first' to the latest? */
+bool socket_answers(const struct nlct_socket *sock, const struct nlmsghdr *header, uint32_t first);
+
+/* Reads an NLMSG_ERROR or NLMSG_DONE and keeps its text. Returns the error in it (0 or -errno),
+   or -EBADMSG. */
+int socket_verdict(struct nlct_socket *sock, const struct nlmsghdr *header, struct wire payload);
+
+/* Sends one request and hands each message of its answer to 'take' (may be NULL), up to the
+   kernel's verdict, which is returned. */
+int socket_transact(struct nlct_socket *sock, struct message *request,
+                    int (*take)(void *context, struct wire payload), void *context);
+
+/* batch.c: many requests in one send, and every refusal counted ------------------------------- */
+
+enum { BATCH_BYTES = 32768, BATCH_REQUESTS = 256, REQUEST_MAX = 1024 };
+
+struct batch {
+    struct nlct_socket *sock;
+    struct nlct_tally *tally;
+    /* Looks at a finished request once more before it may be sent. */
+    bool (*admits)(const void *request, size_t size);
+    unsigned limit; /* requests whose refusals are sure to fit the receive buffer */
+    unsigned count;
+    size_t size;
+    size_t latest; /* where the last request begins */
+    uint8_t bytes[BATCH_BYTES];
+};
+
+void batch_init(struct batch *batch, struct nlct_socket *sock, struct nlct_tally *tally,
+                bool (*admits)(const void *request, size_t size));
+
+/* Room for one request of up to REQUEST_MAX bytes. */
+void *batch_room(struct batch *batch);
+
+/* Takes what was written there; 'size' is a size or -errno, which counts as a refusal. Sends when
+   full. Returns 0 or -errno when the socket failed. */
+int batch_add(struct batch *batch, int size);
+
+/* Sends what is left and accounts for every request. */
+int batch_send(struct batch *batch);
+
+/* flow.c: attributes of a flow, both ways ----------------------------------------------------- */
+
+enum { VIEW_ATTRS = 32 };
+
+/* A flow as it came: where its attributes are, nothing decoded. */
+struct view {
+    uint8_t family;
+    uint32_t present; /* a bit an attribute type */
+    struct attr attrs[VIEW_ATTRS];
+};
+
+/* Indexes the payload of a flow message. Returns 0 or -EBADMSG. */
+int view_parse(struct view *view, struct wire payload);
+const struct attr *view_attr(const struct view *view, unsigned type);
+
+/* The zone's id, in whichever direction it applies, or -EBADMSG. */
+int view_zone(const struct view *view);
+
+int flow_decode(const struct view *view, struct nlct_flow *flow);
+
+/* Puts what names one flow: its original tuple and its zone. */
+void flow_put_key(struct message *message, const struct nlct_flow *flow);
+
+/* Where a table's field lies in a flow, and the bits that say it is there. */
+struct field {
+    struct nlct_field public;
+    size_t offset;
+    size_t present; /* offset of the 'present' of the tuple or flow it belongs to */
+    uint32_t bit;
+    uint32_t part; /* bit in the flow's own 'present': the tuple, or the field again */
+};
+
+const struct field *flow_field(unsigned number);
+
+/* filter.c ------------------------------------------------------------------------------------ */
+
+/* Returns 1, 0, or -EBADMSG. */
+int filter_match(const struct nlct_filter *filter, const struct view *view);
+
+/* The only zone of the filter, or -1. */
+int filter_single_zone(const struct nlct_filter *filter);
+
+/* Sinks --------------------------------------------------------------------------------------- */
+
+struct nlct_sink {
+    /* Takes a flow. Returns 0, 1 when it is full and wants this flow again, or -errno. */
+    int (*take)(struct nlct_sink *sink, const struct view *view);
+    /* The table has ended. May be NULL. */
+    int (*finish)(struct nlct_sink *sink);
+};
+
+#endif

@@ -1,0 +1,195 @@
+/* A pass over the table: start, next, done. The receive loop that feeds a sink. */
+#include "core.h"
+
+#include <linux/netfilter/nfnetlink.h>
+#include <linux/netfilter/nfnetlink_conntrack.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+struct nlct_dump {
+    struct nlct_socket *sock;
+    const struct nlct_filter *filter;
+    struct nlct_progress progress;
+    struct wire wire; /* what is left of the latest datagram */
+    int buckets;
+    char size_before[24]; /* of the hash table, as its file says it */
+};
+
+/* What a step of the walk came to. */
+enum step { MORE, FULL, END };
+
+static int64_t now_milliseconds(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* A resize in the middle of a dump loses or repeats entries, and the kernel does not say so. */
+static void read_size(int buckets, char *size, size_t capacity)
+{
+    ssize_t got = pread(buckets, size, capacity - 1, 0);
+
+    size[got < 0 ? 0 : got] = '\0';
+}
+
+static void watch_size(struct nlct_dump *dump)
+{
+    char size[sizeof(dump->size_before)];
+
+    if (dump->buckets < 0 || dump->progress.resized)
+        return;
+    read_size(dump->buckets, size, sizeof(size));
+    dump->progress.resized = strcmp(size, dump->size_before) != 0;
+}
+
+int nlct_dump_start(struct nlct_dump **dump, struct nlct_socket *sock,
+                    const struct nlct_filter *filter, bool ask_kernel, int buckets)
+{
+    struct nlct_dump *new = calloc(1, sizeof(*new));
+    int zone = ask_kernel ? filter_single_zone(filter) : -1;
+    uint8_t family = ask_kernel && filter->present & NLCT_FILTER_FAMILY ? filter->family : 0;
+    uint8_t room[REQUEST_MAX];
+    struct message request;
+    int rc;
+
+    if (!new)
+        return -ENOMEM;
+    *new = (struct nlct_dump){.sock = sock, .filter = filter, .buckets = buckets};
+    if (buckets >= 0)
+        read_size(buckets, new->size_before, sizeof(new->size_before));
+    message_begin(&request, room, sizeof(room), NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET,
+                  NLM_F_REQUEST | NLM_F_DUMP, family);
+    if (zone >= 0)
+        message_put_be16(&request, CTA_ZONE, (uint16_t)zone);
+    rc = message_end(&request);
+    if (rc >= 0) {
+        message_stamp(room, 0, ++sock->sequence);
+        rc = socket_send(sock, room, request.size);
+    }
+    if (rc < 0) {
+        free(new);
+        return rc;
+    }
+    *dump = new;
+    return 0;
+}
+
+/* Takes one flow message. Returns MORE, FULL, or -errno. */
+static int take_flow(struct nlct_dump *dump, struct nlct_sink *sink, struct wire payload)
+{
+    struct view view;
+    int rc = view_parse(&view, payload);
+
+    if (rc == 0)
+        rc = filter_match(dump->filter, &view);
+    if (rc > 0 && sink) {
+        rc = sink->take(sink, &view);
+        if (rc > 0)
+            return FULL;
+        dump->progress.matched += rc == 0;
+    } else {
+        dump->progress.matched += rc > 0;
+    }
+    if (rc < 0)
+        return rc;
+    dump->progress.scanned++;
+    return MORE;
+}
+
+/* Takes one message of the answer. Returns a step, or -errno. */
+static int take_message(struct nlct_dump *dump, struct nlct_sink *sink,
+                        const struct nlmsghdr *header, struct wire payload)
+{
+    int rc;
+
+    if (!socket_answers(dump->sock, header, dump->sock->sequence))
+        return MORE;
+    if (header->nlmsg_flags & NLM_F_DUMP_INTR)
+        dump->progress.interrupted = true;
+    switch (header->nlmsg_type) {
+    case NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_NEW:
+        return take_flow(dump, sink, payload);
+    case NLMSG_DONE:
+    case NLMSG_ERROR:
+        rc = socket_verdict(dump->sock, header, payload);
+        return rc < 0 ? rc : END;
+    case NLMSG_NOOP:
+        return MORE;
+    default:
+        return -EBADMSG;
+    }
+}
+
+/* Walks what is left of the latest datagram. Returns a step, or -errno. */
+static int walk(struct nlct_dump *dump, struct nlct_sink *sink)
+{
+    struct nlmsghdr header;
+    struct wire payload;
+    int rc;
+
+    for (;;) {
+        struct wire before = dump->wire;
+
+        rc = wire_message(&dump->wire, &header, &payload);
+        if (rc <= 0)
+            return rc ? rc : MORE;
+        rc = take_message(dump, sink, &header, payload);
+        if (rc == FULL)
+            dump->wire = before;
+        if (rc != MORE)
+            return rc;
+    }
+}
+
+/* Gets the next datagram. Returns 0, -EAGAIN when there is none by 'deadline', or -errno. */
+static int refill(struct nlct_dump *dump, int64_t deadline)
+{
+    int rc = socket_receive(dump->sock);
+
+    if (rc == -EAGAIN) {
+        int64_t left = deadline - now_milliseconds();
+
+        rc = socket_wait(dump->sock, left > 0 ? (int)left : 0);
+        if (rc == 0)
+            rc = socket_receive(dump->sock);
+    }
+    if (rc < 0)
+        return rc;
+    dump->wire = (struct wire){dump->sock->buffer, (size_t)rc};
+    watch_size(dump);
+    return 0;
+}
+
+int nlct_dump_next(struct nlct_dump *dump, struct nlct_sink *sink, int milliseconds)
+{
+    int64_t deadline = now_milliseconds() + milliseconds;
+    int rc;
+
+    while ((rc = walk(dump, sink)) == MORE) {
+        if (now_milliseconds() >= deadline)
+            return 1;
+        rc = refill(dump, deadline);
+        if (rc == -EAGAIN || rc == -EINTR)
+            return 1;
+        if (rc < 0)
+            return rc;
+    }
+    if (rc == FULL)
+        return 1;
+    if (rc == END)
+        rc = sink && sink->finish ? sink->finish(sink) : 0;
+    return rc;
+}
+
+void nlct_dump_progress(const struct nlct_dump *dump, struct nlct_progress *progress)
+{
+    *progress = dump->progress;
+}
+
+void nlct_dump_free(struct nlct_dump *dump)
+{
+    free(dump);
+}

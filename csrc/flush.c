@@ -1,0 +1,146 @@
+/*
+ * Deleting: a sink that names each flow to the kernel, and the kernel's own flushes.
+ *
+ * To the kernel a delete that names no flow is a flush of everything, and so is nearly every
+ * malformed one; it returns success. So each request is read back, byte by byte, before it leaves.
+ */
+#include "core.h"
+
+#include <linux/netfilter/nfnetlink.h>
+#include <linux/netfilter/nfnetlink_conntrack.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+
+static const uint16_t delete_type = NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE;
+
+struct deleter {
+    struct nlct_sink sink;
+    struct batch batch;
+};
+
+/* Reads a request back. True if all of 'size' bytes are one plain DELETE; then 'view' shows it. */
+static bool is_delete(const void *request, size_t size, struct view *view)
+{
+    struct wire wire = {request, size};
+    struct nlmsghdr header;
+    struct wire payload;
+
+    return wire_message(&wire, &header, &payload) == 1 && wire.left == 0 &&
+           header.nlmsg_type == delete_type && header.nlmsg_flags == NLM_F_REQUEST &&
+           view_parse(view, payload) == 0;
+}
+
+static bool has_nest(struct wire wire, uint16_t type)
+{
+    struct attr attr;
+    bool found = false;
+    int rc;
+
+    while ((rc = wire_attr(&wire, &attr)) > 0)
+        if (attr.type == type && attr.size)
+            found = true;
+    return found && rc == 0;
+}
+
+/* True if the request can hit one flow and nothing else: it names a tuple and an id, perhaps a
+   zone, and nothing that would turn it into a filter. */
+static bool names_one_flow(const void *request, size_t size)
+{
+    const uint32_t must = 1U << CTA_TUPLE_ORIG | 1U << CTA_ID;
+    const uint32_t may = must | 1U << CTA_ZONE;
+    const struct attr *tuple;
+    struct view view;
+
+    if (!is_delete(request, size, &view))
+        return false;
+    if ((view.present & must) != must || (view.present & ~may) != 0)
+        return false;
+    if (view.family != AF_INET && view.family != AF_INET6)
+        return false;
+    if (view_attr(&view, CTA_ID)->size != 4)
+        return false;
+    if (view_attr(&view, CTA_ZONE) && view_attr(&view, CTA_ZONE)->size != 2)
+        return false;
+    tuple = view_attr(&view, CTA_TUPLE_ORIG);
+    return has_nest(wire_nest(tuple), CTA_TUPLE_IP) && has_nest(wire_nest(tuple), CTA_TUPLE_PROTO);
+}
+
+/* Echoes what names this flow just as the kernel sent it; the id guards against another flow
+   that took over the tuple since. */
+static int build_delete(const struct view *view, void *room)
+{
+    const struct attr *tuple = view_attr(view, CTA_TUPLE_ORIG);
+    const struct attr *zone = view_attr(view, CTA_ZONE);
+    const struct attr *id = view_attr(view, CTA_ID);
+    struct message message;
+
+    if (!tuple || !id)
+        return -EBADMSG;
+    message_begin(&message, room, REQUEST_MAX, delete_type, NLM_F_REQUEST, view->family);
+    message_copy(&message, tuple);
+    if (zone)
+        message_copy(&message, zone);
+    message_copy(&message, id);
+    return message_end(&message);
+}
+
+static int take(struct nlct_sink *sink, const struct view *view)
+{
+    struct batch *batch = &((struct deleter *)sink)->batch;
+
+    return batch_add(batch, build_delete(view, batch_room(batch)));
+}
+
+static int finish(struct nlct_sink *sink)
+{
+    return batch_send(&((struct deleter *)sink)->batch);
+}
+
+struct nlct_sink *nlct_deleter_new(struct nlct_socket *sock, struct nlct_tally *tally)
+{
+    struct deleter *new = calloc(1, sizeof(*new));
+
+    if (!new)
+        return NULL;
+    new->sink = (struct nlct_sink){.take = take, .finish = finish};
+    batch_init(&new->batch, sock, tally, names_one_flow);
+    return &new->sink;
+}
+
+void nlct_sink_free(struct nlct_sink *sink)
+{
+    free(sink);
+}
+
+static bool names_one_zone(const void *request, size_t size, uint16_t zone)
+{
+    struct view view;
+
+    return is_delete(request, size, &view) && view.present == 1U << CTA_ZONE &&
+           view_attr(&view, CTA_ZONE)->size == 2 && view_zone(&view) == zone;
+}
+
+int nlct_flush_zone(struct nlct_socket *sock, uint16_t zone)
+{
+    uint8_t room[REQUEST_MAX];
+    struct message request;
+    int rc;
+
+    message_begin(&request, room, sizeof(room), delete_type, NLM_F_REQUEST, AF_UNSPEC);
+    message_put_be16(&request, CTA_ZONE, zone);
+    rc = message_end(&request);
+    if (rc >= 0 && !names_one_zone(room, (size_t)rc, zone))
+        rc = -EBADMSG;
+    if (rc < 0)
+        return rc;
+    return socket_transact(sock, &request, NULL, NULL);
+}
+
+int nlct_flush_all(struct nlct_socket *sock)
+{
+    uint8_t room[REQUEST_MAX];
+    struct message request;
+
+    message_begin(&request, room, sizeof(room), delete_type, NLM_F_REQUEST, AF_UNSPEC);
+    return socket_transact(sock, &request, NULL, NULL);
+}

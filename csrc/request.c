@@ -1,0 +1,70 @@
+/* Single requests: get and create one flow, read the counters. */
+#include "core.h"
+
+#include <linux/netfilter/nfnetlink.h>
+#include <linux/netfilter/nfnetlink_conntrack.h>
+#include <sys/socket.h>
+
+static int take_flow(void *context, struct wire payload)
+{
+    struct view view;
+    int rc = view_parse(&view, payload);
+
+    return rc ? rc : flow_decode(&view, context);
+}
+
+int nlct_get(struct nlct_socket *sock, const struct nlct_flow *key, struct nlct_flow *found)
+{
+    uint8_t room[REQUEST_MAX];
+    struct message request;
+
+    message_begin(&request, room, sizeof(room), NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET,
+                  NLM_F_REQUEST, key->family);
+    flow_put_key(&request, key);
+    return socket_transact(sock, &request, take_flow, found);
+}
+
+int nlct_create(struct nlct_socket *sock, const struct nlct_flow *flow)
+{
+    uint8_t room[REQUEST_MAX];
+    int size = nlct_flow_build(flow, room, sizeof(room));
+    struct message request = {.buffer = room, .capacity = sizeof(room), .size = (size_t)size};
+
+    if (size < 0)
+        return size;
+    return socket_transact(sock, &request, NULL, NULL);
+}
+
+struct counters {
+    uint32_t *entries;
+    uint32_t *limit;
+};
+
+static int take_counters(void *context, struct wire payload)
+{
+    const unsigned wanted = 1U << CTA_STATS_GLOBAL_ENTRIES | 1U << CTA_STATS_GLOBAL_MAX_ENTRIES;
+    struct counters *counters = context;
+    struct view view;
+    int rc = view_parse(&view, payload);
+
+    if (rc < 0)
+        return rc;
+    if ((view.present & wanted) != wanted ||
+        view.attrs[CTA_STATS_GLOBAL_ENTRIES].size != sizeof(uint32_t) ||
+        view.attrs[CTA_STATS_GLOBAL_MAX_ENTRIES].size != sizeof(uint32_t))
+        return -EBADMSG;
+    *counters->entries = wire_be32(view.attrs[CTA_STATS_GLOBAL_ENTRIES].data);
+    *counters->limit = wire_be32(view.attrs[CTA_STATS_GLOBAL_MAX_ENTRIES].data);
+    return 0;
+}
+
+int nlct_stats(struct nlct_socket *sock, uint32_t *entries, uint32_t *limit)
+{
+    struct counters counters = {entries, limit};
+    uint8_t room[REQUEST_MAX];
+    struct message request;
+
+    message_begin(&request, room, sizeof(room), NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET_STATS,
+                  NLM_F_REQUEST, AF_UNSPEC);
+    return socket_transact(sock, &request, take_counters, &counters);
+}

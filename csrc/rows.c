@@ -1,0 +1,43 @@
+/* Sink: decodes each flow into a row. */
+#include "core.h"
+
+#include <stdlib.h>
+
+struct rows {
+    struct nlct_sink sink;
+    struct nlct_flow *rows;
+    size_t capacity;
+    size_t count;
+};
+
+static int take(struct nlct_sink *sink, const struct view *view)
+{
+    struct rows *rows = (struct rows *)sink;
+    int rc;
+
+    if (rows->count == rows->capacity)
+        return 1;
+    rc = flow_decode(view, &rows->rows[rows->count]);
+    if (rc == 0)
+        rows->count++;
+    return rc;
+}
+
+struct nlct_sink *nlct_rows_new(struct nlct_flow *rows, size_t capacity)
+{
+    struct rows *new = calloc(1, sizeof(*new));
+
+    if (!new)
+        return NULL;
+    *new = (struct rows){.sink.take = take, .rows = rows, .capacity = capacity};
+    return &new->sink;
+}
+
+size_t nlct_rows_take(struct nlct_sink *sink)
+{
+    struct rows *rows = (struct rows *)sink;
+    size_t count = rows->count;
+
+    rows->count = 0;
+    return count;
+}

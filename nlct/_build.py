@@ -1,0 +1,31 @@
+"""The cffi builder: compiles csrc/ into the module nlct._nlct."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cffi
+
+ROOT = Path(__file__).parent.parent
+SOURCES = sorted(f"csrc/{path.name}" for path in (ROOT / "csrc").glob("*.c"))
+HEADERS = sorted(f"csrc/{path.name}" for path in (ROOT / "csrc").glob("*.h"))
+
+
+def binding() -> str:
+    """Cut the declarations from the public header, so that the two cannot drift."""
+    header = (ROOT / "csrc" / "nlct.h").read_text()
+    return header.split("/* binding: begin */")[1].split("/* binding: end */")[0]
+
+
+ffi = cffi.FFI()
+ffi.cdef(binding())
+ffi.set_source(
+    "nlct._nlct",
+    '#include "nlct.h"',
+    sources=SOURCES,
+    depends=HEADERS,
+    include_dirs=["csrc"],
+    define_macros=[("_GNU_SOURCE", None)],
+    extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra"],
+    py_limited_api=True,
+)

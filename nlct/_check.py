@@ -1,0 +1,26 @@
+"""Guards for arguments: a clear error that names the argument and its range, before anything is
+sent."""
+
+from __future__ import annotations
+
+import operator
+
+
+def integer(name: str, value: object, low: int, high: int) -> int:
+    """Return a whole number in range; True is not a number here."""
+    if isinstance(value, (bool, str, bytes)) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an integer from {low} to {high}, not {value!r}")
+    number = operator.index(value)
+    if not low <= number <= high:
+        raise ValueError(f"{name} must be from {low} to {high}, not {number}")
+    return number
+
+
+def optional(name: str, value: object, low: int, high: int) -> int | None:
+    """Like integer(), but None stays None."""
+    return None if value is None else integer(name, value, low, high)
+
+
+U8 = 0xFF
+U16 = 0xFFFF
+U32 = 0xFFFFFFFF

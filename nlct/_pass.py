@@ -1,0 +1,54 @@
+"""One walk over the table, in steps short enough for Ctrl-C."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nlct._ffi import ffi, lib
+from nlct._socket import Socket
+from nlct.filter import Filter
+
+STEP_MILLISECONDS = 20
+
+
+class Pass:
+    """One walk over the table that feeds a sink.
+
+    ``ask_kernel``: let the kernel leave out what it can; it is matched again all the same.
+    ``buckets``: a descriptor of nf_conntrack_buckets, or -1 where it cannot be read.
+    """
+
+    def __init__(self, sock: Socket, filter: Filter, ask_kernel: bool, buckets: int) -> None:
+        self._sock = sock
+        self._filter = filter.to_c()
+        handle = ffi.new("struct nlct_dump **")
+        rc = lib.nlct_dump_start(handle, sock.handle, self._filter, ask_kernel, buckets)
+        sock.check(rc, "ask for the table")
+        sock.clean = False
+        self._dump = ffi.gc(handle[0], lib.nlct_dump_free)
+        self._progress = ffi.new("struct nlct_progress *")
+
+    def steps(self, sink: ffi.CData = ffi.NULL) -> Iterator[None]:
+        """Walk on, yielding after each step, also after the last."""
+        more = 1
+        while more:
+            rc = lib.nlct_dump_next(self._dump, sink, STEP_MILLISECONDS)
+            lib.nlct_dump_progress(self._dump, self._progress)
+            more = self._sock.check(rc, "walk over the table")
+            self._sock.clean = not more
+            yield
+
+    @property
+    def scanned(self) -> int:
+        """Flows that the kernel sent so far."""
+        return int(self._progress.scanned)
+
+    @property
+    def matched(self) -> int:
+        """Flows among them that matched."""
+        return int(self._progress.matched)
+
+    @property
+    def disturbed(self) -> bool:
+        """True if the table was resized, so that flows may be missing or repeated."""
+        return bool(self._progress.resized or self._progress.interrupted)

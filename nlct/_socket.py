@@ -1,0 +1,90 @@
+"""Netlink sockets, kept for the next call where they are clean."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from nlct._ffi import ffi, lib, text
+from nlct.errors import check, error
+from nlct.netns import Netns
+
+MAX_IDLE = 4
+
+
+class Socket:
+    """A netlink socket, for one thread at a time."""
+
+    def __init__(self, netns: Netns | None) -> None:
+        handle = ffi.new("struct nlct_socket **")
+        where = -1 if netns is None else netns.fileno()
+        check(lib.nlct_socket_open(handle, where), "open a netlink socket")
+        self.handle = ffi.gc(handle[0], lib.nlct_socket_close)
+        # False while an answer is still under way.
+        self.clean = True
+
+    def close(self) -> None:
+        """Close the socket now."""
+        ffi.release(self.handle)
+
+    def check(self, rc: int, operation: str) -> int:
+        """Return what the core returned, or raise it with the kernel's own words."""
+        if rc < 0:
+            raise error(-rc, operation, text(lib.nlct_socket_text(self.handle)))
+        return rc
+
+
+class SocketPool:
+    """Lends a socket to each operation, so that any thread may begin one at any time.
+
+    A socket comes back only if its exchange with the kernel was completed; after a fork the
+    child leaves the parent's sockets alone and opens its own.
+    """
+
+    def __init__(self, netns: Netns | None) -> None:
+        self._netns = netns
+        self._lock = threading.Lock()
+        self._idle: list[Socket] = []
+        self._pid = os.getpid()
+        self._closed = False
+
+    @contextmanager
+    def lend(self) -> Iterator[Socket]:
+        """Lend a socket. An exception inside closes it."""
+        sock = self._take()
+        try:
+            yield sock
+        except BaseException:
+            sock.close()
+            raise
+        self._give(sock)
+
+    def close(self) -> None:
+        """Close the idle sockets; lent ones are closed when they come back."""
+        self._closed = True
+        for sock in self._idle:
+            sock.close()
+        self._idle = []
+
+    def _take(self) -> Socket:
+        if self._pid != os.getpid():
+            # The lock may have been held by a thread that does not exist here.
+            self._lock = threading.Lock()
+            self._idle = []
+            self._pid = os.getpid()
+        with self._lock:
+            if self._closed:
+                raise ValueError("this Conntrack is closed")
+            if self._idle:
+                return self._idle.pop()
+        return Socket(self._netns)
+
+    def _give(self, sock: Socket) -> None:
+        with self._lock:
+            of_us = not self._closed and self._pid == os.getpid()
+            if of_us and sock.clean and len(self._idle) < MAX_IDLE:
+                self._idle.append(sock)
+                return
+        sock.close()

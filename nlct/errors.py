@@ -1,0 +1,98 @@
+"""One door from a negative errno to an exception."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+
+class Error(OSError):
+    """A request to the kernel that failed.
+
+    ``errno`` is the kernel's error number, ``operation`` says what was asked, and
+    ``kernel_message`` is the kernel's own extended-ack text, empty where it gave none.
+    """
+
+    operation: str
+    kernel_message: str
+
+    def __init__(self, number: int, operation: str, kernel_message: str = "") -> None:
+        hint = f" (kernel: {kernel_message})" if kernel_message else ""
+        super().__init__(number, f"{operation}: {self._describe(number)}{hint}")
+        self.operation = operation
+        self.kernel_message = kernel_message
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.errno, self.operation, self.kernel_message)
+
+    def _describe(self, number: int) -> str:
+        return os.strerror(number)
+
+
+class NotFoundError(Error):
+    """No such flow, or no such network namespace (ENOENT)."""
+
+
+class ExistsError(Error):
+    """A flow with this tuple is already there (EEXIST)."""
+
+
+class UnsupportedError(Error):
+    """This kernel cannot do that, or has not been seen to do it safely (EOPNOTSUPP)."""
+
+
+class TableFullError(Error):
+    """The table is at its limit, ``nf_conntrack_max`` (ENOMEM)."""
+
+
+class InvalidRequestError(Error):
+    """The kernel refused the request as malformed, or answered with something malformed
+    (EINVAL, ERANGE, EBADMSG)."""
+
+
+class InterruptedDumpError(Error):
+    """The table changed its size while it was walked: flows may be missing or repeated (EINTR)."""
+
+    def _describe(self, number: int) -> str:  # noqa: ARG002
+        return "the table was resized while it was walked"
+
+
+class OverrunError(Error):
+    """The kernel had no room to queue an answer, so some are lost (ENOBUFS)."""
+
+
+class PrivilegeError(Error, PermissionError):
+    """The capability CAP_NET_ADMIN is missing (EPERM, EACCES). Also Python's PermissionError."""
+
+    def _describe(self, number: int) -> str:
+        return (
+            f"{os.strerror(number)}; this needs the capability CAP_NET_ADMIN "
+            "in the user namespace that owns the network namespace"
+        )
+
+
+_KINDS: dict[int, type[Error]] = {
+    errno.ENOENT: NotFoundError,
+    errno.EEXIST: ExistsError,
+    errno.EOPNOTSUPP: UnsupportedError,
+    errno.ENOMEM: TableFullError,
+    errno.EINVAL: InvalidRequestError,
+    errno.ERANGE: InvalidRequestError,
+    errno.EBADMSG: InvalidRequestError,
+    errno.EINTR: InterruptedDumpError,
+    errno.ENOBUFS: OverrunError,
+    errno.EPERM: PrivilegeError,
+    errno.EACCES: PrivilegeError,
+}
+
+
+def error(number: int, operation: str, kernel_message: str = "") -> Error:
+    """Make the exception for an errno."""
+    return _KINDS.get(number, Error)(number, operation, kernel_message)
+
+
+def check(rc: int, operation: str) -> int:
+    """Return what the core returned, or raise what it means."""
+    if rc < 0:
+        raise error(-rc, operation)
+    return rc
