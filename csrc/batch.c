@@ -47,6 +47,7 @@ int batch_add(struct batch *batch, int size)
 /* What the answers to one batch said. */
 struct answers {
     uint32_t first;
+    unsigned count;
     unsigned refused;
     bool last;   /* the last request was answered: with it, all were */
     bool lost;   /* the kernel had no room for some answers */
@@ -67,7 +68,7 @@ static int read_answers(struct batch *batch, size_t size, struct answers *answer
         rc = socket_verdict(batch->sock, &header, payload);
         if (rc == -EPERM)
             answers->denied = true;
-        if (rc < 0) {
+        if (rc < 0 && answers->refused < answers->count) {
             refuse(batch->tally, rc, 1);
             answers->refused++;
         }
@@ -100,12 +101,14 @@ static int collect(struct batch *batch, struct answers *answers)
 
 int batch_send(struct batch *batch)
 {
-    struct answers answers = {.first = batch->sock->sequence - batch->count + 1};
-    unsigned count = batch->count;
+    struct answers answers = {
+        .first = batch->sock->sequence - batch->count + 1,
+        .count = batch->count,
+    };
     size_t size = batch->size;
     int rc;
 
-    if (!count)
+    if (!batch->count)
         return 0;
     batch->count = 0;
     batch->size = 0;
@@ -116,8 +119,8 @@ int batch_send(struct batch *batch)
     if (answers.denied)
         return -EPERM;
     if (rc == 0 && answers.last && !answers.lost)
-        batch->tally->done += count - answers.refused;
+        batch->tally->done += answers.count - answers.refused;
     else
-        refuse(batch->tally, -ENOBUFS, count - answers.refused);
+        refuse(batch->tally, -ENOBUFS, answers.count - answers.refused);
     return rc;
 }

@@ -113,9 +113,12 @@ static int take_message(struct nlct_dump *dump, struct nlct_sink *sink,
     case NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_NEW:
         return take_flow(dump, sink, payload);
     case NLMSG_DONE:
-    case NLMSG_ERROR:
         rc = socket_verdict(dump->sock, header, payload);
         return rc < 0 ? rc : END;
+    case NLMSG_ERROR:
+        /* Without an error in it, it is an answer to something that we never asked. */
+        rc = socket_verdict(dump->sock, header, payload);
+        return rc < 0 ? rc : -EBADMSG;
     case NLMSG_NOOP:
         return MORE;
     default:

@@ -25,16 +25,21 @@ int filter_match(const struct nlct_filter *filter, const struct view *view)
 int filter_single_zone(const struct nlct_filter *filter)
 {
     int found = -1;
-    int zone;
+    int byte;
+    int bit;
 
     if (!(filter->present & NLCT_FILTER_ZONE))
         return -1;
-    for (zone = 0; zone < 65536; zone++) {
-        if (!has_zone(filter, (unsigned)zone))
+    for (byte = 0; byte < (int)sizeof(filter->zones); byte++) {
+        if (!filter->zones[byte])
             continue;
         if (found >= 0)
             return -1;
-        found = zone;
+        for (bit = 0; !(filter->zones[byte] & 1 << bit); bit++)
+            ;
+        if (filter->zones[byte] != 1 << bit)
+            return -1;
+        found = byte * 8 + bit;
     }
     return found;
 }

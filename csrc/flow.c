@@ -23,10 +23,13 @@ struct table {
     unsigned count;
 };
 
-#define TABLE(rules_) {rules_, sizeof(rules_) / sizeof((rules_)[0])}
-#define IN_TUPLE(member) \
+#define TABLE(rules_)                                                                              \
+    {                                                                                              \
+        rules_, sizeof(rules_) / sizeof((rules_)[0])                                               \
+    }
+#define IN_TUPLE(member)                                                                           \
     .size = sizeof(((struct nlct_tuple *)0)->member), .offset = offsetof(struct nlct_tuple, member)
-#define IN_FLOW(member) \
+#define IN_FLOW(member)                                                                            \
     .size = sizeof(((struct nlct_flow *)0)->member), .offset = offsetof(struct nlct_flow, member)
 
 _Static_assert(offsetof(struct nlct_tuple, present) == 0, "'present' opens a tuple");
@@ -170,7 +173,7 @@ static int decode_attr(const struct rule *rule, const struct attr *attr, uint8_t
         return 0;
     if (rule->kind == NEST)
         return decode(rule->nest, wire_nest(attr), family, base);
-    if (*present_of(base) & rule->bit || (rule->family && rule->family != family))
+    if (rule->family && rule->family != family)
         return -EBADMSG;
     *present_of(base) |= rule->bit;
     if (rule->kind == TUPLE)
@@ -186,12 +189,17 @@ static int decode_attr(const struct rule *rule, const struct attr *attr, uint8_t
 
 static int decode(const struct table *table, struct wire wire, uint8_t family, void *base)
 {
+    uint32_t seen = 0;
     struct attr attr;
     int rc;
 
     while ((rc = wire_attr(&wire, &attr)) > 0) {
-        if (attr.type < table->count)
-            rc = decode_attr(&table->rules[attr.type], &attr, family, base);
+        if (attr.type >= table->count || table->rules[attr.type].kind == SKIP)
+            continue;
+        if (seen & 1U << attr.type)
+            return -EBADMSG;
+        seen |= 1U << attr.type;
+        rc = decode_attr(&table->rules[attr.type], &attr, family, base);
         if (rc < 0)
             return rc;
     }
@@ -287,12 +295,12 @@ void flow_put_key(struct message *message, const struct nlct_flow *flow)
 static uint8_t reverse_icmp(uint8_t family, uint8_t type)
 {
     static const uint8_t pairs[][3] = {
-        {AF_INET, 8, 0},        /* echo */
-        {AF_INET, 13, 14},      /* timestamp */
-        {AF_INET, 15, 16},      /* information */
-        {AF_INET, 17, 18},      /* address mask */
-        {AF_INET6, 128, 129},   /* echo */
-        {AF_INET6, 139, 140},   /* node information */
+        {AF_INET, 8, 0},      /* echo */
+        {AF_INET, 13, 14},    /* timestamp */
+        {AF_INET, 15, 16},    /* information */
+        {AF_INET, 17, 18},    /* address mask */
+        {AF_INET6, 128, 129}, /* echo */
+        {AF_INET6, 139, 140}, /* node information */
     };
     size_t i;
 
@@ -353,25 +361,25 @@ int nlct_flow_build(const struct nlct_flow *flow, void *buffer, size_t capacity)
 
 /* Fields of a table --------------------------------------------------------------------------- */
 
-#define OF_FLOW(name_, member_, bit_)                                                         \
-    {                                                                                         \
+#define OF_FLOW(name_, member_, bit_)                                                              \
+    {                                                                                              \
         {name_, sizeof(((struct nlct_flow *)0)->member_)}, offsetof(struct nlct_flow, member_), 0, \
-            bit_, bit_                                                                        \
+            bit_, bit_                                                                             \
     }
-#define OF_TUPLE(name_, tuple_, member_, bit_, part_)                                             \
-    {                                                                                             \
-        {name_, sizeof(((struct nlct_tuple *)0)->member_)},                                       \
-            offsetof(struct nlct_flow, tuple_) + offsetof(struct nlct_tuple, member_),            \
-            offsetof(struct nlct_flow, tuple_), bit_, part_                                       \
+#define OF_TUPLE(name_, tuple_, member_, bit_, part_)                                              \
+    {                                                                                              \
+        {name_, sizeof(((struct nlct_tuple *)0)->member_)},                                        \
+            offsetof(struct nlct_flow, tuple_) + offsetof(struct nlct_tuple, member_),             \
+            offsetof(struct nlct_flow, tuple_), bit_, part_                                        \
     }
-#define OF_EACH_TUPLE(prefix, tuple_, part)                                             \
-    OF_TUPLE(prefix "src", tuple_, src, NLCT_TUPLE_SRC, part),                          \
-        OF_TUPLE(prefix "dst", tuple_, dst, NLCT_TUPLE_DST, part),                      \
-        OF_TUPLE(prefix "proto", tuple_, proto, NLCT_TUPLE_PROTO, part),                \
-        OF_TUPLE(prefix "sport", tuple_, sport, NLCT_TUPLE_SPORT, part),                \
-        OF_TUPLE(prefix "dport", tuple_, dport, NLCT_TUPLE_DPORT, part),                \
-        OF_TUPLE(prefix "icmp_id", tuple_, icmp_id, NLCT_TUPLE_ICMP_ID, part),          \
-        OF_TUPLE(prefix "icmp_type", tuple_, icmp_type, NLCT_TUPLE_ICMP_TYPE, part),    \
+#define OF_EACH_TUPLE(prefix, tuple_, part)                                                        \
+    OF_TUPLE(prefix "src", tuple_, src, NLCT_TUPLE_SRC, part),                                     \
+        OF_TUPLE(prefix "dst", tuple_, dst, NLCT_TUPLE_DST, part),                                 \
+        OF_TUPLE(prefix "proto", tuple_, proto, NLCT_TUPLE_PROTO, part),                           \
+        OF_TUPLE(prefix "sport", tuple_, sport, NLCT_TUPLE_SPORT, part),                           \
+        OF_TUPLE(prefix "dport", tuple_, dport, NLCT_TUPLE_DPORT, part),                           \
+        OF_TUPLE(prefix "icmp_id", tuple_, icmp_id, NLCT_TUPLE_ICMP_ID, part),                     \
+        OF_TUPLE(prefix "icmp_type", tuple_, icmp_type, NLCT_TUPLE_ICMP_TYPE, part),               \
         OF_TUPLE(prefix "icmp_code", tuple_, icmp_code, NLCT_TUPLE_ICMP_CODE, part)
 
 static const struct field fields[] = {

@@ -30,16 +30,16 @@ static bool is_delete(const void *request, size_t size, struct view *view)
            view_parse(view, payload) == 0;
 }
 
-static bool has_nest(struct wire wire, uint16_t type)
+static bool has_one(struct wire wire, uint16_t type)
 {
     struct attr attr;
-    bool found = false;
+    int found = 0;
     int rc;
 
     while ((rc = wire_attr(&wire, &attr)) > 0)
         if (attr.type == type && attr.size)
-            found = true;
-    return found && rc == 0;
+            found++;
+    return found == 1 && rc == 0;
 }
 
 /* True if the request can hit one flow and nothing else: it names a tuple and an id, perhaps a
@@ -62,7 +62,7 @@ static bool names_one_flow(const void *request, size_t size)
     if (view_attr(&view, CTA_ZONE) && view_attr(&view, CTA_ZONE)->size != 2)
         return false;
     tuple = view_attr(&view, CTA_TUPLE_ORIG);
-    return has_nest(wire_nest(tuple), CTA_TUPLE_IP) && has_nest(wire_nest(tuple), CTA_TUPLE_PROTO);
+    return has_one(wire_nest(tuple), CTA_TUPLE_IP) && has_one(wire_nest(tuple), CTA_TUPLE_PROTO);
 }
 
 /* Echoes what names this flow just as the kernel sent it; the id guards against another flow

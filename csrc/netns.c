@@ -69,7 +69,8 @@ static int send_child(struct errand *errand)
     uint8_t *stack;
     pid_t pid;
 
-    stack = mmap(NULL, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+    stack =
+        mmap(NULL, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
     if (stack == MAP_FAILED)
         return -errno;
     /* A handler must not run in the child, which has our memory. */
@@ -91,9 +92,13 @@ static int run_new(const struct errand *errand)
     int fd;
 
     (void)errand;
-    if (unshare(CLONE_NEWNET) < 0 &&
-        (errno != EPERM || unshare(CLONE_NEWUSER | CLONE_NEWNET) < 0))
-        return -errno;
+    if (unshare(CLONE_NEWNET) < 0) {
+        if (errno != EPERM)
+            return -errno;
+        /* ENOSPC: user namespaces are switched off, by a limit of 0. */
+        if (unshare(CLONE_NEWUSER | CLONE_NEWNET) < 0)
+            return errno == ENOSPC ? -EPERM : -errno;
+    }
     fd = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
     return fd < 0 ? -errno : fd;
 }
@@ -121,11 +126,8 @@ int nlct_netns_new(void)
 
 int nlct_netns_socket(int netns, int domain, int type, int protocol)
 {
-    struct errand errand = {.run = run_socket,
-                            .netns = netns,
-                            .domain = domain,
-                            .type = type,
-                            .protocol = protocol};
+    struct errand errand = {
+        .run = run_socket, .netns = netns, .domain = domain, .type = type, .protocol = protocol};
 
     return netns < 0 ? run_socket(&errand) : send_child(&errand);
 }

@@ -5,8 +5,8 @@
  * passes over the table and the sinks they feed, deletes and flushes, loading. The Python binding
  * is cut from between the two markers below, so what stands there is plain declarations.
  *
- * Functions that can fail return 0, a count, or a negative errno. Nothing prints, nothing is global.
- * An object belongs to one thread at a time.
+ * Functions that can fail return 0, a count, or a negative errno. Nothing prints, nothing is
+ * global. An object belongs to one thread at a time.
  */
 #ifndef NLCT_H
 #define NLCT_H
@@ -83,8 +83,8 @@ int nlct_flow_build(const struct nlct_flow *flow, void *buffer, size_t capacity)
 
 /* Network namespaces -------------------------------------------------------------------------- */
 
-/* In all of these 'netns' is a descriptor of a namespace, or -1 for the caller's own, and the calling
-   thread never leaves its namespace. Each returns a close-on-exec descriptor or -errno. */
+/* In all of these 'netns' is a descriptor of a namespace, or -1 for the caller's own, and the
+   calling thread never leaves its namespace. Each returns a close-on-exec descriptor or -errno. */
 
 /* Makes an empty namespace that lives as long as the descriptor; without privilege it comes with
    a user namespace of its own. */

@@ -64,7 +64,7 @@ int nlct_stats(struct nlct_socket *sock, uint32_t *entries, uint32_t *limit)
     uint8_t room[REQUEST_MAX];
     struct message request;
 
-    message_begin(&request, room, sizeof(room), NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET_STATS,
-                  NLM_F_REQUEST, AF_UNSPEC);
+    message_begin(&request, room, sizeof(room),
+                  NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET_STATS, NLM_F_REQUEST, AF_UNSPEC);
     return socket_transact(sock, &request, take_counters, &counters);
 }

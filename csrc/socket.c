@@ -128,8 +128,7 @@ int socket_wait(struct nlct_socket *sock, int milliseconds)
 bool socket_answers(const struct nlct_socket *sock, const struct nlmsghdr *header, uint32_t first)
 {
     /* Unsigned distances: sequence numbers wrap. */
-    return header->nlmsg_pid == sock->port &&
-           header->nlmsg_seq - first <= sock->sequence - first;
+    return header->nlmsg_pid == sock->port && header->nlmsg_seq - first <= sock->sequence - first;
 }
 
 static void keep_text(struct nlct_socket *sock, struct wire attrs)
@@ -178,10 +177,25 @@ int socket_verdict(struct nlct_socket *sock, const struct nlmsghdr *header, stru
     return error < 0 && error >= -4095 ? error : 0;
 }
 
+/* Receives the next datagram of an answer. Returns its size, -ETIMEDOUT, or -errno. */
+static int receive_answer(struct nlct_socket *sock)
+{
+    int rc = socket_receive(sock);
+
+    while (rc == -EAGAIN) {
+        rc = socket_wait(sock, ANSWER_MILLISECONDS);
+        if (rc == -EAGAIN)
+            return -ETIMEDOUT;
+        if (rc == 0 || rc == -EINTR)
+            rc = socket_receive(sock);
+    }
+    return rc;
+}
+
 int socket_transact(struct nlct_socket *sock, struct message *request,
                     int (*take)(void *context, struct wire payload), void *context)
 {
-    int taken = 0;
+    bool taken = !take;
     int rc = message_end(request);
 
     if (rc < 0)
@@ -193,15 +207,7 @@ int socket_transact(struct nlct_socket *sock, struct message *request,
         struct nlmsghdr header;
         struct wire payload;
 
-        rc = socket_receive(sock);
-        if (rc == -EAGAIN) {
-            rc = socket_wait(sock, ANSWER_MILLISECONDS);
-            if (rc == -EAGAIN)
-                return -ETIMEDOUT;
-            if (rc == -EINTR)
-                rc = 0;
-            continue;
-        }
+        rc = receive_answer(sock);
         if (rc < 0)
             return rc;
         wire.left = (size_t)rc;
@@ -210,10 +216,15 @@ int socket_transact(struct nlct_socket *sock, struct message *request,
                 continue;
             if (header.nlmsg_type == NLMSG_ERROR) {
                 rc = socket_verdict(sock, &header, payload);
-                return rc ? rc : taken;
+                /* Success without what was asked for is none. */
+                return rc == 0 && !taken ? -EBADMSG : rc;
             }
-            if (take && !taken)
-                taken = take(context, payload);
+            if (taken)
+                continue;
+            taken = true;
+            rc = take(context, payload);
+            if (rc < 0)
+                return rc;
         }
     }
     return rc;
