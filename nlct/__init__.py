@@ -10,6 +10,7 @@ List, filter and flush conntrack entries, zone by zone, exactly and fast::
 
 from __future__ import annotations
 
+from nlct.capabilities import Capabilities, probe
 from nlct.conntrack import Conntrack, LoadResult
 from nlct.enums import Proto, Status
 from nlct.errors import (
@@ -27,7 +28,6 @@ from nlct.filter import Filter
 from nlct.flow import Flow, Tuple
 from nlct.flush import FlushResult
 from nlct.netns import Netns
-from nlct.probe import Capabilities, probe
 from nlct.table import FlowTable
 
 __version__ = "0.1.0"

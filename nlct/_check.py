@@ -1,5 +1,4 @@
-"""Guards for arguments: a clear error that names the argument and its range, before anything is
-sent."""
+"""Guards for arguments: clear errors that name argument and range, before anything is sent."""
 
 from __future__ import annotations
 

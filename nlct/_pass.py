@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 from nlct._ffi import ffi, lib
@@ -11,6 +12,20 @@ from nlct.filter import Filter
 STEP_MILLISECONDS = 20
 
 
+class Descriptor:
+    """A descriptor that is closed with the last who holds it; negative where there is none."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __del__(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+
+
+NOTHING = Descriptor(-1)
+
+
 class Pass:
     """One walk over the table that feeds a sink.
 
@@ -18,13 +33,14 @@ class Pass:
     ``buckets``: a descriptor of nf_conntrack_buckets, or -1 where it cannot be read.
     """
 
-    def __init__(self, sock: Socket, filter: Filter, ask_kernel: bool, buckets: int) -> None:
+    def __init__(self, sock: Socket, filter: Filter, ask_kernel: bool, buckets: Descriptor) -> None:
         self._sock = sock
         self._filter = filter.to_c()
         handle = ffi.new("struct nlct_dump **")
-        rc = lib.nlct_dump_start(handle, sock.handle, self._filter, ask_kernel, buckets)
+        self._buckets = buckets
+        rc = lib.nlct_dump_start(handle, sock.handle, self._filter, ask_kernel, buckets.fd)
         sock.check(rc, "ask for the table")
-        sock.clean = False
+        sock.clean = self.ended = False
         self._dump = ffi.gc(handle[0], lib.nlct_dump_free)
         self._progress = ffi.new("struct nlct_progress *")
 
@@ -35,7 +51,7 @@ class Pass:
             rc = lib.nlct_dump_next(self._dump, sink, STEP_MILLISECONDS)
             lib.nlct_dump_progress(self._dump, self._progress)
             more = self._sock.check(rc, "walk over the table")
-            self._sock.clean = not more
+            self._sock.clean = self.ended = not more
             yield
 
     @property

@@ -22,6 +22,7 @@ class Socket:
         where = -1 if netns is None else netns.fileno()
         check(lib.nlct_socket_open(handle, where), "open a netlink socket")
         self.handle = ffi.gc(handle[0], lib.nlct_socket_close)
+        self.pid = os.getpid()
         # False while an answer is still under way.
         self.clean = True
 
@@ -45,7 +46,8 @@ class SocketPool:
 
     def __init__(self, netns: Netns | None) -> None:
         self._netns = netns
-        self._lock = threading.Lock()
+        # Reentrant: a signal handler may begin an operation in the middle of a loan.
+        self._lock = threading.RLock()
         self._idle: list[Socket] = []
         self._pid = os.getpid()
         self._closed = False
@@ -62,28 +64,37 @@ class SocketPool:
         self._give(sock)
 
     def close(self) -> None:
-        """Close the idle sockets; lent ones are closed when they come back."""
-        self._closed = True
-        for sock in self._idle:
-            sock.close()
-        self._idle = []
+        """Close the idle sockets; lent ones are closed when they come back.
 
-    def _take(self) -> Socket:
+        After that no socket is opened any more, so the namespace may be let go of.
+        """
+        with self._guard():
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for sock in idle:
+            sock.close()
+
+    def check_open(self) -> None:
+        """Raise ValueError after close()."""
+        if self._closed:
+            raise ValueError("this Conntrack is closed")
+
+    def _guard(self) -> threading.RLock:
         if self._pid != os.getpid():
             # The lock may have been held by a thread that does not exist here.
-            self._lock = threading.Lock()
+            self._lock = threading.RLock()
             self._idle = []
             self._pid = os.getpid()
-        with self._lock:
-            if self._closed:
-                raise ValueError("this Conntrack is closed")
-            if self._idle:
-                return self._idle.pop()
-        return Socket(self._netns)
+        return self._lock
+
+    def _take(self) -> Socket:
+        with self._guard():
+            self.check_open()
+            return self._idle.pop() if self._idle else Socket(self._netns)
 
     def _give(self, sock: Socket) -> None:
-        with self._lock:
-            of_us = not self._closed and self._pid == os.getpid()
+        with self._guard():
+            of_us = not self._closed and sock.pid == self._pid
             if of_us and sock.clean and len(self._idle) < MAX_IDLE:
                 self._idle.append(sock)
                 return

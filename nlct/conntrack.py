@@ -6,17 +6,15 @@ import errno
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Callable
+from typing import Callable, NamedTuple
 
-from nlct import flush
-from nlct import probe as probing
+from nlct import capabilities, flush
 from nlct._ffi import ffi, lib
-from nlct._pass import Pass
+from nlct._pass import NOTHING, Descriptor, Pass
 from nlct._socket import Socket, SocketPool
-from nlct.errors import NotFoundError, UnsupportedError, error
-from nlct.filter import Filter, Zones
+from nlct.errors import NotFoundError, TableFullError, UnsupportedError, error
+from nlct.filter import Filter, Zones, zone_set
 from nlct.flow import Flow, Tuple, flows_from, to_c
 from nlct.flush import FlushResult, Tally
 from nlct.netns import Netns, NetnsLike
@@ -32,14 +30,16 @@ MAX_PASSES = 10
 Progress = Callable[[int], None]
 
 
-@dataclass(frozen=True)
-class LoadResult:
-    """What a load did: flows ``created``, and how many were refused, by errno (EEXIST: it was
-    there; ENOMEM: the table is full)."""
+class LoadResult(NamedTuple):
+    """What a load did.
+
+    ``created``: flows that are new. ``failed``: how many were refused, by errno (EEXIST: it was
+    there; ENOMEM: the table is full). ``seconds``: what it took.
+    """
 
     created: int
-    failed: Mapping[int, int] = field(default_factory=dict)
-    seconds: float = 0.0
+    failed: Mapping[int, int]
+    seconds: float
 
 
 class Conntrack:
@@ -62,18 +62,18 @@ class Conntrack:
         self._netns = None if netns is None else Netns.open(netns)
         self._pool = SocketPool(self._netns)
         self._kernel_filter = kernel_filter
-        self._zones_seen = False
-        where = -1 if self._netns is None else self._netns.fileno()
-        # Negative where it cannot be read; then a resize goes unnoticed.
-        self._buckets_fd = lib.nlct_netns_file(where, BUCKETS.encode(), os.O_RDONLY)
+        # Is the kernel built with zones? None until it is asked.
+        self._has_zones: bool | None = None
+        self._buckets = NOTHING
 
     def close(self) -> None:
-        """Let go of sockets and namespace. May be called again; every other call then raises
-        ValueError."""
+        """Let go of sockets and namespace.
+
+        May be called again; every other call then raises ValueError.
+        """
         self._pool.close()
-        if self._buckets_fd >= 0:
-            os.close(self._buckets_fd)
-            self._buckets_fd = -1
+        # Walks that are under way hold it, too.
+        self._buckets = NOTHING
         if self._netns is not None:
             self._netns.close()
 
@@ -89,7 +89,7 @@ class Conntrack:
         self.close()
 
     def __del__(self) -> None:
-        if hasattr(self, "_buckets_fd"):
+        if hasattr(self, "_buckets"):
             self.close()
 
     # Looking ---------------------------------------------------------------------------------
@@ -146,7 +146,7 @@ class Conntrack:
             if walk.disturbed:
                 raise error(errno.EINTR, "dump")
 
-    def get(self, tuple: Tuple, zone: int = 0) -> Flow:  # noqa: A002 - the kernel's word
+    def get(self, tuple: Tuple, zone: int | None = None) -> Flow:
         """Return the flow with this tuple, original or reply, in this zone (``conntrack -G``).
 
         Raises NotFoundError.
@@ -168,9 +168,16 @@ class Conntrack:
 
         None where it cannot be read.
         """
-        if self._buckets_fd < 0:
-            return None
-        return int(os.pread(self._buckets_fd, 32, 0))
+        fd = self._open_buckets().fd
+        return None if fd < 0 else int(os.pread(fd, 32, 0))
+
+    def _open_buckets(self) -> Descriptor:
+        """Open the file at need: it appears when the kernel loads conntrack."""
+        self._pool.check_open()
+        if self._buckets.fd < 0:
+            where = -1 if self._netns is None else self._netns.fileno()
+            self._buckets = Descriptor(lib.nlct_netns_file(where, BUCKETS.encode(), os.O_RDONLY))
+        return self._buckets
 
     def _stats(self) -> tuple[int, int]:
         entries = ffi.new("uint32_t *")
@@ -179,7 +186,12 @@ class Conntrack:
             sock.check(lib.nlct_stats(sock.handle, entries, limit), "read the counters")
         return entries[0], limit[0]
 
-    def _look(self, wanted: Filter, make_sink: Callable[[], ffi.CData]) -> Pass:
+    def _look(
+        self,
+        wanted: Filter,
+        make_sink: Callable[[], ffi.CData],
+        progress: Progress | None = None,
+    ) -> Pass:
         """Walk over the table until a walk was not disturbed."""
         self._require(wanted)
         for _pass in range(MAX_PASSES):
@@ -187,39 +199,51 @@ class Conntrack:
             with self._pool.lend() as sock:
                 walk = self._pass(sock, wanted)
                 for _ in walk.steps(sink):
-                    pass
+                    if progress is not None:
+                        progress(walk.scanned)
             if not walk.disturbed:
                 return walk
         raise error(errno.EINTR, "count")
 
     def _pass(self, sock: Socket, wanted: Filter) -> Pass:
-        return Pass(sock, wanted, self._kernel_filter, self._buckets_fd)
+        ask = self._kernel_filter and self._has_zones is not False
+        return Pass(sock, wanted, ask, self._open_buckets())
 
     def _require(self, wanted: Filter) -> None:
         """Refuse zones where the kernel was built without them."""
-        if self._zones_seen or not wanted.zone or wanted.zone == {0}:
+        self._pool.check_open()
+        if not wanted.zone:
             return
-        anything = Tuple(src="192.0.2.1", dst="192.0.2.2", proto="udp", sport=1, dport=1)
-        try:
-            self.get(anything, zone=max(wanted.zone))
-        except NotFoundError:
-            pass
-        except UnsupportedError as exc:
+        if self._has_zones is None:
+            self._has_zones = self._ask_for_zones()
+        if not self._has_zones and wanted.zone != {0}:
             raise UnsupportedError(
                 errno.EOPNOTSUPP, f"use zone {max(wanted.zone)}", "built without conntrack zones"
-            ) from exc
-        self._zones_seen = True
+            )
+
+    def _ask_for_zones(self) -> bool:
+        anything = Tuple(src="192.0.2.1", dst="192.0.2.2", proto="udp", sport=1, dport=1)
+        try:
+            self.get(anything, zone=1)
+        except NotFoundError:
+            return True
+        except UnsupportedError:
+            return False
+        return True
 
     # Creating --------------------------------------------------------------------------------
 
     def create(self, flow: Flow) -> None:
-        """Create a flow (``conntrack -I``). The kernel wants both addresses, the protocol with its
-        ports or ICMP fields, and a timeout.
+        """Create a flow (``conntrack -I``).
 
+        The kernel wants both addresses, the protocol with its ports or ICMP fields, and a timeout.
         Raises ExistsError, TableFullError, InvalidRequestError.
         """
         with self._pool.lend() as sock:
-            sock.check(lib.nlct_create(sock.handle, to_c(flow)), "create a flow")
+            rc = lib.nlct_create(sock.handle, to_c(flow))
+            if rc == -errno.ENOMEM:
+                raise TableFullError(errno.ENOMEM, "create a flow")
+            sock.check(rc, "create a flow")
 
     def load(
         self, flows: FlowTable | Iterable[Flow], *, progress: Progress | None = None
@@ -229,6 +253,7 @@ class Conntrack:
         ``progress`` is called now and then with the number of flows done so far.
         """
         started = time.monotonic()
+        self._pool.check_open()
         table = flows if isinstance(flows, FlowTable) else FlowTable.from_flows(flows)
         columns, keep = table.to_c()
         tally = Tally()
@@ -285,7 +310,8 @@ class Conntrack:
         Raises UnsupportedError for strategy="kernel" where this very kernel has not been seen to
         honour the filter for each of these zones; nothing is sent then.
         """
-        return self._flush(Filter(zone=zones), strategy, dry_run, passes, progress)
+        # Never Filter(zone=None) here: that is every flow.
+        return self._flush(Filter(zone=zone_set(zones)), strategy, dry_run, passes, progress)
 
     def flush_all(
         self,
@@ -314,15 +340,15 @@ class Conntrack:
         started = time.monotonic()
         self._require(wanted)
         if wanted.zone == frozenset():
-            result = FlushResult(0, 0, 0, 0, passes=0)
+            result = FlushResult(0, 0, 0, 0, {}, passes=0)
         elif dry_run:
-            walk = self._look(wanted, lambda: ffi.NULL)
-            result = FlushResult(walk.scanned, walk.matched, 0, 0)
+            walk = self._look(wanted, lambda: ffi.NULL, progress)
+            result = FlushResult(walk.scanned, walk.matched, 0, 0, {})
         elif self._by_kernel(wanted, strategy):
-            result = self._flush_by_kernel(wanted)
+            result = self._flush_by_kernel(wanted, passes)
         else:
             result = self._flush_by_scan(wanted, strategy, passes, progress)
-        return replace(result, seconds=time.monotonic() - started)
+        return result._replace(seconds=time.monotonic() - started)
 
     def _by_kernel(self, wanted: Filter, strategy: str) -> bool:
         """Decide who does it. Never sends anything to this table."""
@@ -332,7 +358,7 @@ class Conntrack:
             return True
         assert wanted.zone is not None
         if strategy == "kernel":
-            found = probing.probe()
+            found = capabilities.probe()
             if not flush.kernel_is_allowed(wanted, found):
                 zones = "zone 0" if wanted.zone == {0} else "zones"
                 raise UnsupportedError(
@@ -346,17 +372,18 @@ class Conntrack:
             return False
         if flush.kernel_cost(count, flows, buckets) >= flush.scan_cost(count, flows, buckets):
             return False
-        return flush.kernel_is_allowed(wanted, probing.probe())
+        return flush.kernel_is_allowed(wanted, capabilities.probe())
 
-    def _flush_by_kernel(self, wanted: Filter) -> FlushResult:
+    def _flush_by_kernel(self, wanted: Filter, passes: int) -> FlushResult:
+        zones = [None] if wanted.zone is None else sorted(wanted.zone)
         with self._pool.lend() as sock:
-            if wanted.zone is None:
-                sock.check(lib.nlct_flush_all(sock.handle), "flush everything")
-            else:
-                for zone in sorted(wanted.zone):
+            for zone in zones * passes:
+                if zone is None:
+                    sock.check(lib.nlct_flush_all(sock.handle), "flush everything")
+                else:
                     sock.check(lib.nlct_flush_zone(sock.handle, zone), f"flush zone {zone}")
-        passes = 1 if wanted.zone is None else len(wanted.zone)
-        return FlushResult(None, None, None, 0, strategy="kernel", passes=passes)
+        walks = len(zones) * passes
+        return FlushResult(None, None, None, 0, {}, strategy="kernel", passes=walks)
 
     def _flush_by_scan(
         self, wanted: Filter, strategy: str, passes: int, progress: Progress | None
@@ -372,8 +399,9 @@ class Conntrack:
                 for _ in walk.steps(sink):
                     if progress is not None:
                         progress(scanned + walk.scanned)
-                    if strategy == "auto" and self._kernel_ends_it_faster(wanted, tally.done):
-                        self._flush_by_kernel(wanted)
+                    hand_over = strategy == "auto" and not walk.ended
+                    if hand_over and self._kernel_ends_it_faster(wanted, tally.done):
+                        self._flush_by_kernel(wanted, 1)
                         return _result(tally, None, None, "scan+kernel", walks + 2, True)
             walks += 1
             scanned += walk.scanned
@@ -396,13 +424,13 @@ class Conntrack:
         assert wanted.zone is not None
         flows, buckets = self._stats()[0], self.buckets
         flush_costs = flush.kernel_cost(len(wanted.zone), flows + deleted, buckets)
-        capabilities = probing.known()
-        if capabilities is None and deleted * flush.DELETE > 2 * flush_costs:
-            capabilities = probing.probe()
+        found = capabilities.known()
+        if found is None and deleted * flush.DELETE > 2 * flush_costs:
+            found = capabilities.probe()
         return (
-            capabilities is not None
+            found is not None
             and deleted * flush.DELETE > flush_costs / 2
-            and flush.kernel_is_allowed(wanted, capabilities)
+            and flush.kernel_is_allowed(wanted, found)
         )
 
 

@@ -46,8 +46,7 @@ class TableFullError(Error):
 
 
 class InvalidRequestError(Error):
-    """The kernel refused the request as malformed, or answered with something malformed
-    (EINVAL, ERANGE, EBADMSG)."""
+    """A request or an answer was malformed (EINVAL, ERANGE; EBADMSG for what the kernel sent)."""
 
 
 class InterruptedDumpError(Error):
@@ -66,8 +65,8 @@ class PrivilegeError(Error, PermissionError):
 
     def _describe(self, number: int) -> str:
         return (
-            f"{os.strerror(number)}; this needs the capability CAP_NET_ADMIN "
-            "in the user namespace that owns the network namespace"
+            f"{os.strerror(number)}; this needs the capability CAP_NET_ADMIN, and to enter another "
+            "namespace CAP_SYS_ADMIN, in the user namespace that owns the network namespace"
         )
 
 
@@ -75,7 +74,6 @@ _KINDS: dict[int, type[Error]] = {
     errno.ENOENT: NotFoundError,
     errno.EEXIST: ExistsError,
     errno.EOPNOTSUPP: UnsupportedError,
-    errno.ENOMEM: TableFullError,
     errno.EINVAL: InvalidRequestError,
     errno.ERANGE: InvalidRequestError,
     errno.EBADMSG: InvalidRequestError,

@@ -21,38 +21,43 @@ MAX_FLOWS = 2**24
 SERVER = ipaddress.IPv4Address("192.0.2.1")
 
 
-def _addresses(first: int, count: int) -> bytearray:
-    """IPv4 addresses in a row, 16 bytes each."""
-    numbers = array("I", range(first, first + count))
+def _addresses(numbers: range) -> bytearray:
+    """IPv4 sources, 16 bytes each."""
+    words = array(
+        "I", range(FIRST_SOURCE + numbers.start, FIRST_SOURCE + numbers.stop, numbers.step)
+    )
     if sys.byteorder == "little":
-        numbers.byteswap()
-    packed = bytearray(ADDRESS_SIZE * count)
-    memoryview(packed).cast("I")[:: ADDRESS_SIZE // 4] = memoryview(numbers)
+        words.byteswap()
+    packed = bytearray(ADDRESS_SIZE * len(words))
+    memoryview(packed).cast("I")[:: ADDRESS_SIZE // 4] = memoryview(words)
     return packed
 
 
-def tables(flows: int, zones: int, *, rows: int = ROWS) -> Iterator[FlowTable]:
-    """Yield UDP flows, a table of up to ``rows`` at a time: zones 1 to ``zones`` in turn, timeout
-    one day.
+def tables(
+    flows: int, zones: int, *, zone: int | None = None, rows: int = ROWS
+) -> Iterator[FlowTable]:
+    """Yield UDP flows, a table of up to ``rows`` at a time.
 
-    ``flows``: 0 to 16,777,216. ``zones``: 1 to 65535.
+    They live for a day, in zones 1 to ``zones`` in turn, each from an address of its own.
+    ``flows``: 0 to 16,777,216. ``zones``: 1 to 65535. ``zone``: only those of one zone.
     """
     _check.integer("flows", flows, 0, MAX_FLOWS)
     _check.integer("zones", zones, 1, _check.U16)
-    for first in range(0, flows, rows):
-        count = min(rows, flows - first)
-        turn = array("H", range(1, zones + 1))
-        begin = first % zones
+    numbers = range(flows)
+    if zone is not None:
+        numbers = range(_check.integer("zone", zone, 1, zones) - 1, flows, zones)
+    for begin in range(0, len(numbers), rows):
+        part = numbers[begin : begin + rows]
         yield FlowTable(
             {
-                "family": bytes((socket.AF_INET,)) * count,
-                "zone": (turn * (count // zones + 2))[begin : begin + count],
-                "timeout": array("I", (TIMEOUT,)) * count,
-                "src": _addresses(FIRST_SOURCE + first, count),
-                "dst": SERVER.packed.ljust(ADDRESS_SIZE, b"\0") * count,
-                "proto": bytes((socket.IPPROTO_UDP,)) * count,
-                "sport": array("H", (1024,)) * count,
-                "dport": array("H", (53,)) * count,
+                "family": bytes((socket.AF_INET,)) * len(part),
+                "zone": array("H", [1 + number % zones for number in part]),
+                "timeout": array("I", (TIMEOUT,)) * len(part),
+                "src": _addresses(part),
+                "dst": SERVER.packed.ljust(ADDRESS_SIZE, b"\0") * len(part),
+                "proto": bytes((socket.IPPROTO_UDP,)) * len(part),
+                "sport": array("H", (1024,)) * len(part),
+                "dport": array("H", (53,)) * len(part),
             }
         )
 
@@ -62,6 +67,7 @@ def fill(
     flows: int,
     zones: int,
     *,
+    zone: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> LoadResult:
     """Create the flows of tables(). Flows that exist count as failed with EEXIST."""
@@ -69,7 +75,7 @@ def fill(
     failed: dict[int, int] = {}
     seconds = 0.0
     done = 0
-    for table in tables(flows, zones):
+    for table in tables(flows, zones, zone=zone):
         result = conntrack.load(table)
         created += result.created
         seconds += result.seconds

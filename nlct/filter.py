@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Union
+from typing import NamedTuple, Union
 
 from nlct import _check
 from nlct._ffi import ffi, lib
@@ -20,7 +19,8 @@ _FAMILIES = {
 }
 
 
-def _zones(value: Zones) -> frozenset[int]:
+def zone_set(value: Zones) -> frozenset[int]:
+    """Return the zones as a set; None is no zone, least of all every zone."""
     if isinstance(value, Iterable) and not isinstance(value, (str, bytes)):
         return frozenset(_check.integer("zone", zone, 0, _check.U16) for zone in value)
     return frozenset((_check.integer("zone", value, 0, _check.U16),))
@@ -34,8 +34,12 @@ def _family(value: int | str) -> int:
     return int(_FAMILIES[value])
 
 
-@dataclass(frozen=True)
-class Filter:
+class _FilterFields(NamedTuple):
+    zone: frozenset[int] | None
+    family: int | None
+
+
+class Filter(_FilterFields):
     """Which flows are meant. Fields are ANDed; a set, list or range inside a field is ORed.
 
     ``zone``: a zone id from 0 to 65535, or several (``CTA_ZONE``, ``-w``). Zones match by id,
@@ -46,12 +50,13 @@ class Filter:
     Raises TypeError or ValueError, naming the field and its range.
     """
 
-    zone: frozenset[int] | None = None
-    family: int | None = None
+    __slots__ = ()
 
-    def __init__(self, zone: Zones | None = None, family: int | str | None = None) -> None:
-        self.__dict__.update(
-            zone=None if zone is None else _zones(zone),
+    def __new__(cls, zone: Zones | None = None, family: int | str | None = None) -> Filter:
+        """Check and compile the fields."""
+        return super().__new__(
+            cls,
+            zone=None if zone is None else zone_set(zone),
             family=None if family is None else _family(family),
         )
 

@@ -6,8 +6,7 @@ import ipaddress
 import socket
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any, Union
+from typing import Any, NamedTuple, Union
 
 from nlct import _check
 from nlct._ffi import ffi, lib
@@ -39,8 +38,19 @@ def _proto(value: ProtoLike | None) -> int | None:
         raise ValueError(f"proto must be from 0 to 255 or one of {names}, not {value!r}") from None
 
 
-@dataclass(frozen=True)
-class Tuple:
+class _TupleFields(NamedTuple):
+    src: Address | None
+    dst: Address | None
+    proto: int | None
+    sport: int | None
+    dport: int | None
+    icmp_id: int | None
+    icmp_type: int | None
+    icmp_code: int | None
+    zone: int | None
+
+
+class Tuple(_TupleFields):
     """One direction of a flow (``CTA_TUPLE_ORIG``, ``CTA_TUPLE_REPLY``).
 
     ``src``, ``dst``: addresses, given as ``ipaddress`` objects or text, of one family.
@@ -51,18 +61,10 @@ class Tuple:
     ``--reply-zone``).
     """
 
-    src: Address | None = None
-    dst: Address | None = None
-    proto: int | None = None
-    sport: int | None = None
-    dport: int | None = None
-    icmp_id: int | None = None
-    icmp_type: int | None = None
-    icmp_code: int | None = None
-    zone: int | None = None
+    __slots__ = ()
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         src: AddressLike | None = None,
         dst: AddressLike | None = None,
         proto: ProtoLike | None = None,
@@ -72,8 +74,10 @@ class Tuple:
         icmp_type: int | None = None,
         icmp_code: int | None = None,
         zone: int | None = None,
-    ) -> None:
-        self.__dict__.update(
+    ) -> Tuple:
+        """Check the fields. Raises TypeError or ValueError, naming the field and its range."""
+        self = super().__new__(
+            cls,
             src=_address("src", src),
             dst=_address("dst", dst),
             proto=_proto(proto),
@@ -86,6 +90,7 @@ class Tuple:
         )
         if self.src is not None and self.dst is not None and self.src.version != self.dst.version:
             raise ValueError(f"src and dst must be of one family, not {self.src} and {self.dst}")
+        return self
 
     @property
     def family(self) -> int | None:
@@ -96,8 +101,18 @@ class Tuple:
         return int(socket.AF_INET if address.version == 4 else socket.AF_INET6)
 
 
-@dataclass(frozen=True)
-class Flow:
+class _FlowFields(NamedTuple):
+    orig: Tuple
+    reply: Tuple | None
+    zone: int
+    status: Status | None
+    timeout: int | None
+    mark: int | None
+    id: int | None
+    use: int | None
+
+
+class Flow(_FlowFields):
     """One conntrack entry.
 
     ``orig``, ``reply``: its two directions; to the kernel a missing reply is the reverse.
@@ -109,31 +124,26 @@ class Flow:
     (``CTA_USE``); both are the kernel's to give.
     """
 
-    orig: Tuple
-    reply: Tuple | None = None
-    zone: int = 0
-    status: Status | None = None
-    timeout: int | None = None
-    mark: int | None = None
-    id: int | None = None
-    use: int | None = None
+    __slots__ = ()
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         orig: Tuple,
         reply: Tuple | None = None,
         zone: int | None = None,
         status: int | None = None,
         timeout: int | None = None,
         mark: int | None = None,
-        id: int | None = None,  # noqa: A002 - the kernel's word
+        id: int | None = None,
         use: int | None = None,
-    ) -> None:
+    ) -> Flow:
+        """Check the fields. Raises TypeError or ValueError, naming the field and its range."""
         for name, direction in (("orig", orig), ("reply", reply)):
             if not isinstance(direction, Tuple) and (direction is not None or name == "orig"):
                 raise TypeError(f"{name} must be a Tuple, not {direction!r}")
         bits = _check.optional("status", status, 0, _check.U32)
-        self.__dict__.update(
+        return super().__new__(
+            cls,
             orig=orig,
             reply=reply,
             zone=_flow_zone(zone, orig, reply),
@@ -151,7 +161,7 @@ class Flow:
 
     def replace(self, **changes: Any) -> Flow:
         """Return a copy with some fields changed."""
-        return replace(self, **changes)
+        return Flow(**{**self._asdict(), **changes})
 
 
 def _flow_zone(zone: int | None, orig: Tuple, reply: Tuple | None) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import fcntl
 import os
 import socket as socketlib
-from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Union
 
@@ -16,7 +15,7 @@ from nlct import _check
 from nlct._ffi import lib
 from nlct.errors import check
 
-NAMED = Path("/run/netns")
+NAMED = "/run/netns"
 _NS_GET_NSTYPE = 0xB703
 _CLONE_NEWNET = 0x40000000
 
@@ -39,7 +38,7 @@ def _is_netns(fd: int) -> bool:
 
 
 def _path(spec: str) -> str:
-    return spec if "/" in spec else str(NAMED / spec)
+    return spec if "/" in spec else f"{NAMED}/{spec}"
 
 
 class Netns:

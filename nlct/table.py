@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from nlct._ffi import ffi, lib, text
 from nlct.flow import Flow, Tuple, address_from
 
-_FORMATS = {1: "B", 2: "H", 4: "I"}
+_FORMATS: dict[int, Literal["B", "H", "I"]] = {1: "B", 2: "H", 4: "I", 16: "B"}
 ADDRESS_SIZE = 16
 
 
@@ -38,9 +38,7 @@ class FlowTable:
     Raises ValueError for an unknown name, a wrong item size or columns of different length.
     """
 
-    def __init__(
-        self, columns: Mapping[str, Any], valid: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, columns: Mapping[str, Any], valid: Mapping[str, Any] | None = None) -> None:
         self._columns = {name: self._column(name, data) for name, data in columns.items()}
         self._valid = {name: memoryview(data).cast("B") for name, data in (valid or {}).items()}
         if "family" not in self._columns:
@@ -59,9 +57,9 @@ class FlowTable:
             raise ValueError(f"column must be one of {', '.join(_FIELDS)}, not {name!r}")
         size = _FIELDS[name][1]
         raw = memoryview(data)
-        if raw.itemsize not in (1, size):
+        if raw.itemsize not in (1, size) or raw.nbytes % size:
             raise ValueError(f"column {name!r} must have items of {size} bytes")
-        return raw.cast("B").cast(_FORMATS.get(size, "B"))
+        return raw.cast("B").cast(_FORMATS[size])
 
     @classmethod
     def from_flows(cls, flows: Iterable[Flow]) -> FlowTable:

@@ -1,0 +1,179 @@
+"""What can this kernel do? Measured in a scratch network namespace, once per process."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from nlct import _socket
+from nlct._ffi import ffi, lib
+from nlct._pass import NOTHING, Pass
+from nlct.errors import Error, NotFoundError, UnsupportedError
+from nlct.filter import Filter
+from nlct.flow import Flow, Tuple, to_c
+from nlct.netns import Netns
+
+MEASURED = "measured"
+RELEASE = "release"
+
+
+class Capabilities(NamedTuple):
+    """What this kernel does with conntrack zones.
+
+    ``release``: the kernel's release, as ``uname -r`` says it.
+    ``zones``: flows may have a zone (CONFIG_NF_CONNTRACK_ZONES).
+    ``zone_dump``: asked for one zone, the kernel sends that zone alone.
+    ``zone_flush``: asked to flush one zone, it deletes that zone and nothing else; kernels that do
+    not (before 6.8, if not backported) empty the whole table.
+    ``zone0_flush``: the same for zone 0, which early kernels got wrong.
+    ``evidence``: by name, "measured" in a scratch namespace, or "release" where no namespace
+    could be had. A release number proves too little to send a zone flush, so there both
+    flushes are False.
+    """
+
+    release: str
+    zones: bool
+    zone_dump: bool
+    zone_flush: bool
+    zone0_flush: bool
+    evidence: Mapping[str, str]
+
+
+_FIELDS = ("zones", "zone_dump", "zone_flush", "zone0_flush")
+_lock = threading.Lock()
+_known: dict[str, Capabilities] = {}
+
+
+def _after_fork() -> None:
+    """Let go of a lock that a thread of the parent may have held."""
+    global _lock  # noqa: PLW0603
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def probe() -> Capabilities:
+    """Find out what this kernel can do, without touching any table but a scratch one.
+
+    The first call measures, later ones remember. Needs no privilege where user namespaces are
+    allowed. Measuring walks the machine's hash table three times, a few milliseconds unless
+    it is very full.
+    """
+    release = os.uname().release
+    with _lock:
+        if release not in _known:
+            _known[release] = _probe(release)
+        return _known[release]
+
+
+def known() -> Capabilities | None:
+    """Return what probe() has found in this process, None before it was called."""
+    return _known.get(os.uname().release)
+
+
+def _probe(release: str) -> Capabilities:
+    # Imported when it is needed: it would double the time that `import nlct` takes.
+    import logging  # noqa: PLC0415
+
+    log = logging.getLogger("nlct")
+    try:
+        found = measure(release)
+    except Error as exc:
+        log.debug("no scratch namespace to measure the kernel in: %s", exc)
+        found = by_release(release)
+    if not found.zone_flush:
+        log.warning(
+            "Linux %s has not been seen to honour a zone flush (%s): zones are flushed by scanning",
+            release,
+            found.evidence["zone_flush"],
+        )
+    return found
+
+
+def by_release(release: str) -> Capabilities:
+    """Say what is sure from a release number alone."""
+    major, _, rest = release.partition(".")
+    minor = rest.partition(".")[0]
+    version = (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else (0, 0)
+    # Upstream has the filter since 6.8; to be asked in vain costs time only.
+    return Capabilities(
+        release=release,
+        zones=False,
+        zone_dump=version >= (6, 8),
+        zone_flush=False,
+        zone0_flush=False,
+        evidence=dict.fromkeys(_FIELDS, RELEASE),
+    )
+
+
+def _flow(zone: int) -> Flow:
+    orig = Tuple(src="192.0.2.1", dst="192.0.2.2", proto="udp", sport=1, dport=1)
+    return Flow(orig, zone=zone, timeout=60)
+
+
+class _Bench:
+    """A scratch namespace with one flow in each of some zones."""
+
+    def __init__(self, sock: _socket.Socket, zones: tuple[int, ...]) -> None:
+        self._sock = sock
+        self._zones = zones
+
+    def fill(self) -> None:
+        for zone in self._zones:
+            if not self._has(zone):
+                rc = lib.nlct_create(self._sock.handle, to_c(_flow(zone)))
+                self._sock.check(rc, f"create a flow in zone {zone}")
+
+    def _has(self, zone: int) -> bool:
+        found = ffi.new("struct nlct_flow *")
+        try:
+            rc = lib.nlct_get(self._sock.handle, to_c(_flow(zone)), found)
+            self._sock.check(rc, f"find the flow in zone {zone}")
+        except NotFoundError:
+            return False
+        return True
+
+    def dumps_one_zone(self, zone: int) -> bool:
+        """True if a dump of 'zone' shows its flow and no other."""
+        walk = Pass(self._sock, Filter(zone=zone), ask_kernel=True, buckets=NOTHING)
+        for _ in walk.steps():
+            pass
+        return (walk.scanned, walk.matched) == (1, 1)
+
+    def flushes_one_zone(self, zone: int) -> bool:
+        """True if a flush of 'zone' deletes its flow and no other."""
+        self.fill()
+        try:
+            rc = lib.nlct_flush_zone(self._sock.handle, zone)
+            self._sock.check(rc, f"flush zone {zone}")
+        except Error:
+            return False
+        return [z for z in self._zones if not self._has(z)] == [zone]
+
+
+def measure(release: str) -> Capabilities:
+    """Try it all in a scratch namespace. Raises Error where none can be had."""
+    with Netns.scratch() as netns:
+        sock = _socket.Socket(netns)
+    try:
+        answers = _measure(sock)
+    finally:
+        sock.close()
+    return Capabilities(release, **answers, evidence=dict.fromkeys(_FIELDS, MEASURED))
+
+
+def _measure(sock: _socket.Socket) -> dict[str, bool]:
+    bench = _Bench(sock, (0, 1, 2))
+    try:
+        bench.fill()
+    except UnsupportedError:
+        return dict.fromkeys(_FIELDS, False)
+    return {
+        "zones": True,
+        "zone_dump": bench.dumps_one_zone(1),
+        "zone_flush": bench.flushes_one_zone(1),
+        "zone0_flush": bench.flushes_one_zone(0),
+    }
