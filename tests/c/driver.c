@@ -1,0 +1,291 @@
+/*
+ * The core against the real kernel: every function of it, in a network namespace of its own.
+ *
+ *   driver           reaches into another namespace as well
+ *   driver --stay    does not, for valgrind
+ */
+#include "check.h"
+#include "nlct.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { FLOWS = 1000, ZONES = 10 };
+
+static const char buckets_path[] = "/proc/sys/net/netfilter/nf_conntrack_buckets";
+static const struct nlct_filter everything;
+
+/* A UDP flow that no other number has. */
+static struct nlct_flow flow_of(unsigned number)
+{
+    struct nlct_flow flow = {
+        .present = NLCT_FLOW_ORIG | NLCT_FLOW_ZONE | NLCT_FLOW_TIMEOUT,
+        .timeout = 600,
+        .zone = (uint16_t)(number % ZONES),
+        .family = AF_INET,
+        .orig = {.present = NLCT_TUPLE_SRC | NLCT_TUPLE_DST | NLCT_TUPLE_PROTO | NLCT_TUPLE_SPORT |
+                            NLCT_TUPLE_DPORT,
+                 .src = {10, 0, (uint8_t)(number >> 8), (uint8_t)number},
+                 .dst = {192, 0, 2, 1},
+                 .proto = IPPROTO_UDP,
+                 .sport = 1024,
+                 .dport = 53},
+    };
+
+    return flow;
+}
+
+static unsigned field_number(const char *name)
+{
+    struct nlct_field field = {0};
+    unsigned number = 0;
+
+    while (nlct_field_get(number, &field) == 0 && strcmp(field.name, name) != 0)
+        number++;
+    CHECK_IS(strcmp(field.name, name), 0);
+    return number;
+}
+
+static void load(struct nlct_socket *sock)
+{
+    static uint8_t family[FLOWS];
+    static uint8_t proto[FLOWS];
+    static uint8_t src[FLOWS][16];
+    static uint8_t dst[FLOWS][16];
+    static uint16_t zone[FLOWS];
+    static uint16_t sport[FLOWS];
+    static uint16_t dport[FLOWS];
+    static uint32_t timeout[FLOWS];
+    static uint8_t valid[FLOWS];
+    const struct nlct_column columns[] = {
+        {field_number("family"), family, NULL}, {field_number("proto"), proto, NULL},
+        {field_number("src"), src, NULL},       {field_number("dst"), dst, valid},
+        {field_number("zone"), zone, NULL},     {field_number("sport"), sport, NULL},
+        {field_number("dport"), dport, NULL},   {field_number("timeout"), timeout, NULL},
+    };
+    const size_t ncolumns = sizeof(columns) / sizeof(columns[0]);
+    const struct nlct_column unknown = {9999, family, NULL};
+    struct nlct_tally *tally = calloc(1, sizeof(*tally));
+    unsigned number;
+
+    CHECK(tally);
+    for (number = 0; number < FLOWS; number++) {
+        struct nlct_flow flow = flow_of(number);
+
+        family[number] = flow.family;
+        proto[number] = flow.orig.proto;
+        memcpy(src[number], flow.orig.src, sizeof(src[number]));
+        memcpy(dst[number], flow.orig.dst, sizeof(dst[number]));
+        zone[number] = flow.zone;
+        sport[number] = flow.orig.sport;
+        dport[number] = flow.orig.dport;
+        timeout[number] = flow.timeout;
+        valid[number] = 1;
+    }
+    /* A flow without a destination is refused by the kernel, one without a family by the core. */
+    valid[FLOWS - 1] = 0;
+    family[FLOWS - 2] = AF_UNSPEC;
+    CHECK_IS(nlct_load(sock, &unknown, 1, 0, 1, tally), -EINVAL);
+    CHECK_IS(nlct_load(sock, columns, ncolumns, 0, FLOWS, tally), 0);
+    CHECK_IS(tally->done, FLOWS - 2);
+    CHECK_IS(tally->refused[EINVAL], 2);
+    CHECK_IS(nlct_load(sock, columns, ncolumns, 0, FLOWS - 2, tally), 0);
+    CHECK_IS(tally->refused[EEXIST], FLOWS - 2);
+    free(tally);
+    for (number = FLOWS - 2; number < FLOWS; number++) {
+        struct nlct_flow flow = flow_of(number);
+
+        CHECK_IS(nlct_create(sock, &flow), 0);
+        CHECK_IS(nlct_create(sock, &flow), -EEXIST);
+    }
+}
+
+static void look_at_one(struct nlct_socket *sock)
+{
+    struct nlct_flow key = flow_of(25);
+    struct nlct_flow found;
+    uint32_t entries = 0;
+    uint32_t limit = 0;
+
+    CHECK_IS(nlct_get(sock, &key, &found), 0);
+    CHECK_IS(found.zone, 5);
+    CHECK_IS(memcmp(&found.orig.src, &key.orig.src, sizeof(key.orig.src)), 0);
+    key.zone = 6;
+    CHECK_IS(nlct_get(sock, &key, &found), -ENOENT);
+    key.family = AF_UNSPEC;
+    CHECK_IS(nlct_get(sock, &key, &found), -EOPNOTSUPP);
+    CHECK_IS(nlct_create(sock, &key), -EINVAL);
+    CHECK_IS(nlct_stats(sock, &entries, &limit), 0);
+    CHECK_IS(entries, FLOWS);
+    CHECK(limit > 0);
+}
+
+/* Looks at what a walk has seen. Another program may resize the hash table, which all namespaces
+   share; then flows are missing or repeated, and nothing can be proven. */
+static struct nlct_progress seen_by(const struct nlct_dump *dump)
+{
+    struct nlct_progress progress;
+
+    nlct_dump_progress(dump, &progress);
+    if (progress.resized || progress.interrupted) {
+        fputs("MISSING: a hash table that nobody resizes meanwhile\n", stderr);
+        exit(EXIT_MISSING);
+    }
+    CHECK(progress.matched <= progress.scanned);
+    return progress;
+}
+
+/* Walks over the table to the end. Returns the number of matches. */
+static uint64_t walk(int netns, const struct nlct_filter *filter, bool ask_kernel,
+                     struct nlct_sink *sink)
+{
+    struct nlct_progress progress;
+    struct nlct_socket *sock;
+    struct nlct_dump *dump;
+    int buckets = nlct_netns_file(netns, buckets_path, O_RDONLY);
+    int more = 1;
+
+    CHECK_IS(nlct_socket_open(&sock, netns), 0);
+    CHECK_IS(nlct_dump_start(&dump, sock, filter, ask_kernel, buckets), 0);
+    while (more) {
+        more = nlct_dump_next(dump, sink, 20);
+        CHECK(more >= 0);
+    }
+    progress = seen_by(dump);
+    nlct_dump_free(dump);
+    nlct_socket_close(sock);
+    if (buckets >= 0)
+        close(buckets);
+    return progress.matched;
+}
+
+static void look_at_all(int netns)
+{
+    static struct nlct_flow rows[64];
+    struct nlct_sink *sink = nlct_rows_new(rows, 64);
+    int buckets = nlct_netns_file(netns, buckets_path, O_RDONLY);
+    struct nlct_socket *sock;
+    struct nlct_dump *dump;
+    size_t seen = 0;
+    int more = 1;
+
+    CHECK(sink);
+    CHECK_IS(nlct_socket_open(&sock, netns), 0);
+    CHECK_IS(nlct_dump_start(&dump, sock, &everything, true, buckets), 0);
+    while (more) {
+        more = nlct_dump_next(dump, sink, 1000);
+        CHECK(more >= 0);
+        seen += nlct_rows_take(sink);
+    }
+    CHECK_IS(seen_by(dump).scanned, FLOWS);
+    CHECK_IS(seen, FLOWS);
+    nlct_dump_free(dump);
+    if (buckets >= 0)
+        close(buckets);
+    nlct_sink_free(sink);
+
+    /* A dump left half-way. */
+    sink = nlct_rows_new(rows, 1);
+    CHECK_IS(nlct_dump_start(&dump, sock, &everything, false, -1), 0);
+    CHECK_IS(nlct_dump_next(dump, sink, 1000), 1);
+    CHECK_IS(nlct_rows_take(sink), 1);
+    nlct_dump_free(dump);
+    nlct_sink_free(sink);
+    nlct_socket_close(sock);
+}
+
+static void count_by_zone(int netns)
+{
+    uint64_t *counts = calloc(65536, sizeof(*counts));
+    struct nlct_sink *sink = nlct_zones_new(counts);
+    unsigned zone;
+
+    CHECK(counts && sink);
+    CHECK_IS(walk(netns, &everything, false, sink), FLOWS);
+    for (zone = 0; zone < 65536; zone++)
+        CHECK_IS(counts[zone], zone < ZONES ? FLOWS / ZONES : 0);
+    nlct_sink_free(sink);
+    free(counts);
+}
+
+static void delete_zone(int netns, struct nlct_socket *sock, uint16_t zone)
+{
+    struct nlct_filter *filter = calloc(1, sizeof(*filter));
+    struct nlct_tally *tally = calloc(1, sizeof(*tally));
+    struct nlct_sink *sink = nlct_deleter_new(sock, tally);
+    uint64_t left = walk(netns, &everything, false, NULL);
+
+    CHECK(filter && tally && sink);
+    filter->present = NLCT_FILTER_ZONE | NLCT_FILTER_FAMILY;
+    filter->family = AF_INET;
+    filter->zones[zone / 8] = (uint8_t)(1U << zone % 8);
+    CHECK_IS(walk(netns, filter, true, sink), FLOWS / ZONES);
+    CHECK_IS(tally->done, FLOWS / ZONES);
+    CHECK_IS(walk(netns, filter, false, NULL), 0);
+    CHECK_IS(walk(netns, &everything, false, NULL), left - FLOWS / ZONES);
+    nlct_sink_free(sink);
+    free(tally);
+    free(filter);
+}
+
+static void work_in(int netns)
+{
+    struct nlct_socket *sock;
+    uint32_t entries;
+    uint32_t limit;
+
+    CHECK_IS(nlct_socket_open(&sock, netns), 0);
+    CHECK_IS(nlct_stats(sock, &entries, &limit), 0);
+    CHECK_IS(entries, 0);
+    load(sock);
+    look_at_one(sock);
+    look_at_all(netns);
+    count_by_zone(netns);
+    delete_zone(netns, sock, 0);
+    delete_zone(netns, sock, 7);
+    /* Old kernels flush everything here, which in this namespace harms nobody. */
+    CHECK_IS(nlct_flush_zone(sock, 8), 0);
+    CHECK(walk(netns, &everything, false, NULL) <= FLOWS - 3 * FLOWS / ZONES);
+    CHECK_IS(nlct_flush_all(sock), 0);
+    CHECK_IS(walk(netns, &everything, false, NULL), 0);
+    nlct_socket_close(sock);
+    nlct_socket_close(NULL);
+}
+
+static void reach_into_another(void)
+{
+    int netns = nlct_netns_new();
+    int fd;
+
+    CHECK(netns >= 0);
+    work_in(netns);
+    fd = nlct_netns_socket(netns, AF_INET, SOCK_DGRAM, 0);
+    CHECK(fd >= 0);
+    close(fd);
+    fd = nlct_netns_file(netns, "/proc/net/dev", O_RDONLY);
+    CHECK(fd >= 0);
+    close(fd);
+    CHECK_IS(nlct_netns_file(netns, "/nonexistent", O_RDONLY), -ENOENT);
+    CHECK_IS(nlct_netns_socket(netns, -1, SOCK_DGRAM, 0), -EAFNOSUPPORT);
+    CHECK_IS(nlct_netns_socket(9999, AF_INET, SOCK_DGRAM, 0), -EBADF);
+    close(netns);
+}
+
+int main(int count, char **arguments)
+{
+    bool stay = count > 1 && strcmp(arguments[1], "--stay") == 0;
+
+    if (unshare(CLONE_NEWNET) < 0 && unshare(CLONE_NEWUSER | CLONE_NEWNET) < 0) {
+        perror("MISSING: a network namespace");
+        return EXIT_MISSING;
+    }
+    work_in(-1);
+    if (!stay)
+        reach_into_another();
+    return 0;
+}

@@ -1,0 +1,259 @@
+#include "fake.h"
+
+#include <poll.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+
+ssize_t __real_sendto(int fd, const void *data, size_t size, int flags, const struct sockaddr *to,
+                      socklen_t to_size);
+ssize_t __wrap_sendto(int fd, const void *data, size_t size, int flags, const struct sockaddr *to,
+                      socklen_t to_size);
+ssize_t __real_recvmsg(int fd, struct msghdr *message, int flags);
+ssize_t __wrap_recvmsg(int fd, struct msghdr *message, int flags);
+int __real_poll(struct pollfd *wanted, nfds_t count, int milliseconds);
+int __wrap_poll(struct pollfd *wanted, nfds_t count, int milliseconds);
+
+/* One thing that recvmsg(2) gives. */
+struct event {
+    size_t at;
+    size_t size;
+    uint32_t from;
+    int flags;
+    int error;
+};
+
+struct fake_sent fake_sent;
+
+static struct {
+    uint8_t bytes[1 << 20];
+    size_t size;
+    struct event events[4096];
+    unsigned first;
+    unsigned last;
+} queue;
+
+static void (*answer_with)(const uint8_t *data, size_t size);
+static int send_error;
+static int poll_error;
+
+void fake_reset(void)
+{
+    fake_sent.size = 0;
+    fake_sent.sends = 0;
+    queue.size = 0;
+    queue.first = 0;
+    queue.last = 0;
+    answer_with = NULL;
+    send_error = 0;
+    poll_error = 0;
+}
+
+struct nlct_socket *fake_open(void)
+{
+    struct nlct_socket *sock = calloc(1, sizeof(*sock));
+
+    if (!sock)
+        abort();
+    sock->fd = FAKE_FD;
+    sock->port = FAKE_PORT;
+    sock->room = 1 << 20;
+    return sock;
+}
+
+void fake_close(struct nlct_socket *sock)
+{
+    sock->fd = -1;
+    nlct_socket_close(sock);
+}
+
+static struct event *queue_event(void)
+{
+    if (queue.last == sizeof(queue.events) / sizeof(queue.events[0]))
+        abort();
+    queue.events[queue.last] = (struct event){.at = queue.size};
+    return &queue.events[queue.last++];
+}
+
+void fake_queue(const void *data, size_t size, uint32_t from, int flags)
+{
+    struct event *event = queue_event();
+
+    if (size > sizeof(queue.bytes) - queue.size)
+        abort();
+    memcpy(queue.bytes + queue.size, data, size);
+    queue.size += size;
+    event->size = size;
+    event->from = from;
+    event->flags = flags;
+}
+
+void fake_queue_error(int error)
+{
+    queue_event()->error = error;
+}
+
+void fake_fail_send(int error)
+{
+    send_error = error;
+}
+
+void fake_fail_poll(int error)
+{
+    poll_error = error;
+}
+
+void fake_answer(void (*answer)(const uint8_t *data, size_t size))
+{
+    answer_with = answer;
+}
+
+void fake_acknowledge(const uint8_t *data, size_t size)
+{
+    static struct packet packet;
+    struct nlmsghdr header;
+    size_t at;
+
+    for (at = 0; at < size; at += (header.nlmsg_len + 3) & ~3U) {
+        memcpy(&header, data + at, sizeof(header));
+        if (!(header.nlmsg_flags & NLM_F_ACK))
+            continue;
+        packet.size = 0;
+        packet_verdict(&packet, header.nlmsg_seq, 0);
+        fake_queue(packet.bytes, packet.size, 0, 0);
+    }
+}
+
+/* The system calls ---------------------------------------------------------------------------- */
+
+static int fail(int error)
+{
+    errno = error;
+    return -1;
+}
+
+ssize_t __wrap_sendto(int fd, const void *data, size_t size, int flags, const struct sockaddr *to,
+                      socklen_t to_size)
+{
+    int error = send_error;
+
+    if (fd != FAKE_FD)
+        return __real_sendto(fd, data, size, flags, to, to_size);
+    send_error = 0;
+    if (error)
+        return fail(error);
+    if (size > sizeof(fake_sent.bytes) - fake_sent.size)
+        abort();
+    memcpy(fake_sent.bytes + fake_sent.size, data, size);
+    fake_sent.size += size;
+    fake_sent.sends++;
+    if (answer_with)
+        answer_with(data, size);
+    return (ssize_t)size;
+}
+
+ssize_t __wrap_recvmsg(int fd, struct msghdr *message, int flags)
+{
+    struct sockaddr_nl from = {.nl_family = AF_NETLINK};
+    struct event *event = &queue.events[queue.first];
+    size_t size;
+
+    if (fd != FAKE_FD)
+        return __real_recvmsg(fd, message, flags);
+    if (queue.first == queue.last)
+        return fail(EAGAIN);
+    queue.first++;
+    if (event->error)
+        return fail(event->error);
+    size = event->size;
+    if (size > message->msg_iov->iov_len)
+        size = message->msg_iov->iov_len;
+    memcpy(message->msg_iov->iov_base, queue.bytes + event->at, size);
+    from.nl_pid = event->from;
+    memcpy(message->msg_name, &from, sizeof(from));
+    message->msg_namelen = sizeof(from);
+    message->msg_flags = event->flags;
+    return (ssize_t)size;
+}
+
+/* There is never anything to wait for: what is queued is there, and nothing else will come. */
+int __wrap_poll(struct pollfd *wanted, nfds_t count, int milliseconds)
+{
+    int error = poll_error;
+
+    if (wanted->fd != FAKE_FD)
+        return __real_poll(wanted, count, milliseconds);
+    poll_error = 0;
+    if (error)
+        return fail(error);
+    return queue.first == queue.last ? 0 : 1;
+}
+
+/* Messages ------------------------------------------------------------------------------------ */
+
+static void pad(struct packet *packet)
+{
+    static const uint8_t zeros[3];
+
+    packet_bytes(packet, zeros, -packet->size % 4);
+}
+
+void packet_bytes(struct packet *packet, const void *data, size_t size)
+{
+    if (size > sizeof(packet->bytes) - packet->size)
+        abort();
+    if (size)
+        memcpy(packet->bytes + packet->size, data, size);
+    packet->size += size;
+}
+
+void packet_begin(struct packet *packet, uint16_t type, uint16_t flags, uint32_t sequence,
+                  uint32_t port)
+{
+    struct nlmsghdr header = {
+        .nlmsg_type = type, .nlmsg_flags = flags, .nlmsg_seq = sequence, .nlmsg_pid = port};
+
+    packet->message = packet->size;
+    packet_bytes(packet, &header, sizeof(header));
+}
+
+void packet_attr(struct packet *packet, uint16_t type, const void *data, size_t size)
+{
+    uint16_t header[2] = {(uint16_t)(size + 4), type};
+
+    packet_bytes(packet, header, sizeof(header));
+    packet_bytes(packet, data, size);
+    pad(packet);
+}
+
+size_t packet_nest(struct packet *packet, uint16_t type)
+{
+    size_t nest = packet->size;
+
+    packet_attr(packet, type | NLA_F_NESTED, NULL, 0);
+    return nest;
+}
+
+void packet_end_nest(struct packet *packet, size_t nest)
+{
+    uint16_t size = (uint16_t)(packet->size - nest);
+
+    memcpy(packet->bytes + nest, &size, sizeof(size));
+}
+
+void packet_end(struct packet *packet)
+{
+    uint32_t size = (uint32_t)(packet->size - packet->message);
+
+    memcpy(packet->bytes + packet->message, &size, sizeof(size));
+}
+
+void packet_verdict(struct packet *packet, uint32_t sequence, int error)
+{
+    struct nlmsghdr request = {.nlmsg_len = sizeof(request), .nlmsg_seq = sequence};
+    int32_t code = -error;
+
+    packet_begin(packet, NLMSG_ERROR, NLM_F_CAPPED, sequence, FAKE_PORT);
+    packet_bytes(packet, &code, sizeof(code));
+    packet_bytes(packet, &request, sizeof(request));
+    packet_end(packet);
+}

@@ -1,0 +1,65 @@
+/*
+ * A kernel that plays a script, for what no real one can be made to do.
+ *
+ * Programs are linked with --wrap, so that sendto(2), recvmsg(2) and poll(2) on the descriptor
+ * FAKE_FD come here; every other descriptor goes to the real kernel.
+ */
+#ifndef FAKE_H
+#define FAKE_H
+
+#include "core.h"
+
+enum { FAKE_FD = 1 << 29, FAKE_PORT = 4711 };
+
+/* What has been sent since the last fake_reset(), one send after another. */
+struct fake_sent {
+    uint8_t bytes[1 << 18];
+    size_t size;
+    unsigned sends;
+};
+
+extern struct fake_sent fake_sent;
+
+/* Forgets all that was sent or queued. From then on nothing is answered. */
+void fake_reset(void);
+
+/* A socket to this kernel. */
+struct nlct_socket *fake_open(void);
+void fake_close(struct nlct_socket *sock);
+
+/* What the next calls of recvmsg(2) give: a datagram, from the sender with the port id 'from' and
+   with these msg_flags, or an errno. */
+void fake_queue(const void *data, size_t size, uint32_t from, int flags);
+void fake_queue_error(int error);
+
+/* What the next call of sendto(2) or poll(2) fails with. */
+void fake_fail_send(int error);
+void fake_fail_poll(int error);
+
+/* Called with the bytes of each send, to queue answers. */
+void fake_answer(void (*answer)(const uint8_t *data, size_t size));
+
+/* An answer that acknowledges each request that asks for it. */
+void fake_acknowledge(const uint8_t *data, size_t size);
+
+/* Messages, built without the help of the core. */
+struct packet {
+    uint8_t bytes[1 << 17];
+    size_t size;
+    size_t message; /* where the last one begins */
+};
+
+void packet_begin(struct packet *packet, uint16_t type, uint16_t flags, uint32_t sequence,
+                  uint32_t port);
+void packet_bytes(struct packet *packet, const void *data, size_t size);
+void packet_attr(struct packet *packet, uint16_t type, const void *data, size_t size);
+size_t packet_nest(struct packet *packet, uint16_t type);
+void packet_end_nest(struct packet *packet, size_t nest);
+
+/* Sets the length of the last message; to be called when it is complete. */
+void packet_end(struct packet *packet);
+
+/* An NLMSG_ERROR that answers the request numbered 'sequence'. */
+void packet_verdict(struct packet *packet, uint32_t sequence, int error);
+
+#endif
