@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Callable
 
 import pytest
 
 import nlct
+
+NOBODY = 65534
 
 
 @pytest.fixture
@@ -25,3 +32,51 @@ def ct(netns: nlct.Netns) -> Iterator[nlct.Conntrack]:
     """The empty table of a scratch namespace."""
     with nlct.Conntrack(netns) as conntrack:
         yield conntrack
+
+
+@pytest.fixture
+def kernel_flush() -> None:
+    """Skip where the kernel's own zone flush would empty the table."""
+    found = nlct.probe()
+    if not (found.zone_flush and found.zone0_flush):
+        pytest.skip(f"MISSING: a zone flush of the kernel's own on Linux {found.release}")
+
+
+@pytest.fixture
+def root() -> None:
+    """Skip without root."""
+    if os.geteuid() != 0:
+        pytest.skip("MISSING: root")
+
+
+# What an unprivileged user may not be able to read must be imported before.
+AS_NOBODY = f"""
+import ctypes, errno, ipaddress, logging, os, nlct, nlct.fill, tests.oracle, tests.flows
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setresgid({NOBODY}, {NOBODY}, {NOBODY})
+    os.setresuid({NOBODY}, {NOBODY}, {NOBODY})
+    ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE: as after a login
+"""
+
+Script = Callable[..., str]
+
+
+@pytest.fixture
+def script() -> Script:
+    """Run Python code in a process of its own, perhaps without privilege; return its output."""
+
+    def run(code: str, *, nobody: bool = False, pass_fds: tuple[int, ...] = ()) -> str:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", AS_NOBODY * nobody + code],
+            cwd=Path(__file__).parent.parent,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            pass_fds=pass_fds,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    return run

@@ -1,0 +1,286 @@
+"""What the probe says about this kernel is what the kernel does."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+import nlct
+from nlct import Capabilities, Error, UnsupportedError, errors
+from nlct import capabilities as probing
+from nlct._ffi import lib
+from nlct._socket import Socket
+from tests import flows, oracle
+from tests.test_netns import WALL, where_am_i
+
+FIELDS = ("zones", "zone_dump", "zone_flush", "zone0_flush")
+
+
+@pytest.fixture
+def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a process that has not probed yet."""
+    monkeypatch.setattr(probing, "_known", {})
+
+
+def flushes(netns: nlct.Netns, zone: int) -> bool:
+    """Try the kernel's own flush where it can do no harm."""
+    with nlct.Conntrack(netns) as ct:
+        ct.flush_all()
+        flows.populate(ct)
+    before = oracle.dump(netns)
+    assert lib.nlct_flush_zone(Socket(netns).handle, zone) == 0
+    return oracle.dump(netns) == oracle.outside(before, {zone})
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_the_measure_is_what_the_kernel_does(netns: nlct.Netns) -> None:
+    """Each answer, tried out on a table of every kind and judged by the oracle."""
+    found = nlct.probe()
+    assert found.release == os.uname().release
+    assert found.zones
+    assert found.zone_flush == all(flushes(netns, zone) for zone in (1, 5, 7, 65535))
+    assert found.zone0_flush == flushes(netns, 0)
+    assert found.evidence == dict.fromkeys(FIELDS, "measured")
+
+
+@pytest.mark.usefixtures("forgotten", "netns")
+def test_it_measures_once() -> None:
+    """Later calls, from any thread, remember."""
+    found: list[Capabilities] = []
+    threads = [threading.Thread(target=lambda: found.append(nlct.probe())) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(item is found[0] for item in found)
+    assert probing.known() is found[0]
+    started = time.monotonic()
+    nlct.probe()
+    assert time.monotonic() - started < 0.01
+
+
+@pytest.mark.usefixtures("forgotten", "netns")
+def test_the_calling_thread_stays_where_it_is() -> None:
+    """No namespace changes, no process is left, no signal comes; in a thread as in the main one."""
+    heard: list[int] = []
+    places: list[tuple[str, str]] = []
+    home = where_am_i()
+
+    def measure() -> None:
+        probing.measure("this one")
+        places.append(where_am_i())
+
+    before = signal.signal(signal.SIGCHLD, lambda number, _frame: heard.append(number))
+    try:
+        measure()
+        thread = threading.Thread(target=measure)
+        thread.start()
+        thread.join()
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert places == [home, home]
+    assert heard == []
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG | WALL)
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_it_touches_no_table_but_its_own(ct: nlct.Conntrack, netns: nlct.Netns) -> None:
+    """A table of the same tuples is the same before and after."""
+    flows.populate(ct)
+    for zone in (0, 1, 2):
+        ct.load([probing._flow(zone)])
+    before = oracle.dump(netns)
+    nlct.probe()
+    assert oracle.dump(netns) == before
+
+
+@pytest.mark.usefixtures("netns")
+def test_it_leaves_no_descriptor() -> None:
+    """The scratch namespace goes with the measuring."""
+    before = len(os.listdir("/proc/self/fd"))
+    probing.measure("this one")
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def no_namespace() -> nlct.Netns:
+    """What scratch() does where none is to be had."""
+    raise errors.error(errno.EPERM, "make a scratch network namespace")
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_without_a_namespace_it_is_conservative(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By release nothing is promised that could empty a table, not even on a new kernel."""
+    monkeypatch.setattr(nlct.Netns, "scratch", no_namespace)
+    found = nlct.probe()
+    assert found.evidence == dict.fromkeys(FIELDS, "release")
+    assert not found.zone_flush
+    assert not found.zone0_flush
+
+
+@pytest.mark.parametrize(
+    ("release", "zone_dump"),
+    [
+        ("5.10.0-32-cloud-amd64", False),
+        ("6.7.12", False),
+        ("6.8.0-31-generic", True),
+        ("6.18.44", True),
+        ("7.2.12+deb14-cloud-amd64", True),
+        ("10.0", True),
+        ("unheard-of", False),
+        ("", False),
+    ],
+)
+def test_a_release_promises_no_flush(release: str, zone_dump: bool) -> None:
+    """A number decides at most whether to ask for less in a dump, never whether to flush."""
+    found = probing.by_release(release)
+    assert found.zone_dump == zone_dump
+    assert (found.zone_flush, found.zone0_flush) == (False, False)
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_it_warns_once_where_the_kernel_lacks_zone_flush(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One WARNING of the logger "nlct" that names the release; none where all is well."""
+    monkeypatch.setattr(nlct.Netns, "scratch", no_namespace)
+    with caplog.at_level(logging.WARNING, logger="nlct"):
+        nlct.probe()
+        nlct.probe()
+    (record,) = caplog.records
+    assert (record.name, record.levelno) == ("nlct", logging.WARNING)
+    assert os.uname().release in record.getMessage()
+
+
+@pytest.mark.usefixtures("forgotten", "kernel_flush")
+def test_it_is_silent_where_all_is_well(caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing is logged for a kernel that honours the filter."""
+    probing._known.clear()
+    with caplog.at_level(logging.INFO, logger="nlct"):
+        nlct.probe()
+    assert caplog.records == []
+
+
+# A kernel that lacks it, played by answers of the core -----------------------------------------
+
+
+class Lib:
+    """The core, but for some functions."""
+
+    def __init__(self, **functions: object) -> None:
+        self.__dict__.update(functions)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(lib, name)
+
+
+@pytest.mark.usefixtures("netns")
+def test_a_flush_that_empties_the_table_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that ignores the zone, as before 6.8: it says 0, and all is gone."""
+    fake = Lib(nlct_flush_zone=lambda sock, _zone: lib.nlct_flush_all(sock))
+    monkeypatch.setattr(probing, "lib", fake)
+    found = probing.measure("old")
+    assert (found.zones, found.zone_flush, found.zone0_flush) == (True, False, False)
+    assert found.evidence["zone_flush"] == "measured"
+
+
+@pytest.mark.usefixtures("netns", "kernel_flush")
+def test_a_flush_that_is_wrong_for_zone_0_alone_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Zone 0 has its own answer."""
+
+    def flush(sock: object, zone: int) -> int:
+        return int(lib.nlct_flush_zone(sock, zone) if zone else lib.nlct_flush_all(sock))
+
+    monkeypatch.setattr(probing, "lib", Lib(nlct_flush_zone=flush))
+    found = probing.measure("early")
+    assert (found.zone_flush, found.zone0_flush) == (True, False)
+
+
+@pytest.mark.usefixtures("netns")
+@pytest.mark.parametrize("answer", [0, -errno.EINVAL, -errno.EOPNOTSUPP])
+def test_a_flush_that_does_nothing_is_noticed(monkeypatch: pytest.MonkeyPatch, answer: int) -> None:
+    """Neither a refusal nor an idle yes is support."""
+    monkeypatch.setattr(probing, "lib", Lib(nlct_flush_zone=lambda *_: answer))
+    found = probing.measure("odd")
+    assert (found.zone_flush, found.zone0_flush) == (False, False)
+
+
+@pytest.mark.usefixtures("netns")
+def test_a_kernel_without_zones_has_none_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no flow can have a zone, the kernel's zone flush is not to be trusted either."""
+
+    def refuse(_sock: object, flow: object) -> int:
+        return -errno.EOPNOTSUPP if flow.zone else 0  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(probing, "lib", Lib(nlct_create=refuse, nlct_get=lambda *_: -errno.ENOENT))
+    found = probing.measure("zoneless")
+    assert not any(getattr(found, name) for name in FIELDS)
+    assert found.evidence == dict.fromkeys(FIELDS, "measured")
+
+
+# Strategies and what the probe says ------------------------------------------------------------
+
+
+def saying(**answers: bool) -> dict[str, Capabilities]:
+    """What probe() will say in this process."""
+    release = os.uname().release
+    values = {**dict.fromkeys(FIELDS, True), **answers}
+    evidence = dict.fromkeys(FIELDS, "measured")
+    return {release: Capabilities(release, **values, evidence=evidence)}
+
+
+@pytest.mark.parametrize(
+    ("answers", "zones"),
+    [
+        ({"zone_flush": False}, {7}),
+        ({"zone_flush": False}, {0, 7}),
+        ({"zone0_flush": False}, {0}),
+        ({"zone0_flush": False}, {0, 7}),
+    ],
+)
+def test_the_kernel_is_refused_where_it_was_not_seen_to_obey(
+    ct: nlct.Conntrack,
+    netns: nlct.Netns,
+    monkeypatch: pytest.MonkeyPatch,
+    answers: dict[str, bool],
+    zones: set[int],
+) -> None:
+    """strategy="kernel" raises and sends nothing; auto and scan do without the kernel's flush."""
+    monkeypatch.setattr(probing, "_known", saying(**answers))
+    flows.populate(ct)
+    before = oracle.dump(netns)
+    with pytest.raises(UnsupportedError, match="zone") as caught:
+        ct.flush_zones(zones, strategy="kernel")
+    assert caught.value.errno == errno.EOPNOTSUPP
+    assert isinstance(caught.value, Error)
+    assert oracle.dump(netns) == before
+    for strategy in ("auto", "scan"):
+        ct.load(flows.menagerie())
+        table = oracle.dump(netns)
+        assert ct.flush_zones(zones, strategy=strategy).strategy == "scan"
+        assert oracle.dump(netns) == oracle.outside(table, zones)
+
+
+def test_a_release_is_no_evidence_for_a_flush(
+    ct: nlct.Conntrack, netns: nlct.Netns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even a True is not believed where it was not measured."""
+    claims = dict.fromkeys(FIELDS, True)
+    release = os.uname().release
+    known = {release: Capabilities(release, **claims, evidence=dict.fromkeys(FIELDS, "release"))}
+    monkeypatch.setattr(probing, "_known", known)
+    flows.populate(ct)
+    before = oracle.dump(netns)
+    with pytest.raises(UnsupportedError):
+        ct.flush_zone(7, strategy="kernel")
+    assert oracle.dump(netns) == before
+    assert ct.flush_zone(7).strategy == "scan"
+    assert ct.flush_all(strategy="kernel").complete

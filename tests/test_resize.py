@@ -1,0 +1,153 @@
+"""A hash table that changes its size in the middle of a pass, without a word from the kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import nlct
+from nlct import conntrack
+from nlct._pass import Pass
+from nlct.fill import fill
+from tests import oracle
+
+BUCKETS = Path(conntrack.BUCKETS)
+FLOWS, ZONES = 100_000, 10
+EACH = FLOWS // ZONES
+SIZES = pytest.mark.parametrize("size", [65536, 524288], ids=["shrunk", "grown"])
+
+
+@pytest.fixture
+def buckets() -> Iterator[Path]:
+    """The size of the machine's hash table, put back afterwards."""
+    try:
+        before = BUCKETS.read_text()
+        BUCKETS.write_text(before)
+    except OSError as exc:
+        pytest.skip(f"MISSING: the right to resize the hash table: {exc}")
+    yield BUCKETS
+    BUCKETS.write_text(before)
+
+
+@pytest.fixture
+def table(netns: nlct.Netns) -> Iterator[nlct.Conntrack]:
+    """A table that takes several steps to walk, as an old kernel would send it."""
+    with nlct.Conntrack(netns, kernel_filter=False) as ct:
+        if ct.limit < FLOWS:
+            pytest.skip(f"MISSING: room for {FLOWS} flows (nf_conntrack_max)")
+        assert fill(ct, FLOWS, ZONES).failed == {}
+        yield ct
+
+
+class Resizing(Pass):
+    """A pass in whose first step the table is resized, once or each time."""
+
+    sizes: Iterator[int]
+    done: int
+
+    def steps(self, *arguments: object) -> Iterator[None]:
+        """Walk on, and resize after the first step."""
+        first = True
+        for step in super().steps(*arguments):
+            yield step
+            if first:
+                for size in Resizing.sizes:
+                    BUCKETS.write_text(str(size))
+                    Resizing.done += 1
+                    break
+            first = False
+
+
+@pytest.fixture
+def resizing(monkeypatch: pytest.MonkeyPatch, buckets: Path) -> type[Resizing]:
+    """Let the passes of a table be disturbed by each of Resizing.sizes."""
+    assert buckets == BUCKETS
+    monkeypatch.setattr(conntrack, "Pass", Resizing)
+    monkeypatch.setattr(Resizing, "done", 0, raising=False)
+    return Resizing
+
+
+@SIZES
+def test_a_flush_walks_again(
+    table: nlct.Conntrack, netns: nlct.Netns, buckets: Path, size: int
+) -> None:
+    """Triggered by the callback: the zones are wholly gone, the rest is untouched."""
+    before = oracle.dump(netns)
+    assert len(before) == FLOWS
+    calls: list[int] = []
+
+    def on_progress(scanned: int) -> None:
+        if not calls:
+            buckets.write_text(str(size))
+        calls.append(scanned)
+
+    result = table.flush_zones({3, 4}, strategy="scan", progress=on_progress)
+    buckets.write_text("262144")
+    assert result.passes >= 2
+    assert result.complete
+    assert (result.deleted, result.failed) == (2 * EACH, {})
+    assert oracle.dump(netns) == oracle.outside(before, {3, 4})
+
+
+def test_a_table_resized_again_and_again_is_not_called_complete(
+    table: nlct.Conntrack,
+    resizing: type[Resizing],
+    netns: nlct.Netns,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No more than so many walks, then the result says that it is unsure, and counting raises."""
+    monkeypatch.setattr(conntrack, "MAX_PASSES", 3)
+    before = oracle.dump(netns)
+    resizing.sizes = iter([65536, 131072] * 50)
+    result = table.flush_zone(3, strategy="scan")
+    assert not result.complete
+    assert result.passes == 3
+    assert oracle.outside(oracle.dump(netns), {3}) == oracle.outside(before, {3})
+    with pytest.raises(nlct.InterruptedDumpError):
+        table.count(zone=4)
+
+
+@SIZES
+def test_counts_are_right(table: nlct.Conntrack, resizing: type[Resizing], size: int) -> None:
+    """count(), count_by() and a dry run walk again until a walk was not disturbed."""
+    resizing.sizes = iter([size])
+    assert table.count(zone={3, 4}) == 2 * EACH
+    assert resizing.done == 1
+    resizing.sizes = iter([262144])
+    assert table.count_by("zone") == dict.fromkeys(range(1, ZONES + 1), EACH)
+    resizing.sizes = iter([size])
+    assert table.flush_zones({3, 4}, dry_run=True).matched == 2 * EACH
+    assert resizing.done == 3
+
+
+@SIZES
+def test_a_dump_says_so_at_its_end(table: nlct.Conntrack, buckets: Path, size: int) -> None:
+    """It yields what came and then raises InterruptedDumpError: it cannot take flows back."""
+    seen = 0
+
+    def watch() -> None:
+        nonlocal seen
+        for _ in table.dump():
+            seen += 1
+            if seen == 5000:
+                buckets.write_text(str(size))
+
+    with pytest.raises(nlct.InterruptedDumpError, match="resized"):
+        watch()
+    assert seen > 5000
+    buckets.write_text("262144")
+    assert sum(1 for _ in table.dump(zone=3)) == EACH
+
+
+def test_a_resize_before_or_after_a_pass_is_none_of_its_business(
+    table: nlct.Conntrack, buckets: Path
+) -> None:
+    """Only what happens between the first and the last byte makes a walk doubtful."""
+    buckets.write_text("131072")
+    result = table.flush_zone(1, strategy="scan")
+    assert (result.passes, result.deleted) == (1, EACH)
+    buckets.write_text("262144")
+    assert table.buckets == 262144
+    assert sum(1 for _ in table.dump(zone=2)) == EACH

@@ -1,0 +1,149 @@
+"""Flushing one zone while real connections run in two."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+
+import pytest
+
+import nlct
+from nlct import Proto
+from tests import oracle, traffic
+
+FLUSHED, SPARED = 11, 65535
+IDENTITY = (oracle.ID, oracle.TUPLE_ORIG, oracle.TUPLE_REPLY, oracle.ZONE)
+
+
+@pytest.fixture(scope="module")
+def where() -> Iterator[traffic.Site]:
+    """A server with a client in each of two zones."""
+    with traffic.site(FLUSHED, SPARED) as made:
+        yield made
+
+
+@pytest.fixture
+def talks(where: traffic.Site) -> Iterator[dict[int, list[traffic.Talk | traffic.Ping]]]:
+    """TCP and UDP of both families, and ICMP, running in each zone."""
+    with ExitStack() as stack, nlct.Conntrack(where.server) as ct:
+        ct.flush_all()
+        made: dict[int, list[traffic.Talk | traffic.Ping]] = {}
+        for zone in where.zones:
+            made[zone] = [
+                stack.enter_context(closing(talk))
+                for talk in (
+                    *(
+                        traffic.Talk(where, zone, kind, family)
+                        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM)
+                        for family in (socket.AF_INET, socket.AF_INET6)
+                    ),
+                    traffic.Ping(where, zone),
+                )
+            ]
+        for zone in where.zones:
+            assert [talk.echoes() for talk in made[zone]] == [True] * 5
+        yield made
+
+
+def identities(where: traffic.Site, zone: int) -> dict[oracle.Key, list[bytes | None]]:
+    """The entries of a zone with what does not change while they live."""
+    table = oracle.inside(oracle.dump(where.server), {zone})
+    # Neighbour discovery comes and goes by itself.
+    return {
+        key: [entry.get(kind) for kind in IDENTITY]
+        for key, entry in table.items()
+        if not is_neighbour_discovery(key)
+    }
+
+
+def is_neighbour_discovery(key: oracle.Key) -> bool:
+    """Tell ICMPv6 apart, which no test sends."""
+    return key.family == socket.AF_INET6 and bytes((5, 0, 1, 0, Proto.ICMPV6)) in key.orig
+
+
+@pytest.mark.parametrize("strategy", ["scan", "auto", "kernel"])
+def test_one_zone_is_flushed_and_the_other_talks_on(
+    where: traffic.Site,
+    talks: dict[int, list[traffic.Talk | traffic.Ping]],
+    strategy: str,
+    request: pytest.FixtureRequest,
+) -> None:
+    """The same TCP connections echo, the entries are the same ones; the other zone lost its own."""
+    if strategy == "kernel":
+        request.getfixturevalue("kernel_flush")
+    assert len(identities(where, FLUSHED)) == 5
+    spared = identities(where, SPARED)
+    assert len(spared) == 5
+    with nlct.Conntrack(where.server) as ct:
+        result = ct.flush_zone(FLUSHED, strategy=strategy)
+        assert result.complete
+        assert ct.count(zone=FLUSHED) == 0
+        for _ in range(5):
+            assert [talk.echoes() for talk in talks[SPARED]] == [True] * 5
+        assert identities(where, SPARED) == spared
+    # Without its entry a TCP connection is dead here; UDP and ICMP begin anew.
+    alive = [talk.echoes(timeout=0.3) for talk in talks[FLUSHED]]
+    assert alive == [False, False, True, True, True]
+
+
+def test_one_zone_is_flushed_again_and_again_under_traffic(
+    where: traffic.Site, talks: dict[int, list[traffic.Talk | traffic.Ping]]
+) -> None:
+    """Every echo of the other zone arrives while flushes run, and its entries stay the same."""
+    spared = identities(where, SPARED)
+    stop = threading.Event()
+    lost: list[str] = []
+    heard = [0]
+
+    def talk_on(zone: int, essential: bool) -> None:
+        while not stop.is_set():
+            for talk in talks[zone]:
+                if talk.echoes(timeout=2 if essential else 0.01):
+                    heard[0] += essential
+                elif essential:
+                    lost.append(f"an echo of zone {zone}")
+
+    threads = [
+        threading.Thread(target=talk_on, args=(SPARED, True)),
+        threading.Thread(target=talk_on, args=(FLUSHED, False)),
+    ]
+    for thread in threads:
+        thread.start()
+    deleted = 0
+    try:
+        with nlct.Conntrack(where.server) as ct:
+            for turn in range(60):
+                strategy = ("scan", "auto")[turn % 2]
+                deleted += ct.flush_zone(FLUSHED, strategy=strategy, passes=2).deleted or 0
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert lost == []
+    assert heard[0] > 50
+    assert deleted > 5
+    assert identities(where, SPARED) == spared
+    assert [talk.echoes() for talk in talks[SPARED]] == [True] * 5
+
+
+def test_real_entries_are_decoded(
+    where: traffic.Site, talks: dict[int, list[traffic.Talk | traffic.Ping]]
+) -> None:
+    """Flows made by packets, not by us: protocols, zones, ports and status as they must be."""
+    assert set(talks) == {FLUSHED, SPARED}
+    with nlct.Conntrack(where.server) as ct:
+        for zone in where.zones:
+            flows = [f for f in ct.dump(zone=zone) if f.orig.icmp_type in (None, 8)]
+            assert {(f.orig.proto, f.family, f.orig.dport) for f in flows} == {
+                *((p, f, traffic.PORT) for p in (Proto.TCP, Proto.UDP) for f in (2, 10)),
+                (Proto.ICMP, 2, None),
+            }
+            for flow in flows:
+                assert flow.zone == zone
+                assert flow.status is not None
+                assert flow.status & nlct.Status.SEEN_REPLY
+                assert flow.timeout
+                assert str(flow.orig.dst) == where.address(zone, flow.family or 0)
+            assert ct.get(flows[0].orig, zone=zone).id == flows[0].id

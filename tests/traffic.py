@@ -1,0 +1,236 @@
+"""Real traffic: namespaces joined by veth, zones set by nftables, and packets that flow."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+import nlct
+
+PORT = 7777
+# What becomes of a connection without its entry: conntrack does not pick it up again, and what is
+# not of a known connection is dropped. So whoever still talks still has his entry.
+STRICT = "/proc/sys/net/netfilter/nf_conntrack_tcp_loose"
+
+
+def run(*command: str, given: str = "") -> None:
+    """Run a command that must succeed."""
+    done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
+
+
+class Site:
+    """A server, and a client in each zone, every one in a namespace of its own.
+
+    The server sees zone z on the interface to client z alone.
+    """
+
+    def __init__(self, zones: tuple[int, ...], stack: ExitStack) -> None:
+        prefix = f"nlct{os.getpid()}"
+        self.zones = zones
+        self.server = self._namespace(f"{prefix}s", stack)
+        self.clients: dict[int, nlct.Netns] = {}
+        for number, zone in enumerate(zones):
+            name = f"{prefix}c{number}"
+            self.clients[zone] = self._namespace(name, stack)
+            self._join(f"{prefix}s", name, number)
+        self._rules(f"{prefix}s")
+        fd = self.server.open_file(STRICT, os.O_WRONLY)
+        os.write(fd, b"0")
+        os.close(fd)
+
+    @staticmethod
+    def _namespace(name: str, stack: ExitStack) -> nlct.Netns:
+        run("ip", "netns", "add", name)
+        stack.callback(run, "ip", "netns", "delete", name)
+        run("ip", "-n", name, "link", "set", "lo", "up")
+        return stack.enter_context(nlct.Netns.open(name))
+
+    @staticmethod
+    def _join(server: str, client: str, number: int) -> None:
+        ours, theirs = f"to{number}", "uplink"
+        run(
+            *("ip", "-n", server, "link", "add", ours, "type", "veth"),
+            *("peer", "name", theirs, "netns", client),
+        )
+        for namespace, link, end in ((server, ours, 1), (client, theirs, 2)):
+            for address in (f"10.77.{number}.{end}/24", f"fd77:{number + 1}::{end}/64"):
+                nodad = ("nodad",) if ":" in address else ()
+                run("ip", "-n", namespace, "address", "add", address, "dev", link, *nodad)
+            run("ip", "-n", namespace, "link", "set", "dev", link, "up")
+
+    def _rules(self, server: str) -> None:
+        def zones(direction: str) -> str:
+            rules = [f'{direction} "to{n}" ct zone set {z}' for n, z in enumerate(self.zones)]
+            return "\n".join(rules)
+
+        run(
+            *("ip", "netns", "exec", server, "nft", "-f", "-"),
+            given=f"""
+table inet zones {{
+    chain prerouting {{
+        type filter hook prerouting priority raw
+        {zones("iifname")}
+    }}
+    chain output {{
+        type filter hook output priority raw
+        {zones("oifname")}
+    }}
+    chain input {{
+        type filter hook input priority filter
+        meta l4proto tcp ct state invalid drop
+        tcp flags & (syn | ack) == ack ct state new drop
+    }}
+}}
+""",
+        )
+
+    def address(self, zone: int, family: int = socket.AF_INET) -> str:
+        """The server's address as the client of a zone sees it."""
+        number = self.zones.index(zone)
+        return f"10.77.{number}.1" if family == socket.AF_INET else f"fd77:{number + 1}::1"
+
+
+@contextmanager
+def site(*zones: int) -> Iterator[Site]:
+    """Make it all, and take it away again."""
+    if os.geteuid() != 0:
+        pytest.skip("MISSING: root, to join namespaces")
+    for tool in ("ip", "nft"):
+        if not shutil.which(tool):
+            pytest.skip(f"MISSING: {tool}")
+    with ExitStack() as stack:
+        try:
+            made = Site(zones, stack)
+        except AssertionError as exc:
+            pytest.skip(f"MISSING: veth or nftables with conntrack zones: {exc}")
+        stack.enter_context(_echo(made.server))
+        yield made
+
+
+@contextmanager
+def _echo(server: nlct.Netns) -> Iterator[None]:
+    """Echo over TCP and UDP, both families, until the end of the block."""
+    stop = threading.Event()
+    threads = []
+
+    def serve_udp(sock: socket.socket) -> None:
+        with sock:
+            while not stop.is_set():
+                try:
+                    data, peer = sock.recvfrom(2048)
+                    sock.sendto(data, peer)
+                except TimeoutError:
+                    continue
+
+    def serve_tcp(sock: socket.socket) -> None:
+        with sock:
+            while not stop.is_set():
+                try:
+                    connection, _ = sock.accept()
+                except TimeoutError:
+                    continue
+                start(serve_connection, connection)
+
+    def serve_connection(sock: socket.socket) -> None:
+        sock.settimeout(0.1)
+        with sock:
+            while not stop.is_set():
+                try:
+                    data = sock.recv(2048)
+                    if not data:
+                        return
+                    sock.sendall(data)
+                except TimeoutError:
+                    continue
+                except OSError:
+                    return
+
+    def start(serve: object, sock: socket.socket) -> None:
+        thread = threading.Thread(target=serve, args=(sock,))  # type: ignore[arg-type]
+        thread.start()
+        threads.append(thread)
+
+    for family in (socket.AF_INET, socket.AF_INET6):
+        for kind, serve in ((socket.SOCK_DGRAM, serve_udp), (socket.SOCK_STREAM, serve_tcp)):
+            sock = server.socket(family, kind)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.settimeout(0.1)
+            sock.bind(("", PORT))
+            if kind == socket.SOCK_STREAM:
+                sock.listen(16)
+            start(serve, sock)
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+class Talk:
+    """One conversation with the server from the client of a zone."""
+
+    def __init__(self, where: Site, zone: int, kind: int, family: int = socket.AF_INET) -> None:
+        self.zone = zone
+        self._turn = 0
+        self._sock = where.clients[zone].socket(family, kind)
+        self._sock.settimeout(2)
+        self._sock.connect((where.address(zone, family), PORT))
+
+    def echoes(self, timeout: float = 2) -> bool:
+        """Say something, and tell if the very same came back in time."""
+        self._turn += 1
+        word = f"zone {self.zone}, turn {self._turn};".encode()
+        self._sock.settimeout(timeout)
+        try:
+            self._sock.send(word)
+            return self._sock.recv(2048) == word
+        except TimeoutError:
+            return False
+
+    def close(self) -> None:
+        """Hang up."""
+        self._sock.close()
+
+
+class Ping:
+    """Echo requests with one id from the client of a zone."""
+
+    def __init__(self, where: Site, zone: int) -> None:
+        self._id = 0x1000 + zone % 0x1000
+        self._turn = 0
+        self._address = where.address(zone)
+        self._sock = where.clients[zone].socket(
+            socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP
+        )
+
+    def echoes(self, timeout: float = 2) -> bool:
+        """Ping once, and tell if the answer came in time."""
+        self._turn += 1
+        body = struct.pack("!HH", self._id, self._turn) + b"nlct"
+        words = struct.unpack(f"!{len(body) // 2}H", body)
+        total = 0x0800 + sum(words)
+        total = (total & 0xFFFF) + (total >> 16)
+        self._sock.settimeout(timeout)
+        self._sock.sendto(struct.pack("!BBH", 8, 0, ~total & 0xFFFF) + body, (self._address, 0))
+        try:
+            while True:
+                answer = self._sock.recv(2048)
+                if answer[20] == 0 and answer[24:] == body:
+                    return True
+        except TimeoutError:
+            return False
+
+    def close(self) -> None:
+        """Stop pinging."""
+        self._sock.close()
