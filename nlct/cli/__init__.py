@@ -1,0 +1,21 @@
+"""The command line. Needs click and rich, which ``pip install 'nlct[cli]'`` brings."""
+
+from __future__ import annotations
+
+import sys
+
+_EXTRA = ("click", "rich")
+
+
+def main() -> None:
+    """Run ``nlct``."""
+    try:
+        # Late, so that a missing click is one clear line and not a traceback.
+        from nlct.cli.commands import cli  # noqa: PLC0415
+    except ModuleNotFoundError as exc:
+        if (exc.name or "").partition(".")[0] not in _EXTRA:
+            raise
+        sys.exit(f"nlct: no module {exc.name!r}; the command line needs: pip install 'nlct[cli]'")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    cli.main(prog_name=cli.name)

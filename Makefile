@@ -1,0 +1,72 @@
+# Everything a developer does. `make help` lists it.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON_FILES := nlct tests bench setup.py
+C_FILES := $(wildcard csrc/*.[ch] bench/*.c tests/c/*.[ch])
+STRICT := -std=c11 -O2 -D_GNU_SOURCE -Wall -Wextra -Wpedantic -Wconversion -Wshadow \
+	-Wstrict-prototypes -Wmissing-prototypes -Wcast-align -Wpointer-arith -Werror
+
+.PHONY: help demo test lint format bench fuzz sanitize valgrind strict dist clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name what; do \
+		printf '  make %-9s %s\n' "$$name" "$$what"; done
+
+demo: $(VENV)/installed ## a scratch namespace, a large table, a zone flushed in every way
+	$(BIN)/nlct demo $(DEMO)
+
+test: $(VENV)/dev ## every test, on the real kernel
+	tools/bootstrap test
+	$(BIN)/pytest $(TESTS)
+
+lint: $(VENV)/dev ## style, types and C formatting
+	$(BIN)/ruff check $(PYTHON_FILES)
+	$(BIN)/ruff format --check $(PYTHON_FILES)
+	$(BIN)/mypy
+	clang-format --dry-run --Werror $(C_FILES)
+
+format: $(VENV)/dev ## put everything in its format
+	$(BIN)/ruff check --fix $(PYTHON_FILES)
+	$(BIN)/ruff format $(PYTHON_FILES)
+	clang-format -i $(C_FILES)
+
+strict: ## the C core with a strict set of warnings, as errors
+	for file in csrc/*.c bench/*.c; do $(CC) $(STRICT) $(CPPFLAGS) -fsyntax-only $$file || exit 1; done
+
+bench: $(VENV)/dev bench/floor ## the figures, as ratios to the kernel's own cost (as root)
+	$(BIN)/pytest $(or $(BENCH),bench) --benchmark-columns=min,median,max --benchmark-sort=name
+
+bench/floor: bench/floor.c
+	$(CC) $(STRICT) -o $@ $<
+
+fuzz: ## libFuzzer on the message path, FUZZ_SECONDS=60
+	$(MAKE) -C tests/c fuzz
+
+sanitize: ## the C core under ASan and UBSan
+	$(MAKE) -C tests/c sanitize
+
+valgrind: ## the C core under valgrind
+	$(MAKE) -C tests/c valgrind
+
+dist: $(VENV)/dev ## source distribution and wheel, in dist/
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+
+clean: ## remove what was built
+	rm -rf $(VENV) build dist nlct.egg-info nlct/_nlct.* bench/floor .pytest_cache .mypy_cache .ruff_cache
+	if [ -d tests/c ]; then $(MAKE) -C tests/c clean; fi
+
+$(BIN)/python:
+	PYTHON=$(PYTHON) tools/bootstrap build
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -qq --upgrade pip
+
+$(VENV)/installed: $(BIN)/python pyproject.toml setup.py nlct/_build.py $(wildcard csrc/*)
+	$(BIN)/python -m pip install -qq -e '.[cli]'
+	touch $@
+
+$(VENV)/dev: $(VENV)/installed
+	$(BIN)/python -m pip install -qq --group dev
+	touch $@
