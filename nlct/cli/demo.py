@@ -1,0 +1,233 @@
+"""The demo: every way to flush a zone, measured side by side in a scratch namespace."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from typing import Any, Callable
+
+import nlct
+from nlct.cli.limit import room, stoppable
+from nlct.cli.output import Bar, flows_word
+from nlct.cli.stats import Summary, ratio, summary
+from nlct.fill import fill, tables
+
+MANY = 50
+MANY_SAMPLES = 3
+# Of the samples of others, those of the strategy that takes the longest: one in so many.
+OLD_EVERY = 5
+# What shares a round; each round begins with another, so that drift and place hit all alike.
+ORDER = ("auto", "kernel", "scan", "old")
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One zone, flushed in each way.
+
+    ``times``: milliseconds by strategy. ``to_kernel``: the median of the ratios of pairs, to the
+    kernel's own flush. ``auto_used``: what "auto" chose to do.
+    """
+
+    zone: int
+    zone_flows: int
+    times: dict[str, Summary]
+    to_kernel: dict[str, float]
+    auto_used: list[str]
+
+
+@dataclass(frozen=True)
+class ManyZones:
+    """Many zones in one pass, against one kernel flush after another; milliseconds.
+
+    ``one_pass`` is the median of a few.
+    """
+
+    zones: int
+    one_pass: float
+    one_pass_used: list[str]
+    kernel_one_by_one: float | None
+    ratio: float | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the demo measured, in milliseconds; ``seconds`` is what all of it took.
+
+    ``exact``: every flow that was to be flushed is gone, and no other.
+    """
+
+    kernel: str
+    cpus: int | None
+    buckets: int | None
+    limit: int
+    flows: int
+    zones: int
+    samples: int
+    probe: nlct.Capabilities
+    zone: Figures
+    empty_zone: Figures
+    many_zones: ManyZones
+    flush_all: float
+    exact: bool
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report for JSON."""
+        return {**asdict(self), "probe": self.probe._asdict()}
+
+
+def run(flows: int, zones: int, samples: int) -> Report:
+    """Measure in a scratch namespace of our own."""
+    with ExitStack() as stack:
+        stack.enter_context(stoppable())
+        netns = stack.enter_context(nlct.Netns.scratch())
+        ct = stack.enter_context(nlct.Conntrack(netns))
+        if not nlct.probe().zones:
+            raise nlct.UnsupportedError(errno.EOPNOTSUPP, "flush zones: this kernel has none")
+        fitting = stack.enter_context(room(ct, flows))
+        return _Demo(netns, ct, fitting, min(zones, fitting), samples).run()
+
+
+def _milliseconds(
+    work: Callable[..., nlct.FlushResult], *arguments: Any, **options: Any
+) -> tuple[float, nlct.FlushResult]:
+    started = time.perf_counter()
+    result = work(*arguments, **options)
+    return (time.perf_counter() - started) * 1000, result
+
+
+class _Demo:
+    """One run on one table."""
+
+    def __init__(
+        self, netns: nlct.Netns, ct: nlct.Conntrack, flows: int, zones: int, samples: int
+    ) -> None:
+        self._netns = netns
+        self._ct = ct
+        self._flows = flows
+        self._zones = zones
+        self._samples = samples
+        self._probe = nlct.probe()
+        self._kernel_flushes = self._probe.zone_flush
+        self._many = range(1, min(MANY, zones) + 1)
+        self._exact = True
+
+    def run(self) -> Report:
+        started = time.monotonic()
+        with Bar(f"filling {flows_word(self._flows)}", self._flows).shown() as bar:
+            self._refill(bar.at)
+        steps = 2 * sum(len(self._strategies(i)) for i in range(self._samples)) + 3 + MANY_SAMPLES
+        # It does not tick by itself: that would take time from what is measured.
+        with Bar("measuring", steps, ticking=False).shown() as bar:
+            zone = self._case(1, list(tables(self._flows, self._zones, zone=1)), bar)
+            empty_zone = self._case(self._zones + 1, [], bar)
+            bar.step("looking at the other zones")
+            self._check()
+            many_zones = self._many_zones(bar)
+            self._refill()
+            bar.step("flush everything")
+            flush_all, _ = _milliseconds(self._ct.flush_all)
+        return Report(
+            kernel=self._probe.release,
+            cpus=os.cpu_count(),
+            buckets=self._ct.buckets,
+            limit=self._ct.limit,
+            flows=self._flows,
+            zones=self._zones,
+            samples=self._samples,
+            probe=self._probe,
+            zone=zone,
+            empty_zone=empty_zone,
+            many_zones=many_zones,
+            flush_all=flush_all,
+            exact=self._exact,
+            seconds=time.monotonic() - started,
+        )
+
+    def _refill(self, progress: Callable[[int], None] | None = None) -> None:
+        fill(self._ct, self._flows, self._zones, progress=progress)
+        there = self._ct.count()
+        if there != self._flows:
+            raise nlct.TableFullError(
+                errno.ENOMEM, f"keep {flows_word(self._flows)} in the table ({there:,} are there)"
+            )
+
+    def _strategies(self, sample: int) -> list[str]:
+        """Which strategies run in a round."""
+        left_out = set()
+        if not self._kernel_flushes:
+            left_out.add("kernel")
+        if sample % OLD_EVERY:
+            left_out.add("old")
+        first = sample % len(ORDER)
+        return [name for name in ORDER[first:] + ORDER[:first] if name not in left_out]
+
+    def _case(self, zone: int, content: list[nlct.FlowTable], bar: Bar) -> Figures:
+        """Flush one zone again and again; it gets its content back each time."""
+        flows = sum(map(len, content))
+        what = f"a zone of {flows_word(flows)}" if flows else "an empty zone"
+        rounds: list[dict[str, float]] = []
+        used: set[str] = set()
+        with nlct.Conntrack(self._netns, kernel_filter=False) as old:
+            for sample in range(self._samples):
+                times: dict[str, float] = {}
+                for name in self._strategies(sample):
+                    bar.step(f"{what}, {sample + 1} of {self._samples}: {name}")
+                    ct, strategy = (old, "scan") if name == "old" else (self._ct, name)
+                    times[name], result = _milliseconds(ct.flush_zone, zone, strategy=strategy)
+                    if name == "auto":
+                        used.add(result.strategy)
+                    put_back = sum(self._ct.load(table).created for table in content)
+                    self._exact &= result.complete and put_back == flows
+                    self._exact &= result.deleted in (None, flows)
+                rounds.append(times)
+        return Figures(
+            zone=zone,
+            zone_flows=flows,
+            times={
+                name: summary([times[name] for times in rounds if name in times])
+                for name in rounds[0]
+            },
+            to_kernel={
+                name: ratio((times[name], times["kernel"]) for times in rounds if name in times)
+                for name in rounds[0]
+                if self._kernel_flushes
+            },
+            auto_used=sorted(used),
+        )
+
+    def _check(self) -> None:
+        """See whether every zone still has what it was given."""
+        each, more = divmod(self._flows, self._zones)
+        given = {zone: each + (zone <= more) for zone in range(1, self._zones + 1)}
+        self._exact &= self._ct.count_by("zone") == given
+
+    def _many_zones(self, bar: Bar) -> ManyZones:
+        one_by_one = None
+        if self._kernel_flushes:
+            bar.step(f"{len(self._many)} zones, one kernel flush each")
+            one_by_one = sum(
+                _milliseconds(self._ct.flush_zone, zone, strategy="kernel")[0]
+                for zone in self._many
+            )
+        passes = [self._one_pass(bar) for _ in range(MANY_SAMPLES)]
+        one_pass = summary([milliseconds for milliseconds, _ in passes]).median
+        return ManyZones(
+            zones=len(self._many),
+            one_pass=one_pass,
+            one_pass_used=sorted({used for _, used in passes}),
+            kernel_one_by_one=one_by_one,
+            ratio=None if one_by_one is None else one_pass / one_by_one,
+        )
+
+    def _one_pass(self, bar: Bar) -> tuple[float, str]:
+        """Return the milliseconds and the strategy."""
+        bar.step(f"{len(self._many)} zones, one pass")
+        self._refill()
+        milliseconds, result = _milliseconds(self._ct.flush_zones, self._many)
+        left = set(range(1, self._zones + 1)) - set(self._many)
+        self._exact &= result.complete and set(self._ct.count_by("zone")) == left
+        return milliseconds, result.strategy

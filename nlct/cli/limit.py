@@ -1,0 +1,85 @@
+"""The limit of the table, nf_conntrack_max: raised for a while, and put back whatever happens."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import click
+
+import nlct
+
+LIMIT = Path("/proc/sys/net/netfilter/nf_conntrack_max")
+STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def how_to_raise(flows: int) -> str:
+    """Say how to make room for so many flows."""
+    return f"sysctl -w net.netfilter.nf_conntrack_max={flows}"
+
+
+@contextmanager
+def room(ct: nlct.Conntrack, flows: int) -> Iterator[int]:
+    """Make room for so many flows where we may; yield how many fit."""
+    # A limit of 0 is none.
+    if not ct.limit or ct.limit >= flows:
+        yield flows
+        return
+    before = _read_limit()
+    try:
+        if before is not None and _write_limit(flows):
+            _note(f"nf_conntrack_max raised from {before} to {flows} for the time of the demo")
+        else:
+            _note(
+                f"nf_conntrack_max is {ct.limit}, and only root in the initial namespace may "
+                f"raise it ({how_to_raise(flows)}): measuring with as many flows as fit"
+            )
+        yield min(flows, ct.limit or flows)
+    finally:
+        # Whoever changed it meanwhile had a reason.
+        if before is not None and _read_limit() == flows and _write_limit(before):
+            _note(f"nf_conntrack_max put back to {before}")
+
+
+def _read_limit() -> int | None:
+    try:
+        return int(LIMIT.read_text())
+    except OSError:
+        return None
+
+
+def _write_limit(value: int) -> bool:
+    try:
+        LIMIT.write_text(f"{value}\n")
+    except OSError:
+        return False
+    return True
+
+
+def _note(text: str) -> None:
+    click.echo(text, err=True)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Let the signals that end a program unwind it first, and only the first of them."""
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        # Not SIG_IGN: Python would complain about one that has already come.
+        for each in heard:
+            signal.signal(each, lambda *_: None)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + number)
+
+    # nohup and background jobs ignore some; so be it.
+    heard = [each for each in STOP if signal.getsignal(each) is not signal.SIG_IGN]
+    before = {each: signal.signal(each, stop) for each in heard}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

@@ -1,0 +1,254 @@
+"""The demo: what it measures, how it makes room, and that it leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("click", reason="MISSING: click, which nlct[cli] brings")
+pytest.importorskip("rich", reason="MISSING: rich, which nlct[cli] brings")
+
+import nlct
+from nlct import capabilities
+from nlct.cli import limit
+from nlct.cli.demo import ORDER, run
+from nlct.cli.stats import ratio, summary
+from tests.test_cli import nlct_, process, refused
+
+SMALL = ("demo", "--flows", "2000", "--zones", "10", "--samples", "3")
+FIGURES = {"min", "median", "p90", "p99", "max", "mean", "total", "count"}
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(netns: nlct.Netns) -> Iterator[None]:
+    """No descriptor, no handler and no raised limit is left; ``netns`` skips where none is had."""
+    before = state()
+    yield
+    assert state() == before
+    assert netns.fileno() >= 0
+
+
+def state() -> tuple[object, ...]:
+    """What a demo might leave."""
+    handlers = [signal.getsignal(number) for number in limit.STOP]
+    return len(os.listdir("/proc/self/fd")), handlers, limit_now()
+
+
+def limit_now() -> str:
+    """The limit of the namespace we are in."""
+    return limit.LIMIT.read_text() if limit.LIMIT.exists() else ""
+
+
+# Figures -----------------------------------------------------------------------------------------
+
+
+def test_a_summary_of_known_times() -> None:
+    """Percentiles lie between the times next to them."""
+    found = summary([float(n) for n in range(101)])
+    assert (found.min, found.median, found.p90, found.p99, found.max) == (0, 50, 90, 99, 100)
+    assert (found.mean, found.total, found.count) == (50, 5050, 101)
+
+
+def test_a_summary_of_one_time() -> None:
+    """One sample is each of its figures."""
+    found = summary([7.0])
+    assert {found.min, found.median, found.p90, found.p99, found.max, found.mean} == {7}
+    assert found.count == 1
+
+
+def test_a_ratio_is_taken_pair_by_pair() -> None:
+    """A drift that hits both of a pair cancels out, which the ratio of medians does not."""
+    pairs = [(1.0, 2.0), (10.0, 20.0), (100.0, 200.0), (5.0, 1.0)]
+    assert ratio(pairs[:3]) == 0.5
+    assert ratio(pairs) == statistics.median([0.5, 0.5, 0.5, 5.0])
+
+
+# Runs --------------------------------------------------------------------------------------------
+
+
+def test_the_report_as_text() -> None:
+    """It has the facts, a row a figure with a column a strategy, and fits 80 columns."""
+    result = nlct_(*SMALL)
+    assert result.exit_code == 0
+    text = result.stdout
+    assert max(map(len, text.splitlines())) <= 80
+    assert os.uname().release in text
+    assert "2,000 in 10 zones" in text
+    columns = len(ORDER) - (not nlct.probe().zone_flush)
+    for label in ("min", "median", "90 %ile", "99 %ile", "max", "mean", "total", "count"):
+        rows = re.findall(rf"^ +{label}((?: +[\d,.-]+)+) *$", text, re.M)
+        assert [len(row.split()) for row in rows] == [len(ORDER)] * 2
+        assert all(len(re.findall(r"\d+(?:\.\d+)?(?: |$)", row)) == columns for row in rows)
+    assert "A zone of 200 flows" in text
+    assert "An empty zone" in text
+    assert "every other zone kept all its flows" in text
+
+
+def test_the_report_as_json() -> None:
+    """One object with the same figures, and nothing else on standard output."""
+    report = json.loads(nlct_(*SMALL, "--json").stdout)
+    assert (report["flows"], report["zones"], report["samples"]) == (2000, 10, 3)
+    assert report["probe"] == nlct.probe()._asdict()
+    assert report["exact"] is True
+    kernel = {"kernel"} if nlct.probe().zone_flush else set()
+    for case, flows in (("zone", 200), ("empty_zone", 0)):
+        found = report[case]
+        assert found["zone_flows"] == flows
+        assert set(found["times"]) == {"auto", "scan", "old"} | kernel
+        assert set(found["to_kernel"]) == (set(found["times"]) if kernel else set())
+        for name, times in found["times"].items():
+            assert set(times) == FIGURES
+            assert times["count"] == (1 if name == "old" else 3)
+            assert 0 < times["min"] <= times["median"] <= times["p90"] <= times["max"]
+    assert report["many_zones"]["zones"] == 10
+    assert report["many_zones"]["one_pass"] > 0
+    assert report["flush_all"] > 0
+
+
+def test_a_kernel_that_cannot_flush_by_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its column says so, there is no ratio, and it is not asked to."""
+    found = nlct.probe()._replace(zone_flush=False, zone0_flush=False)
+    monkeypatch.setitem(capabilities._known, found.release, found)
+    report = run(1000, 5, 2)
+    assert set(report.zone.times) == {"auto", "scan", "old"}
+    assert report.zone.to_kernel == {}
+    assert report.many_zones.kernel_one_by_one is report.many_zones.ratio is None
+    assert report.exact
+    text = nlct_(*SMALL).stdout
+    assert "(cannot)" in text
+    assert not re.search(r"^ +to kernel +[\d.]", text, re.M)
+
+
+def test_a_kernel_without_zones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is nothing to measure: exit code 4."""
+    found = nlct.probe()._replace(zones=False, zone_flush=False)
+    monkeypatch.setitem(capabilities._known, found.release, found)
+    refused(nlct_(*SMALL), 4)
+
+
+def test_more_zones_than_flows() -> None:
+    """Each zone then has one flow."""
+    report = run(5, 100, 1)
+    assert (report.flows, report.zones, report.zone.zone_flows) == (5, 5, 1)
+    assert report.exact
+
+
+def test_flows_that_were_lost_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flush that takes more than its zone is exit code 1, and the report says so."""
+    flush_zone = nlct.Conntrack.flush_zone
+
+    def flush_too_much(ct: nlct.Conntrack, zone: int, *, strategy: str) -> nlct.FlushResult:
+        flush_zone(ct, 3)
+        return flush_zone(ct, zone, strategy=strategy)
+
+    monkeypatch.setattr(nlct.Conntrack, "flush_zone", flush_too_much)
+    result = nlct_(*SMALL)
+    assert result.exit_code == 1
+    assert "NOT EXACT" in result.stdout
+
+
+# The limit ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def raisable(ct: nlct.Conntrack) -> int:
+    """The limit, where we may write it."""
+    found = ct.limit
+    if not os.access(limit.LIMIT, os.W_OK) or not 0 < found < 2**24:
+        pytest.skip("MISSING: a writable nf_conntrack_max, which only the initial namespace has")
+    return found
+
+
+def test_the_limit_is_put_back(
+    raisable: int, ct: nlct.Conntrack, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Within, there is room; afterwards all is as before, after an error too; and it says so."""
+    with limit.room(ct, raisable + 1) as flows:
+        assert flows == ct.limit == raisable + 1
+    assert ct.limit == raisable
+    said = capsys.readouterr().err
+    assert f"raised from {raisable} to {raisable + 1}" in said
+    assert f"put back to {raisable}" in said
+    with pytest.raises(ZeroDivisionError), limit.room(ct, raisable + 1):
+        raise ZeroDivisionError
+    assert ct.limit == raisable
+
+
+def test_a_limit_that_others_changed_is_theirs(raisable: int, ct: nlct.Conntrack) -> None:
+    """It is not put back over their head."""
+    try:
+        with limit.room(ct, raisable + 1):
+            limit.LIMIT.write_text(str(raisable + 2))
+        assert ct.limit == raisable + 2
+    finally:
+        limit.LIMIT.write_text(str(raisable))
+
+
+def test_a_limit_that_is_large_enough_is_left_alone(
+    ct: nlct.Conntrack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No write, not even of the same value."""
+    monkeypatch.setattr(limit, "LIMIT", Path("/proc/version"))
+    with limit.room(ct, 1) as flows:
+        assert flows == 1
+
+
+def test_where_the_limit_cannot_be_raised_fewer_flows_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says how to raise it, and measures with what fits."""
+    monkeypatch.setattr(limit, "LIMIT", Path("/proc/nowhere"))
+    monkeypatch.setattr(nlct.Conntrack, "limit", 1500)
+    result = nlct_(*SMALL, "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["flows"] == 1500
+    assert "sysctl -w net.netfilter.nf_conntrack_max=2000" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
+)
+def test_a_signal_puts_the_limit_back(
+    raisable: int, ct: nlct.Conntrack, number: signal.Signals, code: int
+) -> None:
+    """Even if more of them follow at once; nothing is printed but that."""
+    with process("demo", "--flows", str(raisable + 1)) as demo:
+        assert demo.stderr is not None
+        assert demo.stderr.readline().startswith(b"nf_conntrack_max raised")
+        demo.send_signal(number)
+        demo.send_signal(signal.SIGTERM)
+        output, error = demo.communicate(timeout=60)
+    assert demo.returncode in (code, 143)
+    assert output == b""
+    assert error.decode().split("\n")[0] == f"nf_conntrack_max put back to {raisable}"
+    assert b"Traceback" not in error
+    assert ct.limit == raisable
+
+
+def test_sigint_alone_is_exit_code_130() -> None:
+    """At any time, with nothing printed."""
+    with process("demo", "--flows", "200000", "--samples", "1000") as demo:
+        with pytest.raises(subprocess.TimeoutExpired):
+            demo.wait(timeout=2)
+        demo.send_signal(signal.SIGINT)
+        output, error = demo.communicate(timeout=60)
+    assert (demo.returncode, output, error.strip()) == (130, b"", b"")
+
+
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    """As under nohup."""
+    code = (
+        "import signal; from nlct.cli.limit import stoppable\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "with stoppable(): signal.raise_signal(signal.SIGHUP)\n"
+        "print('here')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "here\n"
