@@ -1,16 +1,17 @@
-"""Flushing: the result, and which strategy is the fastest."""
+"""Flushing: by scanning or by the kernel, with an honest result."""
 
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from nlct import _check
-from nlct._ffi import ffi
+from nlct import _check, _kernel
+from nlct._ffi import ffi, lib
+from nlct._kernel import Kernel, Progress, own
 from nlct.filter import Filter
-
-STRATEGIES = ("auto", "scan", "kernel")
+from nlct.strategy import by_kernel, check_strategy, kernel_ends_it_faster
 
 
 class FlushResult(NamedTuple):
@@ -69,52 +70,88 @@ class Tally:
         return {number: count for number, count in enumerate(counts) if count}
 
 
-def check_strategy(strategy: str) -> str:
-    """Refuse a strategy that does not exist."""
-    if strategy not in STRATEGIES:
-        raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, not {strategy!r}")
-    return strategy
+def flush(
+    kernel: Kernel,
+    wanted: Filter,
+    strategy: str,
+    dry_run: bool,
+    passes: int,
+    progress: Progress | None,
+) -> FlushResult:
+    """Delete what is wanted: some zones, or with an empty filter everything."""
+    check_strategy(strategy)
+    _check.integer("passes", passes, 1, 1000)
+    started = time.monotonic()
+    kernel.require(wanted)
+    if wanted.zone == frozenset():
+        result = FlushResult(0, 0, 0, 0, {}, passes=0)
+    elif dry_run:
+        walk = kernel.look(wanted, progress=progress)
+        result = FlushResult(walk.scanned, walk.matched, 0, 0, {})
+    elif by_kernel(kernel, wanted, strategy):
+        result = _by_kernel(kernel, wanted, passes)
+    else:
+        result = _by_scan(kernel, wanted, strategy, passes, progress)
+    return result._replace(seconds=time.monotonic() - started)
 
 
-def check_passes(passes: int) -> int:
-    """Refuse a senseless number of walks."""
-    return _check.integer("passes", passes, 1, 1000)
+def _by_kernel(kernel: Kernel, wanted: Filter, passes: int) -> FlushResult:
+    zones = [None] if wanted.zone is None else sorted(wanted.zone)
+    with kernel.pool.lend() as sock:
+        for zone in zones * passes:
+            if zone is None:
+                sock.check(lib.nlct_flush_all(sock.handle), "flush everything")
+            else:
+                sock.check(lib.nlct_flush_zone(sock.handle, zone), f"flush zone {zone}")
+    walks = len(zones) * passes
+    return FlushResult(None, None, None, 0, {}, strategy="kernel", passes=walks)
 
 
-class Cost(NamedTuple):
-    """Nanoseconds that one walk costs: a bucket, a flow there, a flow that is sent."""
+def _by_scan(
+    kernel: Kernel, wanted: Filter, strategy: str, passes: int, progress: Progress | None
+) -> FlushResult:
+    tally = Tally()
+    scanned = matched = walks = 0
+    looking = True
+    while looking:
+        done_before = tally.done
+        with kernel.walk(wanted) as walk, kernel.pool.lend() as sock:
+            for _ in walk.steps(own(lib.nlct_deleter_new(sock.handle, tally.c))):
+                if progress is not None:
+                    progress(scanned + walk.scanned)
+                hand_over = strategy == "auto" and not walk.ended
+                if hand_over and kernel_ends_it_faster(kernel, wanted, tally.done):
+                    _by_kernel(kernel, wanted, 1)
+                    return _result(tally, None, None, "scan+kernel", walks + 2, True)
+        walks += 1
+        scanned += walk.scanned
+        matched += walk.matched
+        # To the kernel "already gone" and "no such zone or id" are one answer, so a walk that
+        # hit nothing it aimed at is not believed: the next one shows what is left.
+        missed = walk.matched > 0 and tally.done == done_before
+        wanted_again = walks < passes and walk.matched > 0
+        unsure = walk.disturbed or missed
+        looking = wanted_again or (unsure and walks < _kernel.MAX_PASSES)
+    return _result(tally, scanned, matched, "scan", walks, not unsure)
 
-    bucket: float
-    flow: float
-    sent: float
 
-
-# Measured on two machines, with 10,000 to 1,000,000 flows in 65,536 to 1,048,576 buckets. A kernel
-# flush cost 250 and 400 a flow there, a dump 200 on both, but far more a bucket: so a flush wins on
-# sparse tables, a filtered dump on filled ones, here from about 0.4 flows a bucket.
-FILTERED_DUMP = Cost(bucket=40, flow=200, sent=1000)
-KERNEL_FLUSH = Cost(bucket=5, flow=290, sent=0)
-DELETE = 1700
-
-
-def scan_cost(zones: int, flows: int, buckets: int) -> float:
-    """Estimate a scan that finds nothing: one zone is filtered by the kernel, more are not."""
-    cost = FILTERED_DUMP.bucket * buckets + FILTERED_DUMP.flow * flows
-    return cost if zones == 1 else cost + FILTERED_DUMP.sent * flows
-
-
-def kernel_cost(zones: int, flows: int, buckets: int) -> float:
-    """Estimate kernel flushes, one a zone."""
-    return zones * (KERNEL_FLUSH.bucket * buckets + KERNEL_FLUSH.flow * flows)
-
-
-def kernel_is_allowed(filter: Filter, capabilities: Any) -> bool:
-    """Tell if this kernel has been seen to flush each of these zones, and nothing more."""
-    if not filter.zone or filter.family is not None:
-        return False
-    seen = capabilities.evidence
-    return all(
-        (capabilities.zone_flush if zone else capabilities.zone0_flush)
-        and seen["zone_flush" if zone else "zone0_flush"] == "measured"
-        for zone in filter.zone
+def _result(
+    tally: Tally,
+    scanned: int | None,
+    matched: int | None,
+    strategy: str,
+    passes: int,
+    certain: bool,
+) -> FlushResult:
+    failed = tally.refused()
+    gone = failed.pop(errno.ENOENT, 0)
+    return FlushResult(
+        scanned=scanned,
+        matched=matched,
+        deleted=None if matched is None else tally.done,
+        already_gone=gone,
+        failed=failed,
+        strategy=strategy,
+        passes=passes,
+        complete=certain and not failed,
     )

@@ -286,7 +286,7 @@ def test_a_dump_that_was_forked_does_not_spoil_the_childs_sockets(netns: nlct.Ne
             ct.count()
             with suppress(nlct.Error):
                 list(dump)
-            assert len(ct._pool._idle) == 1, "the parent's socket is lent out in the child"
+            assert len(ct._kernel.pool._idle) == 1, "the parent's socket is lent out in the child"
 
         assert in_child(child) == 0
 

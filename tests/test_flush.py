@@ -10,12 +10,12 @@ from contextlib import contextmanager
 import pytest
 
 import nlct
-from nlct import Filter, Flow, Tuple, conntrack
+from nlct import Filter, Flow, Tuple, _kernel, strategy
 from nlct._ffi import lib
 from nlct._pass import NOTHING, Pass
 from nlct._socket import Socket, SocketPool
 from nlct.fill import fill
-from nlct.flush import Tally
+from nlct.flush import Tally, flush
 from tests import flows, oracle
 
 WAYS = {
@@ -112,8 +112,8 @@ def test_auto_hands_a_zone_that_fills_the_table_to_the_kernel(
     netns: nlct.Netns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The switch in the middle of a scan deletes that zone and no other, and says what it was."""
-    monkeypatch.setattr(conntrack.flush, "kernel_cost", lambda *_: 1e6)
-    monkeypatch.setattr(conntrack.flush, "scan_cost", lambda *_: 0)
+    monkeypatch.setattr(strategy, "_kernel_cost", lambda *_: 1e6)
+    monkeypatch.setattr(strategy, "_scan_cost", lambda *_: 0)
     with nlct.Conntrack(netns) as ct:
         fill(ct, 60_000, 1)
         flows.populate(ct, (0, 5, 7))
@@ -219,7 +219,7 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch, happens: object) -> None:
                 Late.pending = False
                 happens()  # type: ignore[operator]
 
-    monkeypatch.setattr(conntrack, "Pass", Late)
+    monkeypatch.setattr(_kernel, "Pass", Late)
 
 
 def reborn(ct: nlct.Conntrack, netns: nlct.Netns, flow: Flow, spare: Iterator[int]) -> None:
@@ -311,13 +311,13 @@ def test_a_scan_that_hits_nothing_is_not_believed(netns: nlct.Netns) -> None:
         fill(ct, 3000, 1)
         fill(twin, 3000, 1)
         before = oracle.dump(netns), oracle.dump(other)
-        ct._require(Filter(zone=1))
-        ct._pool = Misdirected(SocketPool(netns), SocketPool(other))  # type: ignore[assignment]
+        ct._kernel.require(Filter(zone=1))
+        ct._kernel.pool = Misdirected(SocketPool(netns), SocketPool(other))  # type: ignore[assignment]
         result = ct.flush_zone(1, strategy="scan")
         assert (oracle.dump(netns), oracle.dump(other)) == before
-    assert result.passes == conntrack.MAX_PASSES
+    assert result.passes == _kernel.MAX_PASSES
     assert result.deleted == 0
-    assert result.matched == result.already_gone == 3000 * conntrack.MAX_PASSES
+    assert result.matched == result.already_gone == 3000 * _kernel.MAX_PASSES
     assert result.failed == {}
     assert not result.complete
 
@@ -328,7 +328,7 @@ from nlct._ffi import ffi, lib
 from nlct._pass import NOTHING, Pass
 from nlct._socket import Socket
 from nlct.fill import fill
-from nlct.flush import Tally
+from nlct.flush import Tally, flush
 from tests import oracle
 
 with nlct.Netns.scratch() as here, nlct.Netns.scratch() as there:
@@ -418,10 +418,10 @@ def test_trap_a_family_is_never_left_to_the_kernels_flush(
     before = oracle.dump(netns)
     wanted = Filter(zone=7, family=family)
     with pytest.raises(nlct.UnsupportedError):
-        ct._flush(wanted, "kernel", False, 1, None)
+        flush(ct._kernel, wanted, "kernel", False, 1, None)
     assert oracle.dump(netns) == before
-    for strategy in ("auto", "scan"):
-        ct._flush(wanted, strategy, False, 1, None)
+    for way in ("auto", "scan"):
+        flush(ct._kernel, wanted, way, False, 1, None)
         assert oracle.dump(netns) == {
             key: entry
             for key, entry in before.items()
@@ -450,7 +450,7 @@ def test_a_deleter_never_touches_another_namespace(netns: nlct.Netns) -> None:
         flows.populate(ct)
         tally = Tally()
         look, delete = Socket(netns), Socket(netns)
-        sink = conntrack._own(lib.nlct_deleter_new(delete.handle, tally.c))
+        sink = _kernel.own(lib.nlct_deleter_new(delete.handle, tally.c))
         before = oracle.dump(netns)
         for _ in Pass(look, Filter(zone={5, 7}), True, NOTHING).steps(sink):
             pass

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 import nlct
-from nlct import conntrack
+from nlct import _kernel
 from nlct._pass import Pass
 from nlct.fill import fill
 from tests import oracle
 
-BUCKETS = Path(conntrack.BUCKETS)
+BUCKETS = Path(_kernel.BUCKETS)
 FLOWS, ZONES = 100_000, 10
 EACH = FLOWS // ZONES
 SIZES = pytest.mark.parametrize("size", [65536, 524288], ids=["shrunk", "grown"])
@@ -64,7 +64,7 @@ class Resizing(Pass):
 def resizing(monkeypatch: pytest.MonkeyPatch, buckets: Path) -> type[Resizing]:
     """Let the passes of a table be disturbed by each of Resizing.sizes."""
     assert buckets == BUCKETS
-    monkeypatch.setattr(conntrack, "Pass", Resizing)
+    monkeypatch.setattr(_kernel, "Pass", Resizing)
     monkeypatch.setattr(Resizing, "done", 0, raising=False)
     return Resizing
 
@@ -98,7 +98,7 @@ def test_a_table_resized_again_and_again_is_not_called_complete(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """No more than so many walks, then the result says that it is unsure, and counting raises."""
-    monkeypatch.setattr(conntrack, "MAX_PASSES", 3)
+    monkeypatch.setattr(_kernel, "MAX_PASSES", 3)
     before = oracle.dump(netns)
     resizing.sizes = iter([65536, 131072] * 50)
     result = table.flush_zone(3, strategy="scan")

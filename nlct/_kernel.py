@@ -1,0 +1,128 @@
+"""One namespace's table as the kernel offers it: sockets, walks, counters."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Callable
+
+from nlct._ffi import ffi, lib
+from nlct._pass import NOTHING, Descriptor, Pass
+from nlct._socket import SocketPool
+from nlct.errors import NotFoundError, UnsupportedError, error
+from nlct.filter import Filter
+from nlct.flow import Flow, Tuple, flows_from, to_c
+from nlct.netns import Netns
+
+BUCKETS = "/proc/sys/net/netfilter/nf_conntrack_buckets"
+# A table that is resized again and again is walked this often before we say so.
+MAX_PASSES = 10
+
+Progress = Callable[[int], None]
+
+
+def own(sink: ffi.CData) -> ffi.CData:
+    """Free a sink with its last reference."""
+    if sink == ffi.NULL:
+        raise MemoryError
+    return ffi.gc(sink, lib.nlct_sink_free)
+
+
+class Kernel:
+    """The table of one namespace.
+
+    ``kernel_filter``: let the kernel leave out of a walk what it can.
+    """
+
+    def __init__(self, netns: Netns | None, kernel_filter: bool) -> None:
+        self._netns = netns
+        self.pool = SocketPool(netns)
+        self.kernel_filter = kernel_filter
+        # Is the kernel built with zones? None until it is asked.
+        self._has_zones: bool | None = None
+        self._buckets = NOTHING
+
+    def close(self) -> None:
+        """Let go of sockets and namespace."""
+        self.pool.close()
+        # Walks that are under way hold it, too.
+        self._buckets = NOTHING
+        if self._netns is not None:
+            self._netns.close()
+
+    def stats(self) -> tuple[int, int]:
+        """Return the number of entries and their limit."""
+        entries = ffi.new("uint32_t *")
+        limit = ffi.new("uint32_t *")
+        with self.pool.lend() as sock:
+            sock.check(lib.nlct_stats(sock.handle, entries, limit), "read the counters")
+        return entries[0], limit[0]
+
+    @property
+    def buckets(self) -> int | None:
+        """Size of the hash table, None where it cannot be read."""
+        fd = self._open_buckets().fd
+        return None if fd < 0 else int(os.pread(fd, 32, 0))
+
+    def _open_buckets(self) -> Descriptor:
+        """Open the file at need: it appears when the kernel loads conntrack."""
+        self.pool.check_open()
+        if self._buckets.fd < 0:
+            where = -1 if self._netns is None else self._netns.fileno()
+            self._buckets = Descriptor(lib.nlct_netns_file(where, BUCKETS.encode(), os.O_RDONLY))
+        return self._buckets
+
+    def get(self, key: Flow) -> Flow:
+        """Return the flow with this original tuple and zone. Raises NotFoundError."""
+        found = ffi.new("struct nlct_flow *")
+        with self.pool.lend() as sock:
+            sock.check(lib.nlct_get(sock.handle, to_c(key), found), "get a flow")
+        return next(flows_from(ffi.buffer(found)[:]))
+
+    def require(self, wanted: Filter) -> None:
+        """Refuse zones where the kernel was built without them."""
+        self.pool.check_open()
+        if not wanted.zone:
+            return
+        if self._has_zones is None:
+            self._has_zones = self._ask_for_zones()
+        if not self._has_zones and wanted.zone != {0}:
+            raise UnsupportedError(
+                errno.EOPNOTSUPP, f"use zone {max(wanted.zone)}", "built without conntrack zones"
+            )
+
+    def _ask_for_zones(self) -> bool:
+        anything = Tuple(src="192.0.2.1", dst="192.0.2.2", proto="udp", sport=1, dport=1)
+        try:
+            self.get(Flow(anything, zone=1))
+        except NotFoundError:
+            return True
+        except UnsupportedError:
+            return False
+        return True
+
+    @contextmanager
+    def walk(self, wanted: Filter) -> Iterator[Pass]:
+        """Begin a walk over the table, on a socket of its own."""
+        ask = self.kernel_filter and self._has_zones is not False
+        with self.pool.lend() as sock:
+            yield Pass(sock, wanted, ask, self._open_buckets())
+
+    def look(
+        self,
+        wanted: Filter,
+        make_sink: Callable[[], ffi.CData] = lambda: ffi.NULL,
+        progress: Progress | None = None,
+    ) -> Pass:
+        """Walk over the table until a walk was not disturbed, with a new sink each time."""
+        self.require(wanted)
+        for _pass in range(MAX_PASSES):
+            with self.walk(wanted) as walk:
+                for _ in walk.steps(make_sink()):
+                    if progress is not None:
+                        progress(walk.scanned)
+            if not walk.disturbed:
+                return walk
+        raise error(errno.EINTR, "count")
