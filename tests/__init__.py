@@ -1,0 +1,1 @@
+"""Tests on the real kernel, each in a scratch network namespace of its own."""

@@ -244,3 +244,16 @@ def test_enums_name_the_kernels_numbers() -> None:
     assert int(Flow(UDP, status=2**31).status or 0) == 2**31
     assert UDP.proto == nlct.Proto.UDP == 17
     assert Tuple(proto=200).proto == 200
+
+
+def test_counting_tells_how_far_it_is(ct: nlct.Conntrack) -> None:
+    """Both counts call back with what they have scanned, and end at the whole table."""
+    flows.populate(ct)
+    for look in (
+        lambda tell: ct.count(zone=range(65536), progress=tell),
+        lambda tell: ct.count_by("zone", progress=tell),
+    ):
+        seen: list[int] = []
+        look(seen.append)
+        assert seen == sorted(seen)
+        assert seen[-1] == ct.count()
