@@ -138,6 +138,12 @@ const struct field *flow_field(unsigned number);
 /* Returns 1, 0, or -EBADMSG. */
 int filter_match(const struct nlct_filter *filter, const struct view *view);
 
+/* Puts what makes the kernel filter by 'zone'. */
+void filter_put_zone(struct message *message, uint16_t zone, enum nlct_zone_request ask);
+
+/* Is this what filter_put_zone() puts, and nothing more? */
+bool filter_is_zone(const struct view *view, uint16_t zone, enum nlct_zone_request ask);
+
 /* The only zone of the filter, or -1. */
 int filter_single_zone(const struct nlct_filter *filter);
 

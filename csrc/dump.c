@@ -46,11 +46,11 @@ static void watch_size(struct nlct_dump *dump)
 }
 
 int nlct_dump_start(struct nlct_dump **dump, struct nlct_socket *sock,
-                    const struct nlct_filter *filter, bool ask_kernel, int buckets)
+                    const struct nlct_filter *filter, enum nlct_zone_request ask, int buckets)
 {
     struct nlct_dump *new = calloc(1, sizeof(*new));
-    int zone = ask_kernel ? filter_single_zone(filter) : -1;
-    uint8_t family = ask_kernel && filter->present & NLCT_FILTER_FAMILY ? filter->family : 0;
+    int zone = ask ? filter_single_zone(filter) : -1;
+    uint8_t family = ask && filter->present & NLCT_FILTER_FAMILY ? filter->family : 0;
     uint8_t room[REQUEST_MAX];
     struct message request;
     int rc;
@@ -63,7 +63,7 @@ int nlct_dump_start(struct nlct_dump **dump, struct nlct_socket *sock,
     message_begin(&request, room, sizeof(room), NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET,
                   NLM_F_REQUEST | NLM_F_DUMP, family);
     if (zone >= 0)
-        message_put_be16(&request, CTA_ZONE, (uint16_t)zone);
+        filter_put_zone(&request, (uint16_t)zone, ask);
     rc = message_end(&request);
     if (rc >= 0) {
         message_stamp(room, 0, ++sock->sequence);

@@ -1,6 +1,11 @@
 /* Does a message match? Evaluated on its attributes, before anything is decoded. */
 #include "core.h"
 
+#include <linux/netfilter/nfnetlink_conntrack.h>
+
+/* A flag inside CTA_FILTER; headers before its kernel do not have it. */
+enum { FILTER_ZONE = 3 };
+
 static bool has_zone(const struct nlct_filter *filter, unsigned zone)
 {
     return filter->zones[zone / 8] & 1U << zone % 8;
@@ -20,6 +25,36 @@ int filter_match(const struct nlct_filter *filter, const struct view *view)
             return 0;
     }
     return 1;
+}
+
+void filter_put_zone(struct message *message, uint16_t zone, enum nlct_zone_request ask)
+{
+    size_t nest;
+
+    message_put_be16(message, CTA_ZONE, zone);
+    if (ask != NLCT_ZONE_EXPLICIT)
+        return;
+    nest = message_nest_begin(message, CTA_FILTER);
+    message_put(message, FILTER_ZONE, NULL, 0);
+    message_nest_end(message, nest);
+}
+
+static bool is_flag(struct wire wire, uint16_t type)
+{
+    struct attr attr;
+
+    return wire_attr(&wire, &attr) == 1 && attr.type == type && attr.size == 0 && wire.left == 0;
+}
+
+bool filter_is_zone(const struct view *view, uint16_t zone, enum nlct_zone_request ask)
+{
+    uint32_t wanted = 1U << CTA_ZONE;
+
+    if (ask == NLCT_ZONE_EXPLICIT)
+        wanted |= 1U << CTA_FILTER;
+    if (view->present != wanted || view_zone(view) != zone)
+        return false;
+    return ask == NLCT_ZONE_PLAIN || is_flag(wire_nest(view_attr(view, CTA_FILTER)), FILTER_ZONE);
 }
 
 int filter_single_zone(const struct nlct_filter *filter)

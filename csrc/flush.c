@@ -112,27 +112,22 @@ void nlct_sink_free(struct nlct_sink *sink)
     free(sink);
 }
 
-static bool names_one_zone(const void *request, size_t size, uint16_t zone)
-{
-    struct view view;
-
-    return is_delete(request, size, &view) && view.present == 1U << CTA_ZONE &&
-           view_attr(&view, CTA_ZONE)->size == 2 && view_zone(&view) == zone;
-}
-
-int nlct_flush_zone(struct nlct_socket *sock, uint16_t zone)
+int nlct_flush_zone(struct nlct_socket *sock, uint16_t zone, enum nlct_zone_request ask)
 {
     uint8_t room[REQUEST_MAX];
     struct message request;
+    struct view view;
     int rc;
 
+    if (ask != NLCT_ZONE_PLAIN && ask != NLCT_ZONE_EXPLICIT)
+        return -EINVAL;
     message_begin(&request, room, sizeof(room), delete_type, NLM_F_REQUEST, AF_UNSPEC);
-    message_put_be16(&request, CTA_ZONE, zone);
+    filter_put_zone(&request, zone, ask);
     rc = message_end(&request);
-    if (rc >= 0 && !names_one_zone(room, (size_t)rc, zone))
-        rc = -EBADMSG;
     if (rc < 0)
         return rc;
+    if (!is_delete(room, (size_t)rc, &view) || !filter_is_zone(&view, zone, ask))
+        return -EBADMSG;
     return socket_transact(sock, &request, NULL, NULL);
 }
 

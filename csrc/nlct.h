@@ -132,6 +132,14 @@ struct nlct_filter {
     uint8_t zones[8192]; /* a bit a zone: zone z is bit z % 8 of byte z / 8 */
 };
 
+/* How to ask the kernel for one zone. Kernels before 6.8 ignore CTA_ZONE; kernels that do not know
+   the explicit filter (CTA_FILTER_ZONE beside it) refuse it. */
+enum nlct_zone_request {
+    NLCT_ZONE_UNASKED,
+    NLCT_ZONE_PLAIN,
+    NLCT_ZONE_EXPLICIT,
+};
+
 /* Passes -------------------------------------------------------------------------------------- */
 
 /* A sink takes each flow that matched. The kinds of sink are declared below. */
@@ -148,11 +156,11 @@ struct nlct_progress {
 
 struct nlct_dump;
 
-/* Asks for the table. With 'ask_kernel' the family and a single zone are also sent to the kernel,
-   which changes what it sends, never what matches. 'buckets' is a descriptor of the sysctl
-   nf_conntrack_buckets, watched for a resize, or -1. 'filter' must outlive the dump. */
+/* Asks for the table. Unless 'ask' is NLCT_ZONE_UNASKED the family and a single zone are also sent
+   to the kernel, which changes what it sends, never what matches. 'buckets' is a descriptor of the
+   sysctl nf_conntrack_buckets, watched for a resize, or -1. 'filter' must outlive the dump. */
 int nlct_dump_start(struct nlct_dump **dump, struct nlct_socket *sock,
-                    const struct nlct_filter *filter, bool ask_kernel, int buckets);
+                    const struct nlct_filter *filter, enum nlct_zone_request ask, int buckets);
 
 /* Takes the pass further, for about 'milliseconds' or until the sink is full. 'sink' may be NULL.
    Returns 1 when there is more, 0 at the end of the table (with everything in the sink done), or
@@ -184,9 +192,10 @@ struct nlct_tally {
    no pass may be using. 'sock' and 'tally' must outlive it. */
 struct nlct_sink *nlct_deleter_new(struct nlct_socket *sock, struct nlct_tally *tally);
 
-/* The kernel's own flush of one zone. DANGER: kernels that do not know the filter answer this
-   by emptying the whole table; call it only where this kernel has been seen to honour it. */
-int nlct_flush_zone(struct nlct_socket *sock, uint16_t zone);
+/* The kernel's own flush of one zone, asked for in one of the two ways. DANGER: kernels that do not
+   know the filter answer NLCT_ZONE_PLAIN by emptying the whole table; call it only where this
+   kernel has been seen to honour it, asked in this way. */
+int nlct_flush_zone(struct nlct_socket *sock, uint16_t zone, enum nlct_zone_request ask);
 
 /* The kernel's own flush of everything. */
 int nlct_flush_all(struct nlct_socket *sock);

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Callable
 
+from nlct import capabilities
 from nlct._ffi import ffi, lib
 from nlct._pass import NOTHING, Descriptor, Pass
 from nlct._socket import SocketPool
@@ -106,7 +107,8 @@ class Kernel:
     @contextmanager
     def walk(self, wanted: Filter) -> Iterator[Pass]:
         """Begin a walk over the table, on a socket of its own."""
-        ask = self.kernel_filter and self._has_zones is not False
+        filtered = self.kernel_filter and self._has_zones is not False
+        ask = capabilities.zone_request() if filtered else lib.NLCT_ZONE_UNASKED
         with self.pool.lend() as sock:
             yield Pass(sock, wanted, ask, self._open_buckets())
 

@@ -29,16 +29,17 @@ NOTHING = Descriptor(-1)
 class Pass:
     """One walk over the table that feeds a sink.
 
-    ``ask_kernel``: let the kernel leave out what it can; it is matched again all the same.
-    ``buckets``: a descriptor of nf_conntrack_buckets, or -1 where it cannot be read.
+    ``ask``: how the kernel is asked to leave out what it can (``lib.NLCT_ZONE_...``); it is matched
+    again all the same.
+    ``buckets``: a descriptor of nf_conntrack_buckets, NOTHING where it cannot be read.
     """
 
-    def __init__(self, sock: Socket, filter: Filter, ask_kernel: bool, buckets: Descriptor) -> None:
+    def __init__(self, sock: Socket, filter: Filter, ask: int, buckets: Descriptor) -> None:
         self._sock = sock
         self._filter = filter.to_c()
         handle = ffi.new("struct nlct_dump **")
         self._buckets = buckets
-        rc = lib.nlct_dump_start(handle, sock.handle, self._filter, ask_kernel, buckets.fd)
+        rc = lib.nlct_dump_start(handle, sock.handle, self._filter, ask, buckets.fd)
         sock.check(rc, "ask for the table")
         sock.clean = self.ended = False
         self._dump = ffi.gc(handle[0], lib.nlct_dump_free)

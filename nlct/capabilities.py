@@ -24,6 +24,8 @@ class Capabilities(NamedTuple):
 
     ``release``: the kernel's release, as ``uname -r`` says it.
     ``zones``: flows may have a zone (CONFIG_NF_CONNTRACK_ZONES).
+    ``zone_filter``: the explicit zone filter (``CTA_FILTER_ZONE``) works, which kernels that do not
+    know it refuse instead of ignoring it. Where it does, zones are asked for in this way.
     ``zone_dump``: asked for one zone, the kernel sends that zone alone.
     ``zone_flush``: asked to flush one zone, it deletes that zone and nothing else; kernels that do
     not (before 6.8, if not backported) empty the whole table.
@@ -35,13 +37,14 @@ class Capabilities(NamedTuple):
 
     release: str
     zones: bool
+    zone_filter: bool
     zone_dump: bool
     zone_flush: bool
     zone0_flush: bool
     evidence: Mapping[str, str]
 
 
-_FIELDS = ("zones", "zone_dump", "zone_flush", "zone0_flush")
+_FIELDS = ("zones", "zone_filter", "zone_dump", "zone_flush", "zone0_flush")
 _lock = threading.Lock()
 _known: dict[str, Capabilities] = {}
 
@@ -74,6 +77,13 @@ def known() -> Capabilities | None:
     return _known.get(os.uname().release)
 
 
+def zone_request() -> int:
+    """Return how to ask this kernel for a zone, as far as is known."""
+    found = known()
+    explicit = found is not None and found.zone_filter
+    return int(lib.NLCT_ZONE_EXPLICIT if explicit else lib.NLCT_ZONE_PLAIN)
+
+
 def _probe(release: str) -> Capabilities:
     # Imported when it is needed: it would double the time that `import nlct` takes.
     import logging  # noqa: PLC0415
@@ -102,6 +112,7 @@ def by_release(release: str) -> Capabilities:
     return Capabilities(
         release=release,
         zones=False,
+        zone_filter=False,
         zone_dump=version >= (6, 8),
         zone_flush=False,
         zone0_flush=False,
@@ -136,18 +147,22 @@ class _Bench:
             return False
         return True
 
-    def dumps_one_zone(self, zone: int) -> bool:
-        """True if a dump of 'zone' shows its flow and no other."""
-        walk = Pass(self._sock, Filter(zone=zone), ask_kernel=True, buckets=NOTHING)
-        for _ in walk.steps():
-            pass
-        return (walk.scanned, walk.matched) == (1, 1)
-
-    def flushes_one_zone(self, zone: int) -> bool:
-        """True if a flush of 'zone' deletes its flow and no other."""
+    def dumps_one_zone(self, zone: int, ask: int) -> bool:
+        """Tell if a dump of 'zone' shows its flow and no other."""
         self.fill()
         try:
-            rc = lib.nlct_flush_zone(self._sock.handle, zone)
+            walk = Pass(self._sock, Filter(zone=zone), ask, NOTHING)
+            for _ in walk.steps():
+                pass
+        except Error:
+            return False
+        return (walk.scanned, walk.matched) == (1, 1)
+
+    def flushes_one_zone(self, zone: int, ask: int) -> bool:
+        """Tell if a flush of 'zone' deletes its flow and no other."""
+        self.fill()
+        try:
+            rc = lib.nlct_flush_zone(self._sock.handle, zone, ask)
             self._sock.check(rc, f"flush zone {zone}")
         except Error:
             return False
@@ -171,9 +186,13 @@ def _measure(sock: _socket.Socket) -> dict[str, bool]:
         bench.fill()
     except UnsupportedError:
         return dict.fromkeys(_FIELDS, False)
+    # The explicit filter first: a refusal says more than silence.
+    explicit = bench.dumps_one_zone(1, lib.NLCT_ZONE_EXPLICIT)
+    ask = lib.NLCT_ZONE_EXPLICIT if explicit else lib.NLCT_ZONE_PLAIN
     return {
         "zones": True,
-        "zone_dump": bench.dumps_one_zone(1),
-        "zone_flush": bench.flushes_one_zone(1),
-        "zone0_flush": bench.flushes_one_zone(0),
+        "zone_filter": explicit,
+        "zone_dump": explicit or bench.dumps_one_zone(1, ask),
+        "zone_flush": bench.flushes_one_zone(1, ask),
+        "zone0_flush": bench.flushes_one_zone(0, ask),
     }

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from nlct import _check, _kernel
 from nlct._ffi import ffi, lib
 from nlct._kernel import Kernel, Progress, own
+from nlct.capabilities import zone_request
 from nlct.filter import Filter
 from nlct.strategy import by_kernel, check_strategy, kernel_ends_it_faster
 
@@ -102,7 +103,8 @@ def _by_kernel(kernel: Kernel, wanted: Filter, passes: int) -> FlushResult:
             if zone is None:
                 sock.check(lib.nlct_flush_all(sock.handle), "flush everything")
             else:
-                sock.check(lib.nlct_flush_zone(sock.handle, zone), f"flush zone {zone}")
+                rc = lib.nlct_flush_zone(sock.handle, zone, zone_request())
+                sock.check(rc, f"flush zone {zone}")
     walks = len(zones) * passes
     return FlushResult(None, None, None, 0, {}, strategy="kernel", passes=walks)
 

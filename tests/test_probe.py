@@ -12,14 +12,14 @@ import time
 import pytest
 
 import nlct
-from nlct import Capabilities, Error, UnsupportedError, errors
+from nlct import Capabilities, Error, UnsupportedError, _pass, errors, flush
 from nlct import capabilities as probing
 from nlct._ffi import lib
 from nlct._socket import Socket
 from tests import flows, oracle
 from tests.test_netns import WALL, where_am_i
 
-FIELDS = ("zones", "zone_dump", "zone_flush", "zone0_flush")
+FIELDS = ("zones", "zone_filter", "zone_dump", "zone_flush", "zone0_flush")
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def flushes(netns: nlct.Netns, zone: int) -> bool:
         ct.flush_all()
         flows.populate(ct)
     before = oracle.dump(netns)
-    assert lib.nlct_flush_zone(Socket(netns).handle, zone) == 0
+    assert lib.nlct_flush_zone(Socket(netns).handle, zone, probing.zone_request()) == 0
     return oracle.dump(netns) == oracle.outside(before, {zone})
 
 
@@ -183,7 +183,7 @@ class Lib:
 @pytest.mark.usefixtures("netns")
 def test_a_flush_that_empties_the_table_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel that ignores the zone, as before 6.8: it says 0, and all is gone."""
-    fake = Lib(nlct_flush_zone=lambda sock, _zone: lib.nlct_flush_all(sock))
+    fake = Lib(nlct_flush_zone=lambda sock, *_: lib.nlct_flush_all(sock))
     monkeypatch.setattr(probing, "lib", fake)
     found = probing.measure("old")
     assert (found.zones, found.zone_flush, found.zone0_flush) == (True, False, False)
@@ -196,12 +196,62 @@ def test_a_flush_that_is_wrong_for_zone_0_alone_is_noticed(
 ) -> None:
     """Zone 0 has its own answer."""
 
-    def flush(sock: object, zone: int) -> int:
-        return int(lib.nlct_flush_zone(sock, zone) if zone else lib.nlct_flush_all(sock))
+    def flush(sock: object, zone: int, ask: int) -> int:
+        return int(lib.nlct_flush_zone(sock, zone, ask) if zone else lib.nlct_flush_all(sock))
 
     monkeypatch.setattr(probing, "lib", Lib(nlct_flush_zone=flush))
     found = probing.measure("early")
     assert (found.zone_flush, found.zone0_flush) == (True, False)
+
+
+def test_the_explicit_filter_is_honoured_or_refused(ct: nlct.Conntrack, netns: nlct.Netns) -> None:
+    """No kernel takes CTA_FILTER_ZONE for anything else: a dump or a flush with it never widens."""
+    flows.populate(ct)
+    before = oracle.dump(netns)
+    sock = Socket(netns)
+    rc = lib.nlct_flush_zone(sock.handle, 7, lib.NLCT_ZONE_EXPLICIT)
+    left = oracle.dump(netns)
+    if nlct.probe().zone_filter:
+        assert rc == 0
+        assert left == oracle.outside(before, {7})
+    else:
+        assert rc in (-errno.EINVAL, -errno.EOPNOTSUPP)
+        assert left == before
+
+
+@pytest.mark.usefixtures("kernel_flush")
+def test_a_kernel_with_the_explicit_filter_is_asked_by_it(
+    netns: nlct.Netns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What no kernel here has: one that ignores CTA_ZONE alone and obeys CTA_FILTER_ZONE."""
+    plain, explicit, unasked = lib.NLCT_ZONE_PLAIN, lib.NLCT_ZONE_EXPLICIT, lib.NLCT_ZONE_UNASKED
+    asked = set()
+
+    def start(dump: object, sock: object, wanted: object, ask: int, buckets: int) -> int:
+        asked.add(("dump", ask))
+        as_here = plain if ask == explicit else unasked
+        return int(lib.nlct_dump_start(dump, sock, wanted, as_here, buckets))
+
+    def flush_zone(sock: object, zone: int, ask: int) -> int:
+        asked.add(("flush", ask))
+        if ask == explicit:
+            return int(lib.nlct_flush_zone(sock, zone, plain))
+        return int(lib.nlct_flush_all(sock))
+
+    backport = Lib(nlct_dump_start=start, nlct_flush_zone=flush_zone)
+    for module in (probing, _pass, flush):
+        monkeypatch.setattr(module, "lib", backport)
+    monkeypatch.setattr(probing, "_known", {})
+    found = nlct.probe()
+    assert (found.zone_filter, found.zone_dump, found.zone_flush, found.zone0_flush) == (True,) * 4
+    with nlct.Conntrack(netns) as ct:
+        for strategy in ("scan", "kernel"):
+            flows.populate(ct)
+            before = oracle.dump(netns)
+            assert ct.flush_zone(7, strategy=strategy).complete
+            assert oracle.dump(netns) == oracle.outside(before, {7})
+            ct.flush_all()
+    assert asked == {("dump", explicit), ("flush", explicit)}
 
 
 @pytest.mark.usefixtures("netns")
@@ -232,7 +282,7 @@ def test_a_kernel_without_zones_has_none_of_it(monkeypatch: pytest.MonkeyPatch) 
 def saying(**answers: bool) -> dict[str, Capabilities]:
     """What probe() will say in this process."""
     release = os.uname().release
-    values = {**dict.fromkeys(FIELDS, True), **answers}
+    values = {**dict.fromkeys(FIELDS, True), "zone_filter": False, **answers}
     evidence = dict.fromkeys(FIELDS, "measured")
     return {release: Capabilities(release, **values, evidence=evidence)}
 
@@ -273,7 +323,7 @@ def test_a_release_is_no_evidence_for_a_flush(
     ct: nlct.Conntrack, netns: nlct.Netns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Even a True is not believed where it was not measured."""
-    claims = dict.fromkeys(FIELDS, True)
+    claims = {**dict.fromkeys(FIELDS, True), "zone_filter": False}
     release = os.uname().release
     known = {release: Capabilities(release, **claims, evidence=dict.fromkeys(FIELDS, "release"))}
     monkeypatch.setattr(probing, "_known", known)

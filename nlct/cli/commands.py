@@ -34,6 +34,7 @@ from nlct.fill import MAX_FLOWS, fill
 WAYS = ("auto", "scan", "kernel")
 CAPABILITIES = {
     "zones": "flows may have a zone",
+    "zone_filter": "has the explicit zone filter",
     "zone_dump": "dumps one zone when asked for one",
     "zone_flush": "flushes one zone and nothing else",
     "zone0_flush": "the same for zone 0",

@@ -249,7 +249,7 @@ static void work_in(int netns)
     delete_zone(netns, sock, 0);
     delete_zone(netns, sock, 7);
     /* Old kernels flush everything here, which in this namespace harms nobody. */
-    CHECK_IS(nlct_flush_zone(sock, 8), 0);
+    CHECK_IS(nlct_flush_zone(sock, 8, NLCT_ZONE_PLAIN), 0);
     CHECK(walk(netns, &everything, false, NULL) <= FLOWS - 3 * FLOWS / ZONES);
     CHECK_IS(nlct_flush_all(sock), 0);
     CHECK_IS(walk(netns, &everything, false, NULL), 0);

@@ -430,11 +430,11 @@ static void texts_do_not_outlive_the_next_request(void)
     packet.size = 0;
     put_text(1, ERANGE, 5);
     queue_packet();
-    CHECK_IS(nlct_flush_zone(sock, 1), -ERANGE);
+    CHECK_IS(nlct_flush_zone(sock, 1, NLCT_ZONE_PLAIN), -ERANGE);
     CHECK_IS(strcmp(nlct_socket_text(sock), "xxxxx"), 0);
     packet_verdict(&packet, 2, ENOENT);
     queue_packet();
-    CHECK_IS(nlct_flush_zone(sock, 1), -ENOENT);
+    CHECK_IS(nlct_flush_zone(sock, 1, NLCT_ZONE_PLAIN), -ENOENT);
     CHECK_IS(strcmp(nlct_socket_text(sock), ""), 0);
     fake_close(sock);
 }
@@ -885,29 +885,57 @@ static void a_request_reports_an_overrun(void)
     fake_close(sock);
 }
 
-static void a_zone_flush_says_the_zone_and_nothing_else(void)
+/* What must be sent to have one zone flushed: CTA_ZONE, and for the explicit filter a CTA_FILTER
+   that holds the flag CTA_FILTER_ZONE, which is number 3. */
+static void expect_zone_flush(struct packet *expected, uint16_t zone, enum nlct_zone_request ask)
+{
+    const uint8_t be[2] = {(uint8_t)(zone >> 8), (uint8_t)zone};
+    const struct nfgenmsg general = {.nfgen_family = AF_UNSPEC};
+    const struct nlattr flag = {.nla_len = sizeof(flag), .nla_type = 3};
+
+    expected->size = 0;
+    packet_begin(expected, DELETE, NLM_F_REQUEST | NLM_F_ACK, 1, 0);
+    packet_bytes(expected, &general, sizeof(general));
+    packet_attr(expected, CTA_ZONE, be, sizeof(be));
+    if (ask == NLCT_ZONE_EXPLICIT)
+        packet_attr(expected, CTA_FILTER | NLA_F_NESTED, &flag, sizeof(flag));
+    packet_end(expected);
+}
+
+static void flush_zones(enum nlct_zone_request ask)
 {
     const uint16_t zones[] = {0, 1, 258, 65535};
     static struct packet expected;
-    struct nfgenmsg general = {.nfgen_family = AF_UNSPEC};
     size_t i;
 
     for (i = 0; i < sizeof(zones) / sizeof(zones[0]); i++) {
-        const uint8_t zone[2] = {(uint8_t)(zones[i] >> 8), (uint8_t)zones[i]};
         struct nlct_socket *sock = fake_open();
 
         fake_reset();
         fake_answer(fake_acknowledge);
-        expected.size = 0;
-        packet_begin(&expected, DELETE, NLM_F_REQUEST | NLM_F_ACK, 1, 0);
-        packet_bytes(&expected, &general, sizeof(general));
-        packet_attr(&expected, CTA_ZONE, zone, sizeof(zone));
-        packet_end(&expected);
-        CHECK_IS(nlct_flush_zone(sock, zones[i]), 0);
+        expect_zone_flush(&expected, zones[i], ask);
+        CHECK_IS(nlct_flush_zone(sock, zones[i], ask), 0);
         CHECK_IS(fake_sent.size, expected.size);
         CHECK_IS(memcmp(fake_sent.bytes, expected.bytes, expected.size), 0);
         fake_close(sock);
     }
+}
+
+static void a_zone_flush_says_the_zone_and_nothing_else(void)
+{
+    flush_zones(NLCT_ZONE_PLAIN);
+    flush_zones(NLCT_ZONE_EXPLICIT);
+}
+
+static void a_zone_flush_that_asks_for_no_zone_is_never_sent(void)
+{
+    struct nlct_socket *sock = fake_open();
+
+    fake_reset();
+    fake_answer(fake_acknowledge);
+    CHECK_IS(nlct_flush_zone(sock, 1, NLCT_ZONE_UNASKED), -EINVAL);
+    CHECK_IS(fake_sent.size, 0);
+    fake_close(sock);
 }
 
 static void a_flow_that_is_got_must_be_well_formed(void)
@@ -1002,6 +1030,7 @@ static const struct {
     CASE(a_request_survives_signals),
     CASE(a_request_reports_an_overrun),
     CASE(a_zone_flush_says_the_zone_and_nothing_else),
+    CASE(a_zone_flush_that_asks_for_no_zone_is_never_sent),
     CASE(a_flow_that_is_got_must_be_well_formed),
     CASE(counters_must_be_complete),
 };
