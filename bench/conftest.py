@@ -9,50 +9,19 @@ from __future__ import annotations
 
 import os
 import statistics
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Callable
 
 import pytest
+from floor import Floor, room_for
 
 import nlct
 from nlct import fill
 
 FLOWS = 500_000
 ZONES = 500
-MAX = Path("/proc/sys/net/netfilter/nf_conntrack_max")
-HERE = Path(__file__).parent
 
 _figures: list[tuple[str, str, str]] = []
-
-
-class Floor:
-    """The bare C loops of floor.c, in a process of their own inside the namespace."""
-
-    def __init__(self, netns: nlct.Netns) -> None:
-        self._process = subprocess.Popen(
-            [HERE / "floor", f"/proc/{os.getpid()}/fd/{netns.fileno()}"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            bufsize=1,
-        )
-
-    def __call__(self, command: str) -> float:
-        """Run one command; return the seconds it took."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(command + "\n")
-        return float(self._process.stdout.readline())
-
-    def close(self) -> None:
-        """End the process."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.stdout.close()
-        self._process.wait()
 
 
 class Table:
@@ -84,18 +53,16 @@ def make_table() -> Iterator[Callable[[int], Table]]:
     """Make tables, with the limit raised for as long as they last."""
     if os.geteuid() != 0:
         pytest.skip("MISSING: root, to raise nf_conntrack_max and to enter the namespace")
-    before = MAX.read_text()
-    MAX.write_text(str(max(int(before), 2 * FLOWS)))
     made: list[Table] = []
 
     def make(flows: int) -> Table:
         made.append(Table(flows))
         return made[-1]
 
-    yield make
-    for table in made:
-        table.close()
-    MAX.write_text(before)
+    with room_for(2 * FLOWS):
+        yield make
+        for table in made:
+            table.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 /*
  * What the files of the core share, from the bottom up: message, socket, batch know nothing of
- * conntrack; view, flow and filter know only attributes; sinks know only flows.
+ * conntrack; flow and filter know only attributes; sinks know only flows.
  */
 #ifndef NLCT_CORE_H
 #define NLCT_CORE_H
@@ -65,9 +65,9 @@ bool socket_answers(const struct nlct_socket *sock, const struct nlmsghdr *heade
    or -EBADMSG. */
 int socket_verdict(struct nlct_socket *sock, const struct nlmsghdr *header, struct wire payload);
 
-/* Sends one request and hands each message of its answer to 'take' (may be NULL), up to the
-   kernel's verdict, which is returned. */
-int socket_transact(struct nlct_socket *sock, struct message *request,
+/* Sends one request and hands the message of type 'answer' to 'take' (may be NULL), up to the
+   kernel's verdict, which is returned; -EBADMSG when it is success without that message. */
+int socket_transact(struct nlct_socket *sock, struct message *request, uint16_t answer,
                     int (*take)(void *context, struct wire payload), void *context);
 
 /* batch.c: many requests in one send, and every refusal counted ------------------------------- */

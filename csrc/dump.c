@@ -196,3 +196,8 @@ void nlct_dump_free(struct nlct_dump *dump)
 {
     free(dump);
 }
+
+void nlct_sink_free(struct nlct_sink *sink)
+{
+    free(sink);
+}

@@ -16,6 +16,7 @@ struct rule {
     uint16_t offset; /* in the struct of its table */
     uint32_t bit;    /* in the 'present' that opens that struct */
     const struct table *nest;
+    uint8_t proto; /* written only for this protocol of the tuple; 0 for any */
 };
 
 struct table {
@@ -36,23 +37,33 @@ _Static_assert(offsetof(struct nlct_tuple, present) == 0, "'present' opens a tup
 _Static_assert(offsetof(struct nlct_flow, present) == 0, "'present' opens a flow");
 
 static const struct rule ip_rules[] = {
-    [CTA_IP_V4_SRC] = {BYTES, AF_INET, 4, offsetof(struct nlct_tuple, src), NLCT_TUPLE_SRC, NULL},
-    [CTA_IP_V4_DST] = {BYTES, AF_INET, 4, offsetof(struct nlct_tuple, dst), NLCT_TUPLE_DST, NULL},
+    [CTA_IP_V4_SRC] = {BYTES, AF_INET, 4, offsetof(struct nlct_tuple, src), .bit = NLCT_TUPLE_SRC},
+    [CTA_IP_V4_DST] = {BYTES, AF_INET, 4, offsetof(struct nlct_tuple, dst), .bit = NLCT_TUPLE_DST},
     [CTA_IP_V6_SRC] = {BYTES, AF_INET6, IN_TUPLE(src), .bit = NLCT_TUPLE_SRC},
     [CTA_IP_V6_DST] = {BYTES, AF_INET6, IN_TUPLE(dst), .bit = NLCT_TUPLE_DST},
 };
 static const struct table ip_table = TABLE(ip_rules);
 
+/* Which of the two sets of attributes is used follows from the protocol, not from the family. */
+#define ICMP(member_, bit_)                                                                        \
+    {                                                                                              \
+        NUMBER, 0, IN_TUPLE(member_), .bit = bit_, .proto = IPPROTO_ICMP                           \
+    }
+#define ICMPV6(member_, bit_)                                                                      \
+    {                                                                                              \
+        NUMBER, 0, IN_TUPLE(member_), .bit = bit_, .proto = IPPROTO_ICMPV6                         \
+    }
+
 static const struct rule proto_rules[] = {
     [CTA_PROTO_NUM] = {NUMBER, 0, IN_TUPLE(proto), .bit = NLCT_TUPLE_PROTO},
     [CTA_PROTO_SRC_PORT] = {NUMBER, 0, IN_TUPLE(sport), .bit = NLCT_TUPLE_SPORT},
     [CTA_PROTO_DST_PORT] = {NUMBER, 0, IN_TUPLE(dport), .bit = NLCT_TUPLE_DPORT},
-    [CTA_PROTO_ICMP_ID] = {NUMBER, AF_INET, IN_TUPLE(icmp_id), .bit = NLCT_TUPLE_ICMP_ID},
-    [CTA_PROTO_ICMP_TYPE] = {NUMBER, AF_INET, IN_TUPLE(icmp_type), .bit = NLCT_TUPLE_ICMP_TYPE},
-    [CTA_PROTO_ICMP_CODE] = {NUMBER, AF_INET, IN_TUPLE(icmp_code), .bit = NLCT_TUPLE_ICMP_CODE},
-    [CTA_PROTO_ICMPV6_ID] = {NUMBER, AF_INET6, IN_TUPLE(icmp_id), .bit = NLCT_TUPLE_ICMP_ID},
-    [CTA_PROTO_ICMPV6_TYPE] = {NUMBER, AF_INET6, IN_TUPLE(icmp_type), .bit = NLCT_TUPLE_ICMP_TYPE},
-    [CTA_PROTO_ICMPV6_CODE] = {NUMBER, AF_INET6, IN_TUPLE(icmp_code), .bit = NLCT_TUPLE_ICMP_CODE},
+    [CTA_PROTO_ICMP_ID] = ICMP(icmp_id, NLCT_TUPLE_ICMP_ID),
+    [CTA_PROTO_ICMP_TYPE] = ICMP(icmp_type, NLCT_TUPLE_ICMP_TYPE),
+    [CTA_PROTO_ICMP_CODE] = ICMP(icmp_code, NLCT_TUPLE_ICMP_CODE),
+    [CTA_PROTO_ICMPV6_ID] = ICMPV6(icmp_id, NLCT_TUPLE_ICMP_ID),
+    [CTA_PROTO_ICMPV6_TYPE] = ICMPV6(icmp_type, NLCT_TUPLE_ICMP_TYPE),
+    [CTA_PROTO_ICMPV6_CODE] = ICMPV6(icmp_code, NLCT_TUPLE_ICMP_CODE),
 };
 static const struct table proto_table = TABLE(proto_rules);
 
@@ -74,6 +85,13 @@ static const struct rule flow_rules[] = {
     [CTA_USE] = {NUMBER, 0, IN_FLOW(use), .bit = NLCT_FLOW_USE},
 };
 static const struct table flow_table = TABLE(flow_rules);
+
+/* decode() keeps a bit a type. */
+#define FITS(rules_) _Static_assert(sizeof(rules_) / sizeof((rules_)[0]) <= 32, "a bit a type")
+FITS(ip_rules);
+FITS(proto_rules);
+FITS(tuple_rules);
+FITS(flow_rules);
 
 /* What a request to create may carry: the kernel alone gives a flow its id and use count. */
 static const uint32_t creatable = NLCT_FLOW_ORIG | NLCT_FLOW_REPLY | NLCT_FLOW_ZONE |
@@ -275,6 +293,8 @@ static void put(struct message *message, const struct table *table, uint8_t fami
             continue;
         if (rule->kind != NEST && !(present & wanted & rule->bit))
             continue;
+        if (rule->proto && rule->proto != ((const struct nlct_tuple *)base)->proto)
+            continue;
         if (rule->kind == NUMBER) {
             put_number(message, type, from, rule->size);
         } else if (rule->kind == BYTES) {
@@ -292,20 +312,20 @@ void flow_put_key(struct message *message, const struct nlct_flow *flow)
     put(message, &flow_table, flow->family, flow, NLCT_FLOW_ORIG | NLCT_FLOW_ZONE);
 }
 
-static uint8_t reverse_icmp(uint8_t family, uint8_t type)
+static uint8_t reverse_icmp(uint8_t proto, uint8_t type)
 {
     static const uint8_t pairs[][3] = {
-        {AF_INET, 8, 0},      /* echo */
-        {AF_INET, 13, 14},    /* timestamp */
-        {AF_INET, 15, 16},    /* information */
-        {AF_INET, 17, 18},    /* address mask */
-        {AF_INET6, 128, 129}, /* echo */
-        {AF_INET6, 139, 140}, /* node information */
+        {IPPROTO_ICMP, 8, 0},       /* echo */
+        {IPPROTO_ICMP, 13, 14},     /* timestamp */
+        {IPPROTO_ICMP, 15, 16},     /* information */
+        {IPPROTO_ICMP, 17, 18},     /* address mask */
+        {IPPROTO_ICMPV6, 128, 129}, /* echo */
+        {IPPROTO_ICMPV6, 139, 140}, /* node information */
     };
     size_t i;
 
     for (i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++) {
-        if (pairs[i][0] != family)
+        if (pairs[i][0] != proto)
             continue;
         if (pairs[i][1] == type)
             return pairs[i][2];
@@ -337,7 +357,7 @@ static void reverse(const struct nlct_flow *flow, struct nlct_tuple *reply)
     memcpy(reply->dst, orig->src, sizeof(reply->dst));
     reply->sport = orig->dport;
     reply->dport = orig->sport;
-    reply->icmp_type = reverse_icmp(flow->family, orig->icmp_type);
+    reply->icmp_type = reverse_icmp(orig->proto, orig->icmp_type);
 }
 
 int nlct_flow_build(const struct nlct_flow *flow, void *buffer, size_t capacity)

@@ -2,7 +2,8 @@
  * Deleting: a sink that names each flow to the kernel, and the kernel's own flushes.
  *
  * To the kernel a delete that names no flow is a flush of everything, and so is nearly every
- * malformed one; it returns success. So each request is read back, byte by byte, before it leaves.
+ * malformed one; it returns success. So each request that shall do less is read back, byte by byte,
+ * before it leaves.
  */
 #include "core.h"
 
@@ -107,11 +108,6 @@ struct nlct_sink *nlct_deleter_new(struct nlct_socket *sock, struct nlct_tally *
     return &new->sink;
 }
 
-void nlct_sink_free(struct nlct_sink *sink)
-{
-    free(sink);
-}
-
 int nlct_flush_zone(struct nlct_socket *sock, uint16_t zone, enum nlct_zone_request ask)
 {
     uint8_t room[REQUEST_MAX];
@@ -128,7 +124,7 @@ int nlct_flush_zone(struct nlct_socket *sock, uint16_t zone, enum nlct_zone_requ
         return rc;
     if (!is_delete(room, (size_t)rc, &view) || !filter_is_zone(&view, zone, ask))
         return -EBADMSG;
-    return socket_transact(sock, &request, NULL, NULL);
+    return socket_transact(sock, &request, 0, NULL, NULL);
 }
 
 int nlct_flush_all(struct nlct_socket *sock)
@@ -137,5 +133,5 @@ int nlct_flush_all(struct nlct_socket *sock)
     struct message request;
 
     message_begin(&request, room, sizeof(room), delete_type, NLM_F_REQUEST, AF_UNSPEC);
-    return socket_transact(sock, &request, NULL, NULL);
+    return socket_transact(sock, &request, 0, NULL, NULL);
 }

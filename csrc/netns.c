@@ -14,7 +14,6 @@
 #include <linux/nsfs.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -115,6 +114,11 @@ static int run_file(const struct errand *errand)
     int fd = open(errand->path, errand->flags | O_CLOEXEC);
 
     return fd < 0 ? -errno : fd;
+}
+
+bool nlct_netns_is(int fd)
+{
+    return ioctl(fd, NS_GET_NSTYPE) == CLONE_NEWNET;
 }
 
 int nlct_netns_new(void)

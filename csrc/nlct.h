@@ -83,8 +83,11 @@ int nlct_flow_build(const struct nlct_flow *flow, void *buffer, size_t capacity)
 
 /* Network namespaces -------------------------------------------------------------------------- */
 
-/* In all of these 'netns' is a descriptor of a namespace, or -1 for the caller's own, and the
-   calling thread never leaves its namespace. Each returns a close-on-exec descriptor or -errno. */
+/* Is this a descriptor of a network namespace? */
+bool nlct_netns_is(int fd);
+
+/* In the rest 'netns' is such a descriptor, or -1 for the caller's own namespace, and the calling
+   thread never leaves its namespace. Each returns a close-on-exec descriptor or -errno. */
 
 /* Makes an empty namespace that lives as long as the descriptor; without privilege it comes with
    a user namespace of its own. */

@@ -5,6 +5,9 @@
 #include <linux/netfilter/nfnetlink_conntrack.h>
 #include <sys/socket.h>
 
+static const uint16_t flow_type = NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_NEW;
+static const uint16_t stats_type = NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET_STATS;
+
 static int take_flow(void *context, struct wire payload)
 {
     struct view view;
@@ -21,18 +24,19 @@ int nlct_get(struct nlct_socket *sock, const struct nlct_flow *key, struct nlct_
     message_begin(&request, room, sizeof(room), NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET,
                   NLM_F_REQUEST, key->family);
     flow_put_key(&request, key);
-    return socket_transact(sock, &request, take_flow, found);
+    return socket_transact(sock, &request, flow_type, take_flow, found);
 }
 
 int nlct_create(struct nlct_socket *sock, const struct nlct_flow *flow)
 {
     uint8_t room[REQUEST_MAX];
+    struct message request = {.buffer = room, .capacity = sizeof(room)};
     int size = nlct_flow_build(flow, room, sizeof(room));
-    struct message request = {.buffer = room, .capacity = sizeof(room), .size = (size_t)size};
 
     if (size < 0)
         return size;
-    return socket_transact(sock, &request, NULL, NULL);
+    request.size = (size_t)size;
+    return socket_transact(sock, &request, 0, NULL, NULL);
 }
 
 struct counters {
@@ -64,7 +68,6 @@ int nlct_stats(struct nlct_socket *sock, uint32_t *entries, uint32_t *limit)
     uint8_t room[REQUEST_MAX];
     struct message request;
 
-    message_begin(&request, room, sizeof(room),
-                  NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET_STATS, NLM_F_REQUEST, AF_UNSPEC);
-    return socket_transact(sock, &request, take_counters, &counters);
+    message_begin(&request, room, sizeof(room), stats_type, NLM_F_REQUEST, AF_UNSPEC);
+    return socket_transact(sock, &request, stats_type, take_counters, &counters);
 }

@@ -1,7 +1,6 @@
 /* A netlink socket to the kernel: open, send, receive. Only the kernel may answer. */
 #include "core.h"
 
-#include <linux/netfilter/nfnetlink.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -173,8 +172,10 @@ int socket_verdict(struct nlct_socket *sock, const struct nlmsghdr *header, stru
     wire_skip(&payload, echoed);
     if (header->nlmsg_flags & NLM_F_ACK_TLVS)
         keep_text(sock, payload);
-    /* A count of bytes is no error: some dumps end with one. */
-    return error < 0 && error >= -4095 ? error : 0;
+    /* A DONE may carry a count, an error never does. */
+    if (error < -4095 || (error > 0 && header->nlmsg_type == NLMSG_ERROR))
+        return -EBADMSG;
+    return error < 0 ? error : 0;
 }
 
 /* Receives the next datagram of an answer. Returns its size, -ETIMEDOUT, or -errno. */
@@ -192,7 +193,7 @@ static int receive_answer(struct nlct_socket *sock)
     return rc;
 }
 
-int socket_transact(struct nlct_socket *sock, struct message *request,
+int socket_transact(struct nlct_socket *sock, struct message *request, uint16_t answer,
                     int (*take)(void *context, struct wire payload), void *context)
 {
     bool taken = !take;
@@ -219,7 +220,7 @@ int socket_transact(struct nlct_socket *sock, struct message *request,
                 /* Success without what was asked for is none. */
                 return rc == 0 && !taken ? -EBADMSG : rc;
             }
-            if (taken)
+            if (taken || header.nlmsg_type != answer)
                 continue;
             taken = true;
             rc = take(context, payload);

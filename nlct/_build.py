@@ -26,6 +26,7 @@ ffi.set_source(
     depends=HEADERS,
     include_dirs=["csrc"],
     define_macros=[("_GNU_SOURCE", None)],
-    extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra"],
+    # Hidden, so that nothing in the host program can take the place of a function of the core.
+    extra_compile_args=["-std=c11", "-O2", "-fvisibility=hidden", "-Wall", "-Wextra"],
     py_limited_api=True,
 )

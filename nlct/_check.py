@@ -9,10 +9,16 @@ def integer(name: str, value: object, low: int, high: int) -> int:
     """Return a whole number in range; True is not a number here."""
     if isinstance(value, (bool, str, bytes)) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be an integer from {low} to {high}, not {value!r}")
-    number = operator.index(value)
+    number = int(operator.index(value))
     if not low <= number <= high:
         raise ValueError(f"{name} must be from {low} to {high}, not {number}")
     return number
+
+
+def function(name: str, value: object) -> None:
+    """Refuse what cannot be called; None is no function."""
+    if value is not None and not callable(value):
+        raise TypeError(f"{name} must be callable, not {value!r}")
 
 
 def optional(name: str, value: object, low: int, high: int) -> int | None:

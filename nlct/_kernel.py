@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Callable
 
-from nlct import capabilities
+from nlct import _check, capabilities
 from nlct._ffi import ffi, lib
 from nlct._pass import NOTHING, Descriptor, Pass
 from nlct._socket import SocketPool
-from nlct.errors import NotFoundError, UnsupportedError, error
+from nlct.errors import InterruptedDumpError, NotFoundError, UnsupportedError
 from nlct.filter import Filter
 from nlct.flow import Flow, Tuple, flows_from, to_c
 from nlct.netns import Netns
@@ -64,22 +64,25 @@ class Kernel:
     @property
     def buckets(self) -> int | None:
         """Size of the hash table, None where it cannot be read."""
-        fd = self._open_buckets().fd
-        return None if fd < 0 else int(os.pread(fd, 32, 0))
+        # Held while it is read: close() may come from another thread.
+        held = self._open_buckets()
+        return None if held.fd < 0 else int(os.pread(held.fd, 32, 0))
 
     def _open_buckets(self) -> Descriptor:
         """Open the file at need: it appears when the kernel loads conntrack."""
         self.pool.check_open()
-        if self._buckets.fd < 0:
+        held = self._buckets
+        if held.fd < 0:
             where = -1 if self._netns is None else self._netns.fileno()
-            self._buckets = Descriptor(lib.nlct_netns_file(where, BUCKETS.encode(), os.O_RDONLY))
-        return self._buckets
+            held = Descriptor(lib.nlct_netns_file(where, BUCKETS.encode(), os.O_RDONLY))
+            self._buckets = held
+        return held
 
-    def get(self, key: Flow) -> Flow:
+    def get(self, key: Flow, operation: str = "get a flow") -> Flow:
         """Return the flow with this original tuple and zone. Raises NotFoundError."""
         found = ffi.new("struct nlct_flow *")
         with self.pool.lend() as sock:
-            sock.check(lib.nlct_get(sock.handle, to_c(key), found), "get a flow")
+            sock.check(lib.nlct_get(sock.handle, to_c(key), found), operation)
         return next(flows_from(ffi.buffer(found)[:]))
 
     def require(self, wanted: Filter) -> None:
@@ -97,7 +100,7 @@ class Kernel:
     def _ask_for_zones(self) -> bool:
         anything = Tuple(src="192.0.2.1", dst="192.0.2.2", proto="udp", sport=1, dport=1)
         try:
-            self.get(Flow(anything, zone=1))
+            self.get(Flow(anything, zone=1), "ask for zones")
         except NotFoundError:
             return True
         except UnsupportedError:
@@ -119,6 +122,7 @@ class Kernel:
         progress: Progress | None = None,
     ) -> Pass:
         """Walk over the table until a walk was not disturbed, with a new sink each time."""
+        _check.function("progress", progress)
         self.require(wanted)
         for _pass in range(MAX_PASSES):
             with self.walk(wanted) as walk:
@@ -127,4 +131,4 @@ class Kernel:
                         progress(walk.scanned)
             if not walk.disturbed:
                 return walk
-        raise error(errno.EINTR, "count")
+        raise InterruptedDumpError(errno.EINTR, "count")

@@ -49,6 +49,8 @@ class Pass:
         """Walk on, yielding after each step, also after the last."""
         more = 1
         while more:
+            if self._sock.pid != os.getpid():
+                raise RuntimeError("a walk does not outlive a fork: begin a new one")
             rc = lib.nlct_dump_next(self._dump, sink, STEP_MILLISECONDS)
             lib.nlct_dump_progress(self._dump, self._progress)
             more = self._sock.check(rc, "walk over the table")

@@ -38,7 +38,10 @@ class ExistsError(Error):
 
 
 class UnsupportedError(Error):
-    """This kernel cannot do that, or has not been seen to do it safely (EOPNOTSUPP)."""
+    """This kernel cannot do that, or has not been seen to do it safely (EOPNOTSUPP).
+
+    EPROTONOSUPPORT and EAFNOSUPPORT: it has no conntrack over netlink at all.
+    """
 
 
 class TableFullError(Error):
@@ -74,10 +77,11 @@ _KINDS: dict[int, type[Error]] = {
     errno.ENOENT: NotFoundError,
     errno.EEXIST: ExistsError,
     errno.EOPNOTSUPP: UnsupportedError,
+    errno.EPROTONOSUPPORT: UnsupportedError,
+    errno.EAFNOSUPPORT: UnsupportedError,
     errno.EINVAL: InvalidRequestError,
     errno.ERANGE: InvalidRequestError,
     errno.EBADMSG: InvalidRequestError,
-    errno.EINTR: InterruptedDumpError,
     errno.ENOBUFS: OverrunError,
     errno.EPERM: PrivilegeError,
     errno.EACCES: PrivilegeError,

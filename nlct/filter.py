@@ -21,13 +21,14 @@ _FAMILIES = {
 
 def zone_set(value: Zones) -> frozenset[int]:
     """Return the zones as a set; None is no zone, least of all every zone."""
-    if isinstance(value, Iterable) and not isinstance(value, (str, bytes)):
+    if isinstance(value, Iterable) and not isinstance(value, (str, bytes, bytearray, memoryview)):
         return frozenset(_check.integer("zone", zone, 0, _check.U16) for zone in value)
     return frozenset((_check.integer("zone", value, 0, _check.U16),))
 
 
 def _family(value: int | str) -> int:
-    if isinstance(value, bool) or value not in _FAMILIES:
+    known = isinstance(value, (int, str)) and not isinstance(value, bool)
+    if not known or value not in _FAMILIES:
         raise ValueError(
             f"family must be 'ipv4', 'ipv6', socket.AF_INET or AF_INET6, not {value!r}"
         )

@@ -141,6 +141,9 @@ class Flow(_FlowFields):
         for name, direction in (("orig", orig), ("reply", reply)):
             if not isinstance(direction, Tuple) and (direction is not None or name == "orig"):
                 raise TypeError(f"{name} must be a Tuple, not {direction!r}")
+        families = {t.family for t in (orig, reply) if t is not None} - {None}
+        if len(families) > 1:
+            raise ValueError("orig and reply must be of one family")
         bits = _check.optional("status", status, 0, _check.U32)
         return super().__new__(
             cls,
@@ -270,6 +273,8 @@ def _fill_tuple(to: ffi.CData, values: Tuple) -> None:
 
 def to_c(flow: Flow) -> ffi.CData:
     """Make the ``struct nlct_flow *`` of a flow."""
+    if not isinstance(flow, Flow):
+        raise TypeError(f"flow must be a Flow, not {flow!r}")
     if flow.family is None:
         raise ValueError("orig must have a src or a dst address")
     row = ffi.new("struct nlct_flow *")

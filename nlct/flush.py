@@ -29,8 +29,8 @@ class FlushResult(NamedTuple):
     ``strategy``: "scan" (dump, match, delete by id), "kernel" (one request a zone), or
     "scan+kernel" where a scan met so much that the kernel was asked to do the rest.
     ``passes``: walks over the table. ``seconds``: what it took.
-    ``complete``: every flow that matched is gone: nothing failed, and no walk that counts
-    was disturbed by a resize of the table.
+    ``complete``: every flow that matched is gone: nothing failed, and the last walk was not
+    disturbed by a resize of the table. After a dry run it is only so if nothing matched.
 
     The kernel's own flush says nothing but that it is done: there ``scanned``, ``matched`` and
     ``deleted`` are None.
@@ -81,14 +81,15 @@ def flush(
 ) -> FlushResult:
     """Delete what is wanted: some zones, or with an empty filter everything."""
     check_strategy(strategy)
-    _check.integer("passes", passes, 1, 1000)
+    passes = _check.integer("passes", passes, 1, 1000)
+    _check.function("progress", progress)
     started = time.monotonic()
     kernel.require(wanted)
     if wanted.zone == frozenset():
         result = FlushResult(0, 0, 0, 0, {}, passes=0)
     elif dry_run:
         walk = kernel.look(wanted, progress=progress)
-        result = FlushResult(walk.scanned, walk.matched, 0, 0, {})
+        result = FlushResult(walk.scanned, walk.matched, 0, 0, {}, complete=walk.matched == 0)
     elif by_kernel(kernel, wanted, strategy):
         result = _by_kernel(kernel, wanted, passes)
     else:
@@ -123,8 +124,9 @@ def _by_scan(
                     progress(scanned + walk.scanned)
                 hand_over = strategy == "auto" and not walk.ended
                 if hand_over and kernel_ends_it_faster(kernel, wanted, tally.done):
-                    _by_kernel(kernel, wanted, 1)
-                    return _result(tally, None, None, "scan+kernel", walks + 2, True)
+                    rest = _by_kernel(kernel, wanted, passes - walks)
+                    walks += 1 + rest.passes
+                    return _result(tally, None, None, "scan+kernel", walks, True)
         walks += 1
         scanned += walk.scanned
         matched += walk.matched

@@ -5,7 +5,6 @@ The calling thread never leaves its own namespace.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket as socketlib
 from types import TracebackType
@@ -16,8 +15,6 @@ from nlct._ffi import lib
 from nlct.errors import check
 
 NAMED = "/run/netns"
-_NS_GET_NSTYPE = 0xB703
-_CLONE_NEWNET = 0x40000000
 
 
 class HasFileno(Protocol):
@@ -30,15 +27,15 @@ class HasFileno(Protocol):
 NetnsLike = Union[str, "os.PathLike[str]", int, HasFileno]
 
 
-def _is_netns(fd: int) -> bool:
-    try:
-        return fcntl.ioctl(fd, _NS_GET_NSTYPE) == _CLONE_NEWNET
-    except OSError:
-        return False
-
-
 def _path(spec: str) -> str:
     return spec if "/" in spec else f"{NAMED}/{spec}"
+
+
+def _c_path(path: str) -> bytes:
+    """A path for C, where a null byte would end it early."""
+    if "\0" in path:
+        raise ValueError(f"a path must not contain a null byte, as {path!r} does")
+    return os.fsencode(path)
 
 
 class Netns:
@@ -70,20 +67,25 @@ class Netns:
         if isinstance(spec, (str, os.PathLike)):
             return cls._open_path(_path(os.fspath(spec)), f"open network namespace {spec!r}")
         if not isinstance(spec, int) and hasattr(spec, "fileno"):
-            spec = spec.fileno()
-        elif isinstance(spec, bool) or not isinstance(spec, int):
+            fd = _check.integer("netns", spec.fileno(), 0, 2**31 - 1)
+            if not lib.nlct_netns_is(fd):
+                raise ValueError(f"netns must be a network namespace, and {spec!r} is not")
+            return cls(os.dup(fd))
+        if isinstance(spec, bool) or not isinstance(spec, int):
             raise TypeError(
                 f"netns must be a name, a path, a process id or a descriptor, not {spec!r}"
             )
         number = _check.integer("netns", spec, 0, 2**31 - 1)
-        if _is_netns(number):
+        if lib.nlct_netns_is(number):
             return cls(os.dup(number))
         return cls._open_path(f"/proc/{number}/ns/net", f"open network namespace of {number}")
 
     @classmethod
     def _open_path(cls, path: str, operation: str) -> Netns:
-        fd = check(lib.nlct_netns_file(-1, os.fsencode(path), os.O_RDONLY), operation)
-        if not _is_netns(fd):
+        # Without O_NONBLOCK a FIFO would keep us waiting for its writer.
+        flags = os.O_RDONLY | os.O_NONBLOCK
+        fd = check(lib.nlct_netns_file(-1, _c_path(path), flags), operation)
+        if not lib.nlct_netns_is(fd):
             os.close(fd)
             raise ValueError(f"netns must be a network namespace, and {path!r} is not")
         return cls(fd)
@@ -101,7 +103,7 @@ class Netns:
 
     def open_file(self, path: str, flags: int = os.O_RDONLY) -> int:
         """Open a file inside the namespace: what lies under /proc/sys/net is its own."""
-        return check(lib.nlct_netns_file(self.fileno(), os.fsencode(path), flags), f"open {path}")
+        return check(lib.nlct_netns_file(self.fileno(), _c_path(path), flags), f"open {path}")
 
     def close(self) -> None:
         """Let go of the namespace. May be called again."""

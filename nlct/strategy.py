@@ -5,9 +5,8 @@ from __future__ import annotations
 import errno
 from typing import NamedTuple
 
-from nlct import capabilities
 from nlct._kernel import Kernel
-from nlct.capabilities import MEASURED, Capabilities
+from nlct.capabilities import MEASURED, Capabilities, known, probe
 from nlct.errors import UnsupportedError
 from nlct.filter import Filter
 
@@ -69,7 +68,7 @@ def by_kernel(kernel: Kernel, wanted: Filter, strategy: str) -> bool:
         return True
     assert wanted.zone is not None
     if strategy == "kernel":
-        found = capabilities.probe()
+        found = probe()
         if not _allowed(wanted, found):
             zones = "zone 0" if wanted.zone == {0} else "zones"
             raise UnsupportedError(
@@ -81,9 +80,21 @@ def by_kernel(kernel: Kernel, wanted: Filter, strategy: str) -> bool:
     flows, buckets, count = kernel.stats()[0], kernel.buckets, len(wanted.zone)
     if buckets is None or not kernel.kernel_filter:
         return False
-    if _kernel_cost(count, flows, buckets) >= _scan_cost(count, flows, buckets):
-        return False
-    return _allowed(wanted, capabilities.probe())
+    gain = _scan_cost(count, flows, buckets) - _kernel_cost(count, flows, buckets)
+    return gain > 0 and _worth_knowing(gain, flows, buckets) and _allowed(wanted, probe())
+
+
+# Nanoseconds that scans have cost this process beyond what the kernel's flush would have.
+_lost = 0.0
+
+
+def _worth_knowing(gain: float, flows: int, buckets: int) -> bool:
+    """Tell if to probe: it walks the table three times, too much for the sake of one flush."""
+    global _lost  # noqa: PLW0603
+    if known() is not None:
+        return True
+    _lost += gain
+    return _lost > 3 * _kernel_cost(1, flows, buckets)
 
 
 def kernel_ends_it_faster(kernel: Kernel, wanted: Filter, deleted: int) -> bool:
@@ -97,7 +108,7 @@ def kernel_ends_it_faster(kernel: Kernel, wanted: Filter, deleted: int) -> bool:
     assert wanted.zone is not None
     spent = deleted * DELETE
     flush_costs = _kernel_cost(len(wanted.zone), kernel.stats()[0] + deleted, buckets)
-    found = capabilities.known()
+    found = known()
     if found is None and spent > 2 * flush_costs:
-        found = capabilities.probe()
+        found = probe()
     return found is not None and spent > flush_costs / 2 and _allowed(wanted, found)

@@ -10,6 +10,8 @@ from nlct._ffi import ffi, lib, text
 from nlct.flow import Flow, Tuple, address_from
 
 _FORMATS: dict[int, Literal["B", "H", "I"]] = {1: "B", 2: "H", 4: "I", 16: "B"}
+# Formats of the buffer protocol; of what size they are here, their itemsize says.
+_UNSIGNED = tuple("BHILQ")
 ADDRESS_SIZE = 16
 
 
@@ -57,14 +59,18 @@ class FlowTable:
             raise ValueError(f"column must be one of {', '.join(_FIELDS)}, not {name!r}")
         size = _FIELDS[name][1]
         raw = memoryview(data)
-        if raw.itemsize not in (1, size) or raw.nbytes % size:
-            raise ValueError(f"column {name!r} must have items of {size} bytes")
+        native = raw.format.lstrip("@=")
+        if native not in _UNSIGNED or raw.itemsize not in (1, size) or raw.nbytes % size:
+            raise ValueError(f"column {name!r} must be unsigned integers of {size} bytes, or bytes")
         return raw.cast("B").cast(_FORMATS[size])
 
     @classmethod
     def from_flows(cls, flows: Iterable[Flow]) -> FlowTable:
         """Build a table from flows."""
         rows = list(flows)
+        for flow in rows:
+            if not isinstance(flow, Flow):
+                raise TypeError(f"flows must be Flow objects, not {flow!r}")
         columns: dict[str, bytearray] = {}
         valid: dict[str, bytearray] = {}
         for name, (_, size) in _FIELDS.items():

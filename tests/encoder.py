@@ -45,19 +45,20 @@ IP = {
     socket.AF_INET6: {"src": (3, 16), "dst": (4, 16)},
 }
 PORTS = {"proto": (1, 1), "sport": (2, 2), "dport": (3, 2)}
-PROTO = {
-    socket.AF_INET: {**PORTS, "icmp_id": (4, 2), "icmp_type": (5, 1), "icmp_code": (6, 1)},
-    socket.AF_INET6: {**PORTS, "icmp_id": (7, 2), "icmp_type": (8, 1), "icmp_code": (9, 1)},
+# By protocol, whatever the family: ICMP, ICMPv6.
+ICMP = {
+    1: {"icmp_id": (4, 2), "icmp_type": (5, 1), "icmp_code": (6, 1)},
+    58: {"icmp_id": (7, 2), "icmp_type": (8, 1), "icmp_code": (9, 1)},
 }
 _KNOWN = {TUPLE_IP: range(1, 5), TUPLE_PROTO: range(1, 10)}
-# Types that belong to one family: in a message of another they are out of place.
-OF_A_FAMILY = {TUPLE_IP: {1, 2, 3, 4}, TUPLE_PROTO: {4, 5, 6, 7, 8, 9}}
+# Types of addresses: in a message of another family they are out of place.
+ADDRESSES = {1, 2, 3, 4}
 # Top-level types that ctnetlink may have given out; none of them comes twice.
 TOP_LEVEL_TYPES = range(32)
 
 ICMP_PAIRS = {
-    socket.AF_INET: ((8, 0), (13, 14), (15, 16), (17, 18)),
-    socket.AF_INET6: ((128, 129), (139, 140)),
+    1: ((8, 0), (13, 14), (15, 16), (17, 18)),
+    58: ((128, 129), (139, 140)),
 }
 
 
@@ -106,7 +107,8 @@ def _values(table: dict[str, tuple[int, int]], values: dict[str, Any]) -> bytes:
 def tuple_attr(kind: int, family: int, values: dict[str, Any]) -> bytes:
     """Encode a tuple."""
     inner = attr(TUPLE_IP | NESTED, _values(IP[family], values))
-    inner += attr(TUPLE_PROTO | NESTED, _values(PROTO[family], values))
+    table = {**PORTS, **ICMP.get(values.get("proto"), {})}
+    inner += attr(TUPLE_PROTO | NESTED, _values(table, values))
     inner += _values({"zone": (TUPLE_ZONE, 2)}, values)
     return attr(kind | NESTED, inner)
 
@@ -174,13 +176,19 @@ def _decode_values(table: dict[str, tuple[int, int]], found: dict[int, bytes]) -
 def _decode_tuple(data: bytes, family: int) -> dict[str, Any]:
     found = _unique(data, (TUPLE_IP, TUPLE_PROTO, TUPLE_ZONE))
     values = _decode_values({"zone": (TUPLE_ZONE, 2)}, found)
-    for kind, tables in ((TUPLE_IP, IP), (TUPLE_PROTO, PROTO)):
-        inner = _unique(found.get(kind, b""), _KNOWN[kind])
-        table = tables.get(family, PORTS if kind == TUPLE_PROTO else {})
-        mine = {number for number, _ in table.values()}
-        if OF_A_FAMILY[kind] & (inner.keys() - mine):
-            raise MalformedError("an attribute of another family")
-        values.update(_decode_values(table, inner))
+    addresses = _unique(found.get(TUPLE_IP, b""), _KNOWN[TUPLE_IP])
+    table = IP.get(family, {})
+    if ADDRESSES & (addresses.keys() - {number for number, _ in table.values()}):
+        raise MalformedError("an address of another family")
+    values.update(_decode_values(table, addresses))
+    proto = _unique(found.get(TUPLE_PROTO, b""), _KNOWN[TUPLE_PROTO])
+    values.update(_decode_values(PORTS, proto))
+    # Both kinds of ICMP mean the same fields: of two, the later one stands.
+    for kind, payload in proto.items():
+        for fields in ICMP.values():
+            for name, (number, size) in fields.items():
+                if number == kind:
+                    values.update(_decode_values({name: (number, size)}, {kind: payload}))
     return values
 
 
@@ -204,12 +212,12 @@ def decode(data: bytes) -> dict[str, Any]:
 # What a flow implies -----------------------------------------------------------------------------
 
 
-def reverse(family: int, values: dict[str, Any]) -> dict[str, Any]:
+def reverse(values: dict[str, Any]) -> dict[str, Any]:
     """Return the tuple of the other direction; a zone stays with its direction."""
     turned = {"src": "dst", "dst": "src", "sport": "dport", "dport": "sport"}
     reply = {turned.get(name, name): value for name, value in values.items() if name != "zone"}
     if "icmp_type" in reply:
-        pairs = ICMP_PAIRS[socket.AddressFamily(family)]
+        pairs = ICMP_PAIRS[reply["proto"]]
         other = {**dict(pairs), **{answer: request for request, answer in pairs}}
         reply["icmp_type"] = other.get(reply["icmp_type"], reply["icmp_type"])
     return reply

@@ -160,8 +160,8 @@ def test_a_table_that_changes_while_it_is_flushed(netns: nlct.Netns, kernel_filt
         still = oracle.dump(netns)
         deleted = flushes = 0
         with churning(netns, 7, 9) as (flushed, other):
-            deadline = time.monotonic() + 30
-            while flushes < 20 or flushed.deleted < 20 or deleted < 20:
+            deadline = time.monotonic() + 120
+            while flushes < 20 or flushed.deleted < 5 or deleted < 5:
                 assert time.monotonic() < deadline, "the churn does not come off"
                 result = ct.flush_zone(7, strategy="scan")
                 assert result.failed == {}
@@ -276,7 +276,7 @@ def test_a_fork_in_the_middle_of_a_flush(netns: nlct.Netns) -> None:
 
 
 def test_a_dump_that_was_forked_does_not_spoil_the_childs_sockets(netns: nlct.Netns) -> None:
-    """A child that ends a dump of its parent does not take over the parent's socket."""
+    """A child that goes on with a dump of its parent is refused, and takes nothing from it."""
     with nlct.Conntrack(netns) as ct:
         fill(ct, 3000, 3)
         dump = ct.dump(zone=1)
@@ -284,11 +284,12 @@ def test_a_dump_that_was_forked_does_not_spoil_the_childs_sockets(netns: nlct.Ne
 
         def child() -> None:
             ct.count()
-            with suppress(nlct.Error):
+            with pytest.raises(RuntimeError, match="fork"):
                 list(dump)
             assert len(ct._kernel.pool._idle) == 1, "the parent's socket is lent out in the child"
 
         assert in_child(child) == 0
+        assert len(list(dump)) == 999
 
 
 def test_a_fork_while_another_thread_measures_the_kernel(netns: nlct.Netns) -> None:

@@ -257,3 +257,18 @@ def test_counting_tells_how_far_it_is(ct: nlct.Conntrack) -> None:
         look(seen.append)
         assert seen == sorted(seen)
         assert seen[-1] == ct.count()
+
+
+def test_a_protocol_of_the_other_family_spoils_no_dump(ct: nlct.Conntrack) -> None:
+    """The kernel takes ICMPv6 over IPv4 and ICMP over IPv6, so we read and write them."""
+    echo = {"icmp_id": 7, "icmp_code": 0}
+    odd = [
+        Flow(Tuple("10.0.0.1", "10.0.0.2", "icmpv6", icmp_type=128, **echo), timeout=60),
+        Flow(Tuple("fd00::1", "fd00::2", "icmp", icmp_type=8, **echo), timeout=60),
+    ]
+    for flow in odd:
+        ct.create(flow)
+    seen = list(ct.dump())
+    assert {flow.orig for flow in seen} == {flow.orig for flow in odd}
+    ct.flush_all()
+    assert ct.load(seen).created == 2

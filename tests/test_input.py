@@ -278,7 +278,8 @@ def test_errors_say_what_was_asked(ct: nlct.Conntrack) -> None:
         (errno.ENOMEM, nlct.Error),
         (errno.EINVAL, nlct.InvalidRequestError),
         (errno.ENOBUFS, nlct.OverrunError),
-        (errno.EINTR, nlct.InterruptedDumpError),
+        (errno.EPROTONOSUPPORT, nlct.UnsupportedError),
+        (errno.EAFNOSUPPORT, nlct.UnsupportedError),
         (errno.EPERM, nlct.PrivilegeError),
         (errno.EACCES, PermissionError),
         (errno.EBUSY, nlct.Error),
@@ -292,3 +293,55 @@ def test_each_errno_has_its_exception(number: int, kind: type[nlct.Error]) -> No
         check(-number, "try")
     assert caught.value.errno == number
     assert check(3, "try") == 3
+
+
+class Three:
+    """A number that multiplies lists as an array does."""
+
+    def __index__(self) -> int:
+        return 3
+
+    def __rmul__(self, zones: list[int]) -> list[int]:
+        return [3 * zone for zone in zones]
+
+
+@pytest.mark.usefixtures("kernel_flush")
+def test_odd_numbers_are_numbers(ct: nlct.Conntrack, netns: nlct.Netns) -> None:
+    """Passes that are no plain int do not turn zone 7 into zone 21."""
+    for zone in (7, 21):
+        ct.create(flows.udp(1, zone))
+    result = ct.flush_zone(7, strategy="kernel", passes=Three())  # type: ignore[arg-type]
+    assert oracle.by_zone(oracle.dump(netns)) == {21: 1}
+    assert type(result.passes) is int
+
+
+@pytest.mark.parametrize("zones", [bytearray(b"\x07"), memoryview(b"\x07")])
+def test_bytes_are_no_zones(ct: nlct.Conntrack, zones: object) -> None:
+    """Bytes that can be iterated are no set of zones."""
+    with pytest.raises(TypeError, match="zone"):
+        ct.flush_zones(zones)  # type: ignore[arg-type]
+
+
+def test_what_is_no_flow_is_refused(ct: nlct.Conntrack) -> None:
+    """create() and load() say what they want, and so do callbacks and families."""
+    for call in (
+        lambda: ct.create(None),  # type: ignore[arg-type]
+        lambda: ct.load([1]),  # type: ignore[list-item]
+        lambda: ct.load("x"),  # type: ignore[arg-type]
+        lambda: ct.load([], progress=5),  # type: ignore[arg-type]
+        lambda: ct.count(zone=7, progress=5),  # type: ignore[arg-type]
+        lambda: ct.flush_all(progress=5),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(TypeError, match="must be"):
+            call()
+    with pytest.raises(ValueError, match="family"):
+        Filter(family=[])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="one family"):
+        nlct.Flow(nlct.Tuple("10.0.0.1", "10.0.0.2"), nlct.Tuple("fd00::1", "fd00::2"))
+
+
+@pytest.mark.parametrize("code", ["h", "b", "c"])
+def test_columns_of_another_kind_are_refused(code: str) -> None:
+    """Two bytes are not yet an unsigned number."""
+    with pytest.raises(ValueError, match="zone"):
+        nlct.FlowTable({"family": b"\2", "zone": memoryview(b"\0\7").cast(code)})

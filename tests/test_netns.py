@@ -285,8 +285,16 @@ def test_what_is_no_network_namespace_is_refused(spec: str) -> None:
 
 def test_a_descriptor_of_something_else_is_refused() -> None:
     """A descriptor that is no namespace is not taken for a process by accident."""
-    with open("/dev/null") as null, pytest.raises((ValueError, nlct.NotFoundError)):
+    with open("/dev/null") as null, pytest.raises(ValueError, match="network namespace"):
         nlct.Conntrack(null)
+
+
+def test_a_null_byte_does_not_end_a_path(netns: nlct.Netns) -> None:
+    """What C would take for another path is refused."""
+    with pytest.raises(ValueError, match="null byte"):
+        nlct.Conntrack("/proc/self/ns/net\0-of-somebody-else")
+    with pytest.raises(ValueError, match="null byte"):
+        netns.open_file("/proc/sys/net\0")
 
 
 @pytest.mark.parametrize("spec", [True, 1.5, b"name", ("a",), object()])

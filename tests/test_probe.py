@@ -12,7 +12,7 @@ import time
 import pytest
 
 import nlct
-from nlct import Capabilities, Error, UnsupportedError, _pass, errors, flush
+from nlct import Capabilities, Error, UnsupportedError, _pass, errors, flush, strategy
 from nlct import capabilities as probing
 from nlct._ffi import lib
 from nlct._socket import Socket
@@ -312,10 +312,10 @@ def test_the_kernel_is_refused_where_it_was_not_seen_to_obey(
     assert caught.value.errno == errno.EOPNOTSUPP
     assert isinstance(caught.value, Error)
     assert oracle.dump(netns) == before
-    for strategy in ("auto", "scan"):
+    for way in ("auto", "scan"):
         ct.load(flows.menagerie())
         table = oracle.dump(netns)
-        assert ct.flush_zones(zones, strategy=strategy).strategy == "scan"
+        assert ct.flush_zones(zones, strategy=way).strategy == "scan"
         assert oracle.dump(netns) == oracle.outside(table, zones)
 
 
@@ -334,3 +334,15 @@ def test_a_release_is_no_evidence_for_a_flush(
     assert oracle.dump(netns) == before
     assert ct.flush_zone(7).strategy == "scan"
     assert ct.flush_all(strategy="kernel").complete
+
+
+@pytest.mark.usefixtures("forgotten", "kernel_flush")
+def test_auto_does_not_probe_for_the_sake_of_one_flush(
+    ct: nlct.Conntrack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It scans at first, and measures the kernel once its scans have cost more than that would."""
+    monkeypatch.setattr(probing, "_known", {})
+    monkeypatch.setattr(strategy, "_lost", 0.0)
+    monkeypatch.setattr(strategy, "_scan_cost", lambda *_: 5.0)
+    monkeypatch.setattr(strategy, "_kernel_cost", lambda *_: 3.0)
+    assert [ct.flush_zone(7).strategy for _ in range(6)] == ["scan"] * 4 + ["kernel"] * 2
