@@ -3,12 +3,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PYTHON_FILES := nlct tests bench setup.py
+PYTHON_FILES := nlct tests bench setup.py kernels/run kernels/guest
 C_FILES := $(wildcard csrc/*.[ch] bench/*.c tests/c/*.[ch])
 STRICT := -std=c11 -O2 -D_GNU_SOURCE -Wall -Wextra -Wpedantic -Wconversion -Wshadow \
 	-Wstrict-prototypes -Wmissing-prototypes -Wcast-align -Wpointer-arith -Werror
 
-.PHONY: help demo test lint format bench fuzz sanitize valgrind strict dist clean
+.PHONY: help demo test kernels lint format bench fuzz sanitize valgrind strict dist clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name what; do \
@@ -20,6 +20,10 @@ demo: $(VENV)/installed ## a scratch namespace, a large table, a zone flushed in
 test: $(VENV)/dev ## every test, on the real kernel
 	tools/bootstrap test
 	$(BIN)/pytest $(TESTS)
+
+kernels: dist ## the tests on other kernels, emulated; KERNEL=6.1 for one of them
+	tools/bootstrap kernels
+	$(BIN)/python kernels/run $(KERNEL)
 
 lint: $(VENV)/dev ## style, types and C formatting
 	$(BIN)/ruff check $(PYTHON_FILES)

@@ -74,14 +74,14 @@ static int send_child(struct errand *errand)
         return -errno;
     /* A handler must not run in the child, which has our memory. */
     sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
+    sigprocmask(SIG_SETMASK, &all, &before);
     errand->result = -ECHILD;
     pid = clone(child, stack + STACK, CLONE_VM | CLONE_VFORK | CLONE_FILES, errand);
     if (pid < 0)
         errand->result = -errno;
     while (pid > 0 && waitpid(pid, NULL, (int)__WCLONE) < 0 && errno == EINTR)
         ;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    sigprocmask(SIG_SETMASK, &before, NULL);
     munmap(stack, STACK);
     return errand->result;
 }

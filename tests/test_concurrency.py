@@ -59,8 +59,8 @@ def test_many_threads_flush_zones_of_their_own(
     for result in results:
         assert result.deleted in (2000, None)
         assert result.failed == {}
-        # Where another process resizes the machine's hash table, a dump may repeat flows.
-        assert result.already_gone == 0 or result.passes > 1
+        # A dump may repeat a flow while others delete (or resize the machine's hash table).
+        assert result.already_gone < 20 or result.passes > 1
 
 
 def test_many_threads_do_everything_at_once(ct: nlct.Conntrack, netns: nlct.Netns) -> None:
@@ -278,7 +278,8 @@ def test_a_fork_in_the_middle_of_a_flush(netns: nlct.Netns) -> None:
 def test_a_dump_that_was_forked_does_not_spoil_the_childs_sockets(netns: nlct.Netns) -> None:
     """A child that goes on with a dump of its parent is refused, and takes nothing from it."""
     with nlct.Conntrack(netns) as ct:
-        fill(ct, 3000, 3)
+        # More than one step of a walk holds.
+        fill(ct, 6000, 3)
         dump = ct.dump(zone=1)
         next(dump)
 
@@ -289,7 +290,7 @@ def test_a_dump_that_was_forked_does_not_spoil_the_childs_sockets(netns: nlct.Ne
             assert len(ct._kernel.pool._idle) == 1, "the parent's socket is lent out in the child"
 
         assert in_child(child) == 0
-        assert len(list(dump)) == 999
+        assert len(list(dump)) == 1999
 
 
 def test_a_fork_while_another_thread_measures_the_kernel(netns: nlct.Netns) -> None:
@@ -344,7 +345,7 @@ import os, sys, time, nlct
 from nlct.fill import fill
 
 with nlct.Netns.scratch() as netns, nlct.Conntrack(netns, kernel_filter=False) as ct:
-    flows = min(200_000, ct.limit)
+    flows = min(int(os.environ.get("NLCT_TEST_FLOWS", "200000")), ct.limit) // 200 * 200
     assert fill(ct, flows, 200).failed == {}
     print("ready", flush=True)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from nlct.fill import fill
 from tests import oracle
 
 BUCKETS = Path(_kernel.BUCKETS)
-FLOWS, ZONES = 100_000, 10
+FLOWS, ZONES = int(os.environ.get("NLCT_TEST_FLOWS", "100000")), 10
 EACH = FLOWS // ZONES
 SIZES = pytest.mark.parametrize("size", [65536, 524288], ids=["shrunk", "grown"])
 

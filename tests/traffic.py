@@ -128,7 +128,7 @@ def _echo(server: nlct.Netns) -> Iterator[None]:
                 try:
                     data, peer = sock.recvfrom(2048)
                     sock.sendto(data, peer)
-                except TimeoutError:
+                except socket.timeout:
                     continue
 
     def serve_tcp(sock: socket.socket) -> None:
@@ -136,7 +136,7 @@ def _echo(server: nlct.Netns) -> Iterator[None]:
             while not stop.is_set():
                 try:
                     connection, _ = sock.accept()
-                except TimeoutError:
+                except socket.timeout:
                     continue
                 start(serve_connection, connection)
 
@@ -149,7 +149,7 @@ def _echo(server: nlct.Netns) -> Iterator[None]:
                     if not data:
                         return
                     sock.sendall(data)
-                except TimeoutError:
+                except socket.timeout:
                     continue
                 except OSError:
                     return
@@ -195,7 +195,7 @@ class Talk:
         try:
             self._sock.send(word)
             return self._sock.recv(2048) == word
-        except TimeoutError:
+        except socket.timeout:
             return False
 
     def close(self) -> None:
@@ -228,7 +228,7 @@ class Ping:
                 answer = self._sock.recv(2048)
                 if answer[20] == 0 and answer[24:] == body:
                     return True
-        except TimeoutError:
+        except socket.timeout:
             return False
 
     def close(self) -> None:
