@@ -14,7 +14,7 @@ from nlct._pass import NOTHING, Descriptor, Pass
 from nlct._socket import SocketPool
 from nlct.errors import InterruptedDumpError, NotFoundError, UnsupportedError
 from nlct.filter import Filter
-from nlct.flow import Flow, Tuple, flows_from, to_c
+from nlct.flow import Flow, flows_from, to_c
 from nlct.netns import Netns
 
 BUCKETS = "/proc/sys/net/netfilter/nf_conntrack_buckets"
@@ -98,13 +98,12 @@ class Kernel:
             )
 
     def _ask_for_zones(self) -> bool:
-        anything = Tuple(src="192.0.2.1", dst="192.0.2.2", proto="udp", sport=1, dport=1)
         try:
-            self.get(Flow(anything, zone=1), "ask for zones")
-        except NotFoundError:
-            return True
+            self.get(capabilities.example(zone=1), "ask for zones")
         except UnsupportedError:
             return False
+        except NotFoundError:
+            pass
         return True
 
     @contextmanager

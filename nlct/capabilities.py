@@ -86,7 +86,7 @@ def zone_request() -> int:
 
 
 def _probe(release: str) -> Capabilities:
-    # Imported when it is needed: it would double the time that `import nlct` takes.
+    # Imported when it is needed, to keep `import nlct` quick.
     import logging  # noqa: PLC0415
 
     log = logging.getLogger("nlct")
@@ -121,7 +121,8 @@ def by_release(release: str) -> Capabilities:
     )
 
 
-def _flow(zone: int) -> Flow:
+def example(zone: int) -> Flow:
+    """Make a flow to try things with; its addresses are for documentation."""
     orig = Tuple(src="192.0.2.1", dst="192.0.2.2", proto="udp", sport=1, dport=1)
     return Flow(orig, zone=zone, timeout=60)
 
@@ -136,13 +137,13 @@ class _Bench:
     def fill(self) -> None:
         for zone in self._zones:
             if not self._has(zone):
-                rc = lib.nlct_create(self._sock.handle, to_c(_flow(zone)))
+                rc = lib.nlct_create(self._sock.handle, to_c(example(zone)))
                 self._sock.check(rc, f"create a flow in zone {zone}")
 
     def _has(self, zone: int) -> bool:
         found = ffi.new("struct nlct_flow *")
         try:
-            rc = lib.nlct_get(self._sock.handle, to_c(_flow(zone)), found)
+            rc = lib.nlct_get(self._sock.handle, to_c(example(zone)), found)
             self._sock.check(rc, f"find the flow in zone {zone}")
         except NotFoundError:
             return False

@@ -95,7 +95,7 @@ def test_it_touches_no_table_but_its_own(ct: nlct.Conntrack, netns: nlct.Netns) 
     """A table of the same tuples is the same before and after."""
     flows.populate(ct)
     for zone in (0, 1, 2):
-        ct.load([probing._flow(zone)])
+        ct.load([probing.example(zone)])
     before = oracle.dump(netns)
     nlct.probe()
     assert oracle.dump(netns) == before
