@@ -8,6 +8,8 @@
 #include "nlct.h"
 #include "wire.h"
 
+struct field;
+
 /* message.c: building ------------------------------------------------------------------------- */
 
 /* A request being written. Once a put does not fit, 'error' stays -EMSGSIZE and puts do nothing. */
@@ -24,10 +26,15 @@ void message_begin(struct message *message, void *buffer, size_t capacity, uint1
 void message_put(struct message *message, uint16_t type, const void *data, size_t size);
 void message_copy(struct message *message, const struct attr *attr);
 void message_put_be16(struct message *message, uint16_t type, uint16_t value);
+void message_put_be32(struct message *message, uint16_t type, uint32_t value);
 
 /* Opens a nest; nest_end() takes what this returned. */
 size_t message_nest_begin(struct message *message, uint16_t type);
 void message_nest_end(struct message *message, size_t nest);
+
+/* Takes back a nest in which nothing was put. */
+bool message_nest_is_empty(const struct message *message, size_t nest);
+void message_nest_drop(struct message *message, size_t nest);
 
 /* Completes the header. Returns the size, or -EMSGSIZE. */
 int message_end(struct message *message);
@@ -99,15 +106,40 @@ int batch_add(struct batch *batch, int size);
 /* Sends what is left and accounts for every request. */
 int batch_send(struct batch *batch);
 
+/* heap.c -------------------------------------------------------------------------------------- */
+
+/* Adds 'size' bytes. Returns 0 or -ENOMEM. */
+int heap_add(struct nlct_heap *heap, const void *data, size_t size);
+
+/* text.c -------------------------------------------------------------------------------------- */
+
+/* Writes an address of AF_INET, or else of AF_INET6, at 'at', as inet_ntop() does but without a
+   null byte. Returns where it ends; up to three bytes behind that are written to. */
+char *text_address(char *at, const uint8_t *address, uint8_t family);
+
 /* flow.c: attributes of a flow, both ways ----------------------------------------------------- */
 
 enum { VIEW_ATTRS = 32 };
 
-/* A flow as it came: where its attributes are, nothing decoded. */
+static inline uint64_t bit(unsigned field)
+{
+    return UINT64_C(1) << field;
+}
+
+static inline bool has(uint64_t present, unsigned field)
+{
+    return present >> field & 1;
+}
+
+/* A flow as it came: where its attributes are, and what of them has been decoded so far. */
 struct view {
-    uint8_t family;
+    struct wire payload;
     uint32_t present; /* a bit an attribute type */
+    uint32_t decoded; /* likewise; 'flow' is unspecified while it is 0 */
+    uint32_t unknown; /* likewise: attributes in which something is not known */
+    uint8_t family;
     struct attr attrs[VIEW_ATTRS];
+    struct nlct_flow flow;
 };
 
 /* Indexes the payload of a flow message. Returns 0 or -EBADMSG. */
@@ -117,43 +149,102 @@ const struct attr *view_attr(const struct view *view, unsigned type);
 /* The zone's id, in whichever direction it applies, or -EBADMSG. */
 int view_zone(const struct view *view);
 
-int flow_decode(const struct view *view, struct nlct_flow *flow);
+/* Decodes the one attribute that 'field' is in. Returns 0 or -EBADMSG. */
+int view_decode(struct view *view, const struct field *field);
+
+/* Decodes everything into 'view->flow'; its spans go to the end of 'heap'. Returns 0, -ENOMEM or
+   -EBADMSG. */
+int flow_decode(struct view *view, struct nlct_heap *heap);
+
+void flow_put_tuple(struct message *message, uint16_t type, const struct nlct_tuple *tuple);
 
 /* Puts what names one flow: its original tuple and its zone. */
 void flow_put_key(struct message *message, const struct nlct_flow *flow);
 
-/* Where a table's field lies in a flow, and the bits that say it is there. */
+/* Puts what changes a flow: its key and all that the kernel lets one change. */
+void flow_put_update(struct message *message, const struct nlct_flow *flow, const uint8_t *heap);
+
+/* Where a field lies in a flow, and the bits that say it is there. */
 struct field {
     struct nlct_field public;
-    size_t offset;
     size_t present; /* offset of the 'present' of the tuple or flow it belongs to */
-    uint32_t bit;
-    uint32_t part; /* bit in the flow's own 'present': the tuple, or the field again */
+    uint8_t bit;    /* in there */
+    uint8_t part;   /* bit in the flow's own 'present': the tuple, or the field again */
+    uint8_t attr;   /* the type of the attribute that it is in; 0 for the family */
 };
 
+enum { FLOW_FIELDS_MAX = 96 };
+
+/* NULL past the last. */
 const struct field *flow_field(unsigned number);
+unsigned flow_fields(void);
+
+bool flow_has(const struct nlct_flow *flow, const struct field *field);
+static inline const void *flow_value(const struct nlct_flow *flow, const struct field *field)
+{
+    return (const uint8_t *)flow + field->public.offset;
+}
+
+/* Of a field that is a number. */
+static inline uint64_t flow_number(const struct nlct_flow *flow, const struct field *field)
+{
+    const void *value = flow_value(flow, field);
+    uint64_t eight;
+    uint32_t four;
+    uint16_t two;
+
+    switch (field->public.size) {
+    case 8:
+        memcpy(&eight, value, sizeof(eight));
+        return eight;
+    case 4:
+        memcpy(&four, value, sizeof(four));
+        return four;
+    case 2:
+        memcpy(&two, value, sizeof(two));
+        return two;
+    default:
+        return *(const uint8_t *)value;
+    }
+}
+
+/* Spreads the bits of 16 bytes and a number. */
+static inline uint64_t hash_bytes(const uint8_t bytes[16], uint64_t seed)
+{
+    uint64_t words[2];
+    uint64_t hash;
+
+    memcpy(words, bytes, sizeof(words));
+    hash = (words[0] ^ seed) * UINT64_C(0x9e3779b97f4a7c15);
+    hash = (hash ^ hash >> 32 ^ words[1]) * UINT64_C(0xd6e8feb86659fd93);
+    return hash ^ hash >> 32;
+}
 
 /* filter.c ------------------------------------------------------------------------------------ */
 
 /* Returns 1, 0, or -EBADMSG. */
-int filter_match(const struct nlct_filter *filter, const struct view *view);
+int filter_match(const struct nlct_filter *filter, struct view *view);
+
+/* ask.c: what the kernel is asked to leave out ------------------------------------------------ */
 
 /* Puts what makes the kernel filter by 'zone'. */
-void filter_put_zone(struct message *message, uint16_t zone, enum nlct_zone_request ask);
+void ask_put_zone(struct message *message, uint16_t zone, enum nlct_zone_request request);
 
-/* Is this what filter_put_zone() puts, and nothing more? */
-bool filter_is_zone(const struct view *view, uint16_t zone, enum nlct_zone_request ask);
+/* Is this what ask_put_zone() puts, and nothing more? */
+bool ask_is_zone(const struct view *view, uint16_t zone, enum nlct_zone_request request);
 
-/* The only zone of the filter, or -1. */
-int filter_single_zone(const struct nlct_filter *filter);
+/* Puts all of 'ask' but the family, which is the header's. */
+void ask_put(struct message *message, const struct nlct_ask *ask);
 
 /* Sinks --------------------------------------------------------------------------------------- */
 
 struct nlct_sink {
     /* Takes a flow. Returns 0, 1 when it is full and wants this flow again, or -errno. */
-    int (*take)(struct nlct_sink *sink, const struct view *view);
+    int (*take)(struct nlct_sink *sink, struct view *view);
     /* The table has ended. May be NULL. */
     int (*finish)(struct nlct_sink *sink);
+    /* Lets go of more than the sink itself. May be NULL. */
+    void (*free)(struct nlct_sink *sink);
 };
 
 #endif

@@ -4,6 +4,7 @@
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netfilter/nfnetlink_conntrack.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -46,11 +47,9 @@ static void watch_size(struct nlct_dump *dump)
 }
 
 int nlct_dump_start(struct nlct_dump **dump, struct nlct_socket *sock,
-                    const struct nlct_filter *filter, enum nlct_zone_request ask, int buckets)
+                    const struct nlct_filter *filter, const struct nlct_ask *ask, int buckets)
 {
     struct nlct_dump *new = calloc(1, sizeof(*new));
-    int zone = ask ? filter_single_zone(filter) : -1;
-    uint8_t family = ask && filter->present & NLCT_FILTER_FAMILY ? filter->family : 0;
     uint8_t room[REQUEST_MAX];
     struct message request;
     int rc;
@@ -61,9 +60,9 @@ int nlct_dump_start(struct nlct_dump **dump, struct nlct_socket *sock,
     if (buckets >= 0)
         read_size(buckets, new->size_before, sizeof(new->size_before));
     message_begin(&request, room, sizeof(room), NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET,
-                  NLM_F_REQUEST | NLM_F_DUMP, family);
-    if (zone >= 0)
-        filter_put_zone(&request, (uint16_t)zone, ask);
+                  NLM_F_REQUEST | NLM_F_DUMP, ask ? ask->family : AF_UNSPEC);
+    if (ask)
+        ask_put(&request, ask);
     rc = message_end(&request);
     if (rc >= 0) {
         message_stamp(room, 0, ++sock->sequence);
@@ -199,5 +198,7 @@ void nlct_dump_free(struct nlct_dump *dump)
 
 void nlct_sink_free(struct nlct_sink *sink)
 {
+    if (sink && sink->free)
+        sink->free(sink);
     free(sink);
 }

@@ -54,7 +54,7 @@ static bool names_one_flow(const void *request, size_t size)
 
     if (!is_delete(request, size, &view))
         return false;
-    if ((view.present & must) != must || (view.present & ~may) != 0)
+    if ((view.present & must) != must || (view.present & ~may) != 0 || view.unknown)
         return false;
     if (view.family != AF_INET && view.family != AF_INET6)
         return false;
@@ -85,7 +85,7 @@ static int build_delete(const struct view *view, void *room)
     return message_end(&message);
 }
 
-static int take(struct nlct_sink *sink, const struct view *view)
+static int take(struct nlct_sink *sink, struct view *view)
 {
     struct batch *batch = &((struct deleter *)sink)->batch;
 
@@ -108,6 +108,25 @@ struct nlct_sink *nlct_deleter_new(struct nlct_socket *sock, struct nlct_tally *
     return &new->sink;
 }
 
+int nlct_delete(struct nlct_socket *sock, const struct nlct_flow *flow)
+{
+    uint8_t room[REQUEST_MAX];
+    struct message request;
+    int rc;
+
+    if (!has(flow->present, NLCT_FLOW_ID))
+        return -EINVAL;
+    message_begin(&request, room, sizeof(room), delete_type, NLM_F_REQUEST, flow->family);
+    flow_put_key(&request, flow);
+    message_put_be32(&request, CTA_ID, flow->id);
+    rc = message_end(&request);
+    if (rc < 0)
+        return rc;
+    if (!names_one_flow(room, (size_t)rc))
+        return -EINVAL;
+    return socket_transact(sock, &request, 0, NULL, NULL);
+}
+
 int nlct_flush_zone(struct nlct_socket *sock, uint16_t zone, enum nlct_zone_request ask)
 {
     uint8_t room[REQUEST_MAX];
@@ -118,11 +137,11 @@ int nlct_flush_zone(struct nlct_socket *sock, uint16_t zone, enum nlct_zone_requ
     if (ask != NLCT_ZONE_PLAIN && ask != NLCT_ZONE_EXPLICIT)
         return -EINVAL;
     message_begin(&request, room, sizeof(room), delete_type, NLM_F_REQUEST, AF_UNSPEC);
-    filter_put_zone(&request, zone, ask);
+    ask_put_zone(&request, zone, ask);
     rc = message_end(&request);
     if (rc < 0)
         return rc;
-    if (!is_delete(room, (size_t)rc, &view) || !filter_is_zone(&view, zone, ask))
+    if (!is_delete(room, (size_t)rc, &view) || !ask_is_zone(&view, zone, ask))
         return -EBADMSG;
     return socket_transact(sock, &request, 0, NULL, NULL);
 }

@@ -15,36 +15,9 @@ static bool is_new(const void *request, size_t size)
            header.nlmsg_type == (NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_NEW);
 }
 
-static void set_bit(struct nlct_flow *flow, size_t offset, uint32_t bit)
-{
-    uint32_t present;
-
-    memcpy(&present, (uint8_t *)flow + offset, sizeof(present));
-    present |= bit;
-    memcpy((uint8_t *)flow + offset, &present, sizeof(present));
-}
-
-static void gather(const struct nlct_column *columns, size_t ncolumns, size_t row,
-                   struct nlct_flow *flow)
-{
-    size_t i;
-
-    memset(flow, 0, sizeof(*flow));
-    for (i = 0; i < ncolumns; i++) {
-        const struct nlct_column *column = &columns[i];
-        const struct field *field = flow_field(column->field);
-        size_t size = field->public.size;
-
-        if (column->valid && !column->valid[row])
-            continue;
-        memcpy((uint8_t *)flow + field->offset, (const uint8_t *)column->values + row * size, size);
-        set_bit(flow, field->present, field->bit);
-        set_bit(flow, offsetof(struct nlct_flow, present), field->part);
-    }
-}
-
 int nlct_load(struct nlct_socket *sock, const struct nlct_column *columns, size_t ncolumns,
-              size_t first, size_t last, struct nlct_tally *tally)
+              const uint8_t *heap, size_t first, size_t last, bool children,
+              struct nlct_tally *tally)
 {
     struct batch *batch;
     size_t row;
@@ -61,8 +34,10 @@ int nlct_load(struct nlct_socket *sock, const struct nlct_column *columns, size_
     for (row = first; row < last && rc == 0; row++) {
         struct nlct_flow flow;
 
-        gather(columns, ncolumns, row, &flow);
-        rc = batch_add(batch, nlct_flow_build(&flow, batch_room(batch), REQUEST_MAX));
+        nlct_columns_row(columns, ncolumns, row, &flow);
+        if (has(flow.present, NLCT_FLOW_MASTER) != children)
+            continue;
+        rc = batch_add(batch, nlct_flow_build(&flow, heap, batch_room(batch), REQUEST_MAX));
     }
     if (rc == 0)
         rc = batch_send(batch);

@@ -70,6 +70,13 @@ void message_put_be16(struct message *message, uint16_t type, uint16_t value)
     message_put(message, type, &be, sizeof(be));
 }
 
+void message_put_be32(struct message *message, uint16_t type, uint32_t value)
+{
+    uint32_t be = htonl(value);
+
+    message_put(message, type, &be, sizeof(be));
+}
+
 size_t message_nest_begin(struct message *message, uint16_t type)
 {
     size_t nest = message->size;
@@ -89,6 +96,16 @@ void message_nest_end(struct message *message, size_t nest)
         return;
     }
     memcpy(message->buffer + nest + offsetof(struct nlattr, nla_len), &size, sizeof(size));
+}
+
+bool message_nest_is_empty(const struct message *message, size_t nest)
+{
+    return !message->error && message->size == nest + sizeof(struct nlattr);
+}
+
+void message_nest_drop(struct message *message, size_t nest)
+{
+    message->size = nest;
 }
 
 int message_end(struct message *message)

@@ -2,8 +2,8 @@
  * nlct: Linux connection tracking over netlink.
  *
  * The public C contract, in reading order: flows, namespaces, sockets, single requests, filters,
- * passes over the table and the sinks they feed, deletes and flushes, loading. The Python binding
- * is cut from between the two markers below, so what stands there is plain declarations.
+ * passes over the table and the sinks they feed, tables, deletes and flushes, loading. The Python
+ * binding is cut from between the two markers below, so what stands there is plain declarations.
  *
  * Functions that can fail return 0, a count, or a negative errno. Nothing prints, nothing is
  * global. An object belongs to one thread at a time.
@@ -19,23 +19,24 @@
 
 /* Flows --------------------------------------------------------------------------------------- */
 
-/* Which fields of a tuple hold a value: absent is not zero. */
+/* Absent is not zero: bit n of 'present' says that field n holds a value. */
 enum nlct_tuple_field {
-    NLCT_TUPLE_SRC = 0x1,
-    NLCT_TUPLE_DST = 0x2,
-    NLCT_TUPLE_PROTO = 0x4,
-    NLCT_TUPLE_SPORT = 0x8,
-    NLCT_TUPLE_DPORT = 0x10,
-    NLCT_TUPLE_ICMP_ID = 0x20,
-    NLCT_TUPLE_ICMP_TYPE = 0x40,
-    NLCT_TUPLE_ICMP_CODE = 0x80,
-    NLCT_TUPLE_ZONE = 0x100,
+    NLCT_TUPLE_SRC,
+    NLCT_TUPLE_DST,
+    NLCT_TUPLE_PROTO,
+    NLCT_TUPLE_SPORT,
+    NLCT_TUPLE_DPORT,
+    NLCT_TUPLE_ICMP_ID,
+    NLCT_TUPLE_ICMP_TYPE,
+    NLCT_TUPLE_ICMP_CODE,
+    NLCT_TUPLE_ZONE,
 };
 
 /* One direction of a flow. Addresses are in network order, IPv4 in the first four bytes; every
-   number is in host order. 'zone' is set only where the zone applies to this direction alone. */
+   number is in host order. For GRE the ports are its keys. 'zone' is set only where the zone
+   applies to this direction alone. 'family' is AF_INET or AF_INET6. What is absent is zero. */
 struct nlct_tuple {
-    uint32_t present;
+    uint64_t present;
     uint8_t src[16];
     uint8_t dst[16];
     uint16_t sport;
@@ -45,41 +46,159 @@ struct nlct_tuple {
     uint8_t icmp_type;
     uint8_t icmp_code;
     uint8_t proto;
+    uint8_t family;
 };
 
 enum nlct_flow_field {
-    NLCT_FLOW_ORIG = 0x1,
-    NLCT_FLOW_REPLY = 0x2,
-    NLCT_FLOW_ZONE = 0x4,
-    NLCT_FLOW_STATUS = 0x8,
-    NLCT_FLOW_TIMEOUT = 0x10,
-    NLCT_FLOW_MARK = 0x20,
-    NLCT_FLOW_ID = 0x40,
-    NLCT_FLOW_USE = 0x80,
+    NLCT_FLOW_ORIG,
+    NLCT_FLOW_REPLY,
+    NLCT_FLOW_MASTER,
+    NLCT_FLOW_ZONE,
+    NLCT_FLOW_STATUS,
+    NLCT_FLOW_TIMEOUT,
+    NLCT_FLOW_MARK,
+    NLCT_FLOW_ID,
+    NLCT_FLOW_USE,
+    NLCT_FLOW_TCP_STATE,
+    NLCT_FLOW_TCP_WSCALE_ORIG,
+    NLCT_FLOW_TCP_WSCALE_REPLY,
+    NLCT_FLOW_TCP_FLAGS_ORIG,
+    NLCT_FLOW_TCP_FLAGS_REPLY,
+    NLCT_FLOW_SCTP_STATE,
+    NLCT_FLOW_SCTP_VTAG_ORIG,
+    NLCT_FLOW_SCTP_VTAG_REPLY,
+    NLCT_FLOW_DCCP_STATE,
+    NLCT_FLOW_DCCP_ROLE,
+    NLCT_FLOW_DCCP_HANDSHAKE_SEQ,
+    NLCT_FLOW_PACKETS_ORIG,
+    NLCT_FLOW_BYTES_ORIG,
+    NLCT_FLOW_PACKETS_REPLY,
+    NLCT_FLOW_BYTES_REPLY,
+    NLCT_FLOW_TIMESTAMP_START,
+    NLCT_FLOW_TIMESTAMP_STOP,
+    NLCT_FLOW_TIMESTAMP_EVENT,
+    NLCT_FLOW_LABELS,
+    NLCT_FLOW_HELPER,
+    NLCT_FLOW_HELPER_INFO,
+    NLCT_FLOW_SEQADJ_ORIG_POS,
+    NLCT_FLOW_SEQADJ_ORIG_BEFORE,
+    NLCT_FLOW_SEQADJ_ORIG_AFTER,
+    NLCT_FLOW_SEQADJ_REPLY_POS,
+    NLCT_FLOW_SEQADJ_REPLY_BEFORE,
+    NLCT_FLOW_SEQADJ_REPLY_AFTER,
+    NLCT_FLOW_SECCTX,
+    NLCT_FLOW_SYNPROXY_ISN,
+    NLCT_FLOW_SYNPROXY_ITS,
+    NLCT_FLOW_SYNPROXY_TSOFF,
+    NLCT_FLOW_UNKNOWN,
 };
 
-/* One conntrack entry. 'family' is AF_INET or AF_INET6; 'timeout' is in seconds. */
+/* Bytes of any number, in the heap that goes with a flow or a table. */
+struct nlct_span {
+    uint32_t at;
+    uint32_t size;
+};
+
+/* Grows with malloc(); all zero is an empty one. */
+struct nlct_heap {
+    uint8_t *data;
+    size_t size;
+    size_t capacity;
+};
+
+void nlct_heap_free(struct nlct_heap *heap);
+
+/* One conntrack entry. 'zone' is the zone's id in whichever direction it applies, 0 by default;
+   'timeout' is in seconds; timestamps are in nanoseconds since 1970. Bit n % 64 of labels[n / 64]
+   is label n. 'helper' ends with a null byte. 'unknown' holds, header and padding included, the
+   attributes that nothing else here speaks for. */
 struct nlct_flow {
-    uint32_t present;
+    uint64_t present;
+    uint64_t packets_orig;
+    uint64_t bytes_orig;
+    uint64_t packets_reply;
+    uint64_t bytes_reply;
+    uint64_t timestamp_start;
+    uint64_t timestamp_stop;
+    uint64_t timestamp_event;
+    uint64_t dccp_handshake_seq;
+    uint64_t labels[2];
+    struct nlct_span helper_info;
+    struct nlct_span secctx;
+    struct nlct_span unknown;
     uint32_t status;
     uint32_t timeout;
     uint32_t mark;
     uint32_t id;
     uint32_t use;
+    uint32_t sctp_vtag_orig;
+    uint32_t sctp_vtag_reply;
+    uint32_t seqadj_orig_pos;
+    uint32_t seqadj_orig_before;
+    uint32_t seqadj_orig_after;
+    uint32_t seqadj_reply_pos;
+    uint32_t seqadj_reply_before;
+    uint32_t seqadj_reply_after;
+    uint32_t synproxy_isn;
+    uint32_t synproxy_its;
+    uint32_t synproxy_tsoff;
     uint16_t zone;
     uint8_t family;
+    uint8_t tcp_state;
+    uint8_t tcp_wscale_orig;
+    uint8_t tcp_wscale_reply;
+    uint8_t tcp_flags_orig;
+    uint8_t tcp_flags_reply;
+    uint8_t sctp_state;
+    uint8_t dccp_state;
+    uint8_t dccp_role;
+    char helper[16];
     struct nlct_tuple orig;
     struct nlct_tuple reply;
+    struct nlct_tuple master;
 };
 
-/* Fills '*flow' from one netlink message of 'size' bytes. Unknown attributes are skipped.
-   Returns 0, or -EBADMSG with '*flow' unspecified. */
-int nlct_flow_parse(const void *message, size_t size, struct nlct_flow *flow);
+/* Fills '*flow' from one netlink message of 'size' bytes; its spans go to the end of 'heap'.
+   Attributes that nobody knows are kept as they are. Returns 0, -ENOMEM, or -EBADMSG with '*flow'
+   unspecified. */
+int nlct_flow_parse(const void *message, size_t size, struct nlct_flow *flow,
+                    struct nlct_heap *heap);
 
 /* Writes the request that would create '*flow' into 'buffer'; a missing reply tuple becomes the
-   reverse of the original. Returns its size, -EMSGSIZE when it does not fit, or -EINVAL when
-   '*flow' has no original tuple or no known family. */
-int nlct_flow_build(const struct nlct_flow *flow, void *buffer, size_t capacity);
+   reverse of the original. Where 'status' says that the flow is translated (NAT), the kernel is
+   given the reverse and what to make of it. 'heap' holds the spans, NULL if there are none.
+   Returns its size, -EMSGSIZE when it does not fit, or -EINVAL when '*flow' has no original tuple
+   or no known family. */
+int nlct_flow_build(const struct nlct_flow *flow, const uint8_t *heap, void *buffer,
+                    size_t capacity);
+
+/* Writes the flow as `conntrack -L` does, one line with its end, into 'buffer'. Returns its size,
+   or -EMSGSIZE when it does not fit; NLCT_TEXT_MAX and the size of its security context always do.
+ */
+int nlct_flow_text(const struct nlct_flow *flow, const uint8_t *heap, char *buffer,
+                   size_t capacity);
+
+enum { NLCT_TEXT_MAX = 1024 };
+
+/* The fields of a flow by number, from 0: what columns, filters and groups speak of. The fields of
+   a tuple are named "src" of the original direction, "reply_src" and "master_src". */
+enum nlct_kind {
+    NLCT_NUMBER,  /* unsigned, of 1, 2, 4 or 8 bytes */
+    NLCT_ADDRESS, /* 16 bytes */
+    NLCT_LABELS,  /* 16 bytes: two numbers of 8 */
+    NLCT_TEXT,    /* 16 bytes, ended by a null byte */
+    NLCT_SPAN,    /* struct nlct_span: bytes in the heap */
+};
+
+struct nlct_field {
+    const char *name;
+    size_t size; /* of one value in bytes */
+    enum nlct_kind kind;
+    size_t offset; /* in struct nlct_flow */
+};
+
+/* Returns 0, or -ENOENT past the last. */
+int nlct_field_get(unsigned number, struct nlct_field *field);
 
 /* Network namespaces -------------------------------------------------------------------------- */
 
@@ -112,28 +231,68 @@ const char *nlct_socket_text(const struct nlct_socket *sock);
 
 /* Single requests ----------------------------------------------------------------------------- */
 
-/* Finds the flow with the tuple 'key->orig', in the zone 'key->zone' or of that tuple. */
-int nlct_get(struct nlct_socket *sock, const struct nlct_flow *key, struct nlct_flow *found);
+/* Finds the flow with the tuple 'key->orig', in the zone 'key->zone' or of that tuple; its spans go
+   to the end of 'heap'. */
+int nlct_get(struct nlct_socket *sock, const struct nlct_flow *key, struct nlct_flow *found,
+             struct nlct_heap *heap);
 
-/* Creates '*flow'; -EEXIST when it is there. */
-int nlct_create(struct nlct_socket *sock, const struct nlct_flow *flow);
+/* Creates '*flow', as nlct_flow_build() says; -EEXIST when it is there. */
+int nlct_create(struct nlct_socket *sock, const struct nlct_flow *flow, const uint8_t *heap);
+
+/* Changes the flow with the tuple and zone of '*flow' to what else is in it: status (the kernel
+   sets bits, and clears none), timeout, mark, protocol states, labels, helper, sequence adjustment,
+   synproxy. */
+int nlct_update(struct nlct_socket *sock, const struct nlct_flow *flow, const uint8_t *heap);
+
+/* Deletes the flow with the tuple, zone and id of '*flow'; -EINVAL without an id. */
+int nlct_delete(struct nlct_socket *sock, const struct nlct_flow *flow);
 
 /* The kernel's own counter of entries in the namespace, and its limit. */
 int nlct_stats(struct nlct_socket *sock, uint32_t *entries, uint32_t *limit);
 
 /* Filters ------------------------------------------------------------------------------------- */
 
-enum nlct_filter_field {
-    NLCT_FILTER_FAMILY = 0x1,
-    NLCT_FILTER_ZONE = 0x2,
+/* Is the number in one of these ranges, both ends included? */
+struct nlct_range {
+    uint64_t low;
+    uint64_t high;
 };
 
-/* Fields that are not present match everything; those present are ANDed. */
-struct nlct_filter {
-    uint32_t present;
-    uint8_t family;      /* AF_INET or AF_INET6 */
-    uint8_t zones[8192]; /* a bit a zone: zone z is bit z % 8 of byte z / 8 */
+/* Is it 'value' where 'mask' has bits? The second word is for labels. */
+struct nlct_mask {
+    uint64_t value[2];
+    uint64_t mask[2];
 };
+
+/* Do its first 'length' bits agree? 'family' is that of an address, 0 for text (128 bits). */
+struct nlct_prefix {
+    uint8_t bytes[16];
+    uint8_t family;
+    uint8_t length;
+};
+
+enum nlct_test_kind { NLCT_TEST_RANGES, NLCT_TEST_MASKS, NLCT_TEST_PREFIXES };
+
+/* Where a test leads to instead of another one. */
+enum { NLCT_MATCH = -1, NLCT_DROP = -2 };
+
+/* Asks one question about one field: does its value agree with any of 'count' values? An absent
+   one does not. 'yes' and 'no' are the number of a later test, NLCT_MATCH or NLCT_DROP. */
+struct nlct_test {
+    unsigned field;
+    enum nlct_test_kind kind;
+    int yes;
+    int no;
+    size_t count;
+    const void *values; /* struct nlct_range, nlct_mask or nlct_prefix */
+};
+
+struct nlct_filter;
+
+/* Compiles a filter, which begins with the first of its tests and without any matches everything.
+   Returns 0, -ENOMEM, or -EINVAL for a test that makes no sense. */
+int nlct_filter_new(struct nlct_filter **filter, const struct nlct_test *tests, size_t count);
+void nlct_filter_free(struct nlct_filter *filter);
 
 /* How to ask the kernel for one zone. Kernels before 6.8 ignore CTA_ZONE; kernels that do not know
    the explicit filter (CTA_FILTER_ZONE beside it) refuse it. */
@@ -141,6 +300,20 @@ enum nlct_zone_request {
     NLCT_ZONE_UNASKED,
     NLCT_ZONE_PLAIN,
     NLCT_ZONE_EXPLICIT,
+};
+
+/* What the kernel may leave out of a dump: flows that differ in any of this. It is a request for
+   speed only, and kernels ignore what they do not know. Of the tuple, which is that of the original
+   direction, kernels filter by IPv4 addresses, protocol and ports; ports need the protocol. */
+struct nlct_ask {
+    enum nlct_zone_request zone_request;
+    uint16_t zone;
+    uint8_t family; /* 0: any */
+    uint32_t mark;
+    uint32_t mark_mask;   /* 0: any */
+    uint32_t status;      /* not 0 */
+    uint32_t status_mask; /* 0: any */
+    struct nlct_tuple orig;
 };
 
 /* Passes -------------------------------------------------------------------------------------- */
@@ -159,11 +332,11 @@ struct nlct_progress {
 
 struct nlct_dump;
 
-/* Asks for the table. Unless 'ask' is NLCT_ZONE_UNASKED the family and a single zone are also sent
-   to the kernel, which changes what it sends, never what matches. 'buckets' is a descriptor of the
-   sysctl nf_conntrack_buckets, watched for a resize, or -1. 'filter' must outlive the dump. */
+/* Asks for the table. 'ask' changes what the kernel sends, never what matches; NULL asks for all.
+   'buckets' is a descriptor of the sysctl nf_conntrack_buckets, watched for a resize, or -1.
+   'filter' must outlive the dump. */
 int nlct_dump_start(struct nlct_dump **dump, struct nlct_socket *sock,
-                    const struct nlct_filter *filter, enum nlct_zone_request ask, int buckets);
+                    const struct nlct_filter *filter, const struct nlct_ask *ask, int buckets);
 
 /* Takes the pass further, for about 'milliseconds' or until the sink is full. 'sink' may be NULL.
    Returns 1 when there is more, 0 at the end of the table (with everything in the sink done), or
@@ -173,14 +346,63 @@ int nlct_dump_next(struct nlct_dump *dump, struct nlct_sink *sink, int milliseco
 void nlct_dump_progress(const struct nlct_dump *dump, struct nlct_progress *progress);
 void nlct_dump_free(struct nlct_dump *dump);
 
-/* Sink: decodes each flow into 'rows', which must outlive it. NULL when out of memory. */
-struct nlct_sink *nlct_rows_new(struct nlct_flow *rows, size_t capacity);
+/* Sink: decodes each flow into 'rows' and 'heap', which must outlive it. NULL when out of memory.
+ */
+struct nlct_sink *nlct_rows_new(struct nlct_flow *rows, size_t capacity, struct nlct_heap *heap);
 
 /* The number of rows filled since the last call; the sink then starts again at the first. */
 size_t nlct_rows_take(struct nlct_sink *sink);
 
-/* Sink: counts flows by zone into 'counts', 65536 of them, which must outlive it. */
-struct nlct_sink *nlct_zones_new(uint64_t *counts);
+/* Sink: writes each flow as a line of text into 'buffer', which must outlive it and hold
+   NLCT_TEXT_MAX and more. */
+struct nlct_sink *nlct_lines_new(char *buffer, size_t capacity);
+
+/* The bytes written since the last call; the sink then starts again at the first. */
+size_t nlct_lines_take(struct nlct_sink *sink);
+
+/* Sink: counts flows by one or two fields. */
+struct nlct_sink *nlct_groups_new(const unsigned *fields, size_t nfields);
+
+/* How many flows have these values. */
+struct nlct_group {
+    uint64_t count;
+    uint8_t values[2][16]; /* as they are in struct nlct_flow */
+    uint8_t present[2];    /* 0 where the value is absent */
+    uint8_t family;        /* of the addresses among them */
+};
+
+/* The groups so far, 'count' of them; they last until the sink is used again. */
+const struct nlct_group *nlct_groups_get(const struct nlct_sink *sink, size_t *count);
+
+/* Tables -------------------------------------------------------------------------------------- */
+
+/* One field of many flows. */
+struct nlct_column {
+    unsigned field;
+    void *values;   /* one a row; zero where absent */
+    uint8_t *valid; /* one a row, zero where the value is absent; NULL when none is */
+};
+
+/* Sink: keeps flows as columns, up to 'limit' of them. 'wanted' has a byte for each field, zero for
+   those that are not to be kept. */
+struct nlct_sink *nlct_columns_new(const uint8_t *wanted, size_t limit);
+
+/* Keeps one more flow. Returns 0, 1 when the sink is full, or -ENOMEM. */
+int nlct_columns_add(struct nlct_sink *sink, const struct nlct_flow *flow, const uint8_t *heap);
+
+/* How many are kept. */
+size_t nlct_columns_count(const struct nlct_sink *sink);
+
+/* Hands over what was kept, and starts anew. 'columns' has room for every field; those that no flow
+   had have NULL for 'values'. Each array is for nlct_free(), 'heap' for nlct_heap_free(). Returns
+   the number of rows. */
+size_t nlct_columns_take(struct nlct_sink *sink, struct nlct_column *columns,
+                         struct nlct_heap *heap);
+void nlct_free(void *memory);
+
+/* Fills '*flow' from one row. Its spans stay in the table's heap. */
+void nlct_columns_row(const struct nlct_column *columns, size_t ncolumns, size_t row,
+                      struct nlct_flow *flow);
 
 /* Deletes and flushes ------------------------------------------------------------------------- */
 
@@ -205,25 +427,59 @@ int nlct_flush_all(struct nlct_socket *sock);
 
 /* Loading ------------------------------------------------------------------------------------- */
 
-/* One field of a table: what 'values' holds for each row, and where in a flow it goes. */
-struct nlct_field {
-    const char *name;
-    size_t size; /* of one value in bytes: 16 is an address, the rest are unsigned integers */
-};
-
-/* The fields by number, from 0. Returns 0, or -ENOENT past the last. */
-int nlct_field_get(unsigned number, struct nlct_field *field);
-
-struct nlct_column {
-    unsigned field;
-    const void *values;   /* one a row */
-    const uint8_t *valid; /* one a row, zero where the value is absent; NULL when none is */
-};
-
-/* Creates the flows in rows 'first' to 'last' (excluded), in batches over 'sock', as
-   nlct_flow_build() says. A row that cannot be built counts as refused with its errno. */
+/* Creates flows in rows 'first' to 'last' (excluded), in batches over 'sock', as nlct_flow_build()
+   says: those without a master, or 'children', which can only be made after their masters. A row
+   that cannot be built counts as refused with its errno. */
 int nlct_load(struct nlct_socket *sock, const struct nlct_column *columns, size_t ncolumns,
-              size_t first, size_t last, struct nlct_tally *tally);
+              const uint8_t *heap, size_t first, size_t last, bool children,
+              struct nlct_tally *tally);
+
+/* Arrays -------------------------------------------------------------------------------------- */
+
+/* Columns in the layout of Apache Arrow's arrays. Everywhere 'values' are a column's, at any
+   address, and 'valid' belongs to them, NULL when nothing is absent. Where each row's value begins
+   in 'data' goes to 'offsets', and in the end where the last one ends: one more than there are
+   rows. What is absent is empty. Offsets of 32 bits suffice for NLCT_ARRAYS_ROWS. */
+enum { NLCT_ARRAYS_ROWS = 1 << 20 };
+
+/* Packs 'valid' into bits, the first row in the lowest. Returns how many are absent. */
+size_t nlct_arrays_bits(const uint8_t *valid, size_t rows, uint8_t *bits);
+
+/* Room for an address as text, and for one more at the end. */
+enum { NLCT_ARRAYS_IPV4 = 15, NLCT_ARRAYS_IPV6 = 39, NLCT_ARRAYS_MORE = 32 };
+
+/* Writes addresses as text, as inet_ntop() does. What is not of AF_INET is of AF_INET6. 'data'
+   has NLCT_ARRAYS_IPV4 or NLCT_ARRAYS_IPV6 bytes for each row and NLCT_ARRAYS_MORE. */
+void nlct_arrays_addresses(const uint8_t *values, const uint8_t *valid, const uint8_t *families,
+                           size_t rows, int32_t *offsets, char *data);
+
+/* Sets 'seen' of each value that is there to 1, of 256. */
+void nlct_arrays_seen(const uint8_t *values, const uint8_t *valid, size_t rows, uint8_t *seen);
+
+/* Writes the code of each value, of 256. */
+void nlct_arrays_codes(const uint8_t *values, size_t rows, const uint8_t *codes, uint8_t *coded);
+
+struct nlct_word {
+    char text[24];
+    size_t size;
+};
+
+/* Writes the word of each value, of 256. 'data' has room for them and for NLCT_ARRAYS_MORE. */
+void nlct_arrays_words(const uint8_t *values, const uint8_t *valid, size_t rows,
+                       const struct nlct_word *words, int32_t *offsets, char *data);
+
+/* Writes texts of up to 16 bytes (NLCT_TEXT). 'data' has 16 bytes for each row. */
+void nlct_arrays_texts(const char *values, const uint8_t *valid, size_t rows, int32_t *offsets,
+                       char *data);
+
+/* Writes the numbers of the labels of each row, in order. With NULL for 'data' only the offsets. */
+void nlct_arrays_labels(const uint8_t *values, const uint8_t *valid, size_t rows, int32_t *offsets,
+                        uint8_t *data);
+
+/* Writes the bytes of each struct nlct_span. With NULL for 'data' only the offsets. Returns 0, or
+   -EINVAL when a span leaves the heap. */
+int nlct_arrays_spans(const uint8_t *values, const uint8_t *valid, size_t rows, const uint8_t *heap,
+                      size_t heap_size, int64_t *offsets, uint8_t *data);
 
 /* binding: end */
 

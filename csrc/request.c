@@ -1,4 +1,4 @@
-/* Single requests: get and create one flow, read the counters. */
+/* Single requests: get, create and change one flow, read the counters. */
 #include "core.h"
 
 #include <linux/netfilter/nfnetlink.h>
@@ -8,34 +8,56 @@
 static const uint16_t flow_type = NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_NEW;
 static const uint16_t stats_type = NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET_STATS;
 
+struct finding {
+    struct nlct_flow *flow;
+    struct nlct_heap *heap;
+};
+
 static int take_flow(void *context, struct wire payload)
 {
+    struct finding *finding = context;
     struct view view;
     int rc = view_parse(&view, payload);
 
-    return rc ? rc : flow_decode(&view, context);
+    if (rc == 0)
+        rc = flow_decode(&view, finding->heap);
+    if (rc == 0)
+        *finding->flow = view.flow;
+    return rc;
 }
 
-int nlct_get(struct nlct_socket *sock, const struct nlct_flow *key, struct nlct_flow *found)
+int nlct_get(struct nlct_socket *sock, const struct nlct_flow *key, struct nlct_flow *found,
+             struct nlct_heap *heap)
 {
+    struct finding finding = {found, heap};
     uint8_t room[REQUEST_MAX];
     struct message request;
 
     message_begin(&request, room, sizeof(room), NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET,
                   NLM_F_REQUEST, key->family);
     flow_put_key(&request, key);
-    return socket_transact(sock, &request, flow_type, take_flow, found);
+    return socket_transact(sock, &request, flow_type, take_flow, &finding);
 }
 
-int nlct_create(struct nlct_socket *sock, const struct nlct_flow *flow)
+int nlct_create(struct nlct_socket *sock, const struct nlct_flow *flow, const uint8_t *heap)
 {
     uint8_t room[REQUEST_MAX];
     struct message request = {.buffer = room, .capacity = sizeof(room)};
-    int size = nlct_flow_build(flow, room, sizeof(room));
+    int size = nlct_flow_build(flow, heap, room, sizeof(room));
 
     if (size < 0)
         return size;
     request.size = (size_t)size;
+    return socket_transact(sock, &request, 0, NULL, NULL);
+}
+
+int nlct_update(struct nlct_socket *sock, const struct nlct_flow *flow, const uint8_t *heap)
+{
+    uint8_t room[REQUEST_MAX];
+    struct message request;
+
+    message_begin(&request, room, sizeof(room), flow_type, NLM_F_REQUEST, flow->family);
+    flow_put_update(&request, flow, heap);
     return socket_transact(sock, &request, 0, NULL, NULL);
 }
 

@@ -6,30 +6,31 @@
 struct rows {
     struct nlct_sink sink;
     struct nlct_flow *rows;
+    struct nlct_heap *heap;
     size_t capacity;
     size_t count;
 };
 
-static int take(struct nlct_sink *sink, const struct view *view)
+static int take(struct nlct_sink *sink, struct view *view)
 {
     struct rows *rows = (struct rows *)sink;
     int rc;
 
     if (rows->count == rows->capacity)
         return 1;
-    rc = flow_decode(view, &rows->rows[rows->count]);
+    rc = flow_decode(view, rows->heap);
     if (rc == 0)
-        rows->count++;
+        rows->rows[rows->count++] = view->flow;
     return rc;
 }
 
-struct nlct_sink *nlct_rows_new(struct nlct_flow *rows, size_t capacity)
+struct nlct_sink *nlct_rows_new(struct nlct_flow *rows, size_t capacity, struct nlct_heap *heap)
 {
     struct rows *new = calloc(1, sizeof(*new));
 
     if (!new)
         return NULL;
-    *new = (struct rows){.sink.take = take, .rows = rows, .capacity = capacity};
+    *new = (struct rows){.sink.take = take, .rows = rows, .heap = heap, .capacity = capacity};
     return &new->sink;
 }
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from nlct.capabilities import Capabilities, probe
 from nlct.conntrack import Conntrack, LoadResult
-from nlct.enums import Proto, Status
+from nlct.enums import DccpState, Proto, SctpState, Status, TcpState
 from nlct.errors import (
     Error,
     ExistsError,
@@ -24,7 +24,7 @@ from nlct.errors import (
     TableFullError,
     UnsupportedError,
 )
-from nlct.filter import Filter
+from nlct.filter import ALL, Filter
 from nlct.flow import Flow, Tuple
 from nlct.flush import FlushResult
 from nlct.netns import Netns
@@ -33,8 +33,10 @@ from nlct.table import FlowTable
 __version__ = "0.1.0"
 
 __all__ = [
+    "ALL",
     "Capabilities",
     "Conntrack",
+    "DccpState",
     "Error",
     "ExistsError",
     "Filter",
@@ -49,8 +51,10 @@ __all__ = [
     "OverrunError",
     "PrivilegeError",
     "Proto",
+    "SctpState",
     "Status",
     "TableFullError",
+    "TcpState",
     "Tuple",
     "UnsupportedError",
     "probe",

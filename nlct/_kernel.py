@@ -24,11 +24,17 @@ MAX_PASSES = 10
 Progress = Callable[[int], None]
 
 
-def own(sink: ffi.CData) -> ffi.CData:
-    """Free a sink with its last reference."""
-    if sink == ffi.NULL:
-        raise MemoryError
-    return ffi.gc(sink, lib.nlct_sink_free)
+class Heap:
+    """Where the core puts what has no fixed size."""
+
+    def __init__(self) -> None:
+        self.c = ffi.gc(ffi.new("struct nlct_heap *"), lib.nlct_heap_free)
+
+    def take(self) -> bytes:
+        """Return what is there, and start anew."""
+        taken = b"" if not self.c.size else bytes(ffi.buffer(self.c.data, self.c.size))
+        self.c.size = 0
+        return taken
 
 
 class Kernel:
@@ -80,10 +86,12 @@ class Kernel:
 
     def get(self, key: Flow, operation: str = "get a flow") -> Flow:
         """Return the flow with this original tuple and zone. Raises NotFoundError."""
+        row, _heap = to_c(key)
         found = ffi.new("struct nlct_flow *")
+        heap = Heap()
         with self.pool.lend() as sock:
-            sock.check(lib.nlct_get(sock.handle, to_c(key), found), operation)
-        return next(flows_from(ffi.buffer(found)[:]))
+            sock.check(lib.nlct_get(sock.handle, row, found, heap.c), operation)
+        return next(flows_from(ffi.buffer(found)[:], heap.take()))
 
     def require(self, wanted: Filter) -> None:
         """Refuse zones where the kernel was built without them."""
@@ -109,8 +117,10 @@ class Kernel:
     @contextmanager
     def walk(self, wanted: Filter) -> Iterator[Pass]:
         """Begin a walk over the table, on a socket of its own."""
-        filtered = self.kernel_filter and self._has_zones is not False
-        ask = capabilities.zone_request() if filtered else lib.NLCT_ZONE_UNASKED
+        ask = None
+        if self.kernel_filter:
+            zoned = self._has_zones is not False
+            ask = capabilities.zone_request() if zoned else lib.NLCT_ZONE_UNASKED
         with self.pool.lend() as sock:
             yield Pass(sock, wanted, ask, self._open_buckets())
 

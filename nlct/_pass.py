@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 
@@ -29,21 +30,32 @@ NOTHING = Descriptor(-1)
 class Pass:
     """One walk over the table that feeds a sink.
 
-    ``ask``: how the kernel is asked to leave out what it can (``lib.NLCT_ZONE_...``); it is matched
-    again all the same.
+    ``zone_request``: the kernel is asked to leave out what it can, and for a zone in this way
+    (``lib.NLCT_ZONE_...``); it is matched again all the same. None asks for the whole table.
     ``buckets``: a descriptor of nf_conntrack_buckets, NOTHING where it cannot be read.
     """
 
-    def __init__(self, sock: Socket, filter: Filter, ask: int, buckets: Descriptor) -> None:
+    def __init__(
+        self, sock: Socket, filter: Filter, zone_request: int | None, buckets: Descriptor
+    ) -> None:
         self._sock = sock
         self._filter = filter.to_c()
-        handle = ffi.new("struct nlct_dump **")
         self._buckets = buckets
-        rc = lib.nlct_dump_start(handle, sock.handle, self._filter, ask, buckets.fd)
+        self._progress = ffi.new("struct nlct_progress *")
+        self._ask = ffi.NULL if zone_request is None else filter.ask(zone_request)
+        self._start()
+
+    def _start(self) -> None:
+        handle = ffi.new("struct nlct_dump **")
+        sock = self._sock
+        rc = lib.nlct_dump_start(handle, sock.handle, self._filter, self._ask, self._buckets.fd)
         sock.check(rc, "ask for the table")
         sock.clean = self.ended = False
         self._dump = ffi.gc(handle[0], lib.nlct_dump_free)
-        self._progress = ffi.new("struct nlct_progress *")
+
+    def _refused(self, rc: int) -> bool:
+        """Tell if the kernel will not be asked for less than everything."""
+        return rc in (-errno.EINVAL, -errno.EOPNOTSUPP) and self._ask != ffi.NULL
 
     def steps(self, sink: ffi.CData = ffi.NULL) -> Iterator[None]:
         """Walk on, yielding after each step, also after the last."""
@@ -52,6 +64,10 @@ class Pass:
             if self._sock.pid != os.getpid():
                 raise RuntimeError("a walk does not outlive a fork: begin a new one")
             rc = lib.nlct_dump_next(self._dump, sink, STEP_MILLISECONDS)
+            if self._refused(rc) and not self.scanned:
+                self._ask = ffi.NULL
+                self._start()
+                continue
             lib.nlct_dump_progress(self._dump, self._progress)
             more = self._sock.check(rc, "walk over the table")
             self._sock.clean = self.ended = not more

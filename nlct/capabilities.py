@@ -137,13 +137,15 @@ class _Bench:
     def fill(self) -> None:
         for zone in self._zones:
             if not self._has(zone):
-                rc = lib.nlct_create(self._sock.handle, to_c(example(zone)))
+                rc = lib.nlct_create(self._sock.handle, *to_c(example(zone)))
                 self._sock.check(rc, f"create a flow in zone {zone}")
 
     def _has(self, zone: int) -> bool:
+        row, _heap = to_c(example(zone))
         found = ffi.new("struct nlct_flow *")
+        heap = ffi.gc(ffi.new("struct nlct_heap *"), lib.nlct_heap_free)
         try:
-            rc = lib.nlct_get(self._sock.handle, to_c(example(zone)), found)
+            rc = lib.nlct_get(self._sock.handle, row, found, heap)
             self._sock.check(rc, f"find the flow in zone {zone}")
         except NotFoundError:
             return False

@@ -6,19 +6,22 @@ import errno
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from nlct import _check
-from nlct._ffi import ffi, lib
-from nlct._kernel import Kernel, Progress, own
+from nlct._ffi import ffi, lib, own
+from nlct._kernel import Heap, Kernel, Progress
 from nlct.errors import InterruptedDumpError, TableFullError
-from nlct.filter import Filter, Zones, zone_set
+from nlct.filter import ALL, Filter, Zones, zone_set
 from nlct.flow import Flow, Tuple, flows_from, to_c
 from nlct.flush import FlushResult, Tally, flush
+from nlct.groups import Groups
 from nlct.netns import Netns, NetnsLike
-from nlct.table import FlowTable
+from nlct.table import Columns, FlowTable, column_set
 
 ROWS = 1024
+TEXT_BYTES = 262144
+ALL_ROWS = 2**63
 # Rows given to the core at once: some 20 ms of creating.
 LOAD_ROWS = 4096
 
@@ -93,33 +96,27 @@ class Conntrack:
         called now and then with the number of flows scanned so far.
         """
         wanted = _filter(filter, zone)
-        if wanted == Filter():
+        if wanted.matches_everything:
             return self._kernel.stats()[0]
         return self._kernel.look(wanted, progress=progress).matched
 
     def count_by(
         self,
-        what: str,
+        *fields: str,
         filter: Filter | None = None,
-        *,
         zone: Zones | None = None,
         progress: Progress | None = None,
-    ) -> dict[int, int]:
+    ) -> dict[Any, int]:
         """Return the number of flows for each value of a field, in one pass.
 
-        ``what``: "zone". Values without a flow are left out. ``progress``: see count().
+        ``fields``: one or two of "zone", "proto", "state" (that of TCP), "mark", "src", "dst",
+        "status", or any other column (nlct.table.COLUMNS) but those without a fixed size. With
+        two, the keys are pairs. Flows without the field count for None; values without a flow are
+        left out. ``progress``: see count().
         """
-        if what != "zone":
-            raise ValueError(f"count_by() counts by 'zone', not {what!r}")
-        counts = ffi.new("uint64_t[65536]")
-
-        def sink() -> ffi.CData:
-            ffi.memmove(counts, bytes(ffi.sizeof(counts)), ffi.sizeof(counts))
-            return own(lib.nlct_zones_new(counts))
-
-        self._kernel.look(_filter(filter, zone), sink, progress)
-        view = memoryview(ffi.buffer(counts)).cast("Q")
-        return {value: count for value, count in enumerate(view) if count}
+        counter = Groups(fields)
+        self._kernel.look(_filter(filter, zone), counter.make_sink, progress)
+        return counter.counts()
 
     def dump(self, filter: Filter | None = None, *, zone: Zones | None = None) -> Iterator[Flow]:
         """Yield the flows that match, streaming, in constant memory (``conntrack -L``).
@@ -133,12 +130,90 @@ class Conntrack:
 
     def _dump(self, wanted: Filter) -> Iterator[Flow]:
         rows = ffi.new("struct nlct_flow[]", ROWS)
-        sink = own(lib.nlct_rows_new(rows, ROWS))
+        heap = Heap()
+        sink = own(lib.nlct_rows_new(rows, ROWS, heap.c))
         size = ffi.sizeof("struct nlct_flow")
         with self._kernel.walk(wanted) as walk:
             for _ in walk.steps(sink):
                 count = lib.nlct_rows_take(sink)
-                yield from flows_from(ffi.buffer(rows, count * size)[:])
+                yield from flows_from(ffi.buffer(rows, count * size)[:], heap.take())
+            if walk.disturbed:
+                raise InterruptedDumpError(errno.EINTR, "dump")
+
+    def dump_text(
+        self, filter: Filter | None = None, *, zone: Zones | None = None
+    ) -> Iterator[bytes]:
+        """Yield the lines that ``conntrack -L`` prints, many at a time, as they go to a file.
+
+        Otherwise like dump(), and several times as fast as the text of each flow.
+        """
+        wanted = _filter(filter, zone)
+        self._kernel.require(wanted)
+        return self._dump_text(wanted)
+
+    def _dump_text(self, wanted: Filter) -> Iterator[bytes]:
+        buffer = ffi.new("char[]", TEXT_BYTES)
+        sink = own(lib.nlct_lines_new(buffer, TEXT_BYTES))
+        with self._kernel.walk(wanted) as walk:
+            for _ in walk.steps(sink):
+                yield bytes(ffi.buffer(buffer, lib.nlct_lines_take(sink)))
+            if walk.disturbed:
+                raise InterruptedDumpError(errno.EINTR, "dump")
+
+    def table(
+        self,
+        filter: Filter | None = None,
+        *,
+        zone: Zones | None = None,
+        columns: Iterable[str] | None = None,
+        progress: Progress | None = None,
+    ) -> FlowTable:
+        """Return the flows that match as columns, in one pass.
+
+        ``columns``: names of nlct.table.COLUMNS to keep, None for all; "family" always is.
+        Some 110 bytes a flow. Where the table is resized meanwhile it is walked again.
+        ``progress``: see count().
+        """
+        wanted = column_set(columns)
+        collector = Columns(wanted, ALL_ROWS)
+
+        def make_sink() -> ffi.CData:
+            nonlocal collector
+            collector = Columns(wanted, ALL_ROWS)
+            return collector.sink
+
+        self._kernel.look(_filter(filter, zone), make_sink, progress)
+        return collector.take()
+
+    def batches(
+        self,
+        filter: Filter | None = None,
+        *,
+        zone: Zones | None = None,
+        columns: Iterable[str] | None = None,
+        rows: int = 65536,
+    ) -> Iterator[FlowTable]:
+        """Yield the flows that match as tables of up to ``rows`` each, in constant memory.
+
+        ``columns``: see table(). Like dump() it raises InterruptedDumpError at the end if the table
+        was resized on the way.
+        """
+        wanted = _filter(filter, zone)
+        kept = column_set(columns)
+        _check.integer("rows", rows, 1, _check.U32)
+        self._kernel.require(wanted)
+        return self._batches(wanted, kept, rows)
+
+    def _batches(
+        self, wanted: Filter, columns: frozenset[str] | None, rows: int
+    ) -> Iterator[FlowTable]:
+        collector = Columns(columns, rows)
+        with self._kernel.walk(wanted) as walk:
+            for _ in walk.steps(collector.sink):
+                if walk.ended or collector.full:
+                    batch = collector.take()
+                    if len(batch):
+                        yield batch
             if walk.disturbed:
                 raise InterruptedDumpError(errno.EINTR, "dump")
 
@@ -162,42 +237,84 @@ class Conntrack:
         """
         return self._kernel.buckets
 
-    # Creating --------------------------------------------------------------------------------
+    # Changing --------------------------------------------------------------------------------
 
     def create(self, flow: Flow) -> None:
         """Create a flow (``conntrack -I``).
 
         The kernel wants both addresses, the protocol with its ports or ICMP fields, and a timeout.
-        Raises ExistsError, TableFullError, InvalidRequestError.
+        Counters, timestamps, id, use and what is unknown are its own to give. With SRC_NAT or
+        DST_NAT in the status it translates to what the reply says. Labels want a rule that uses
+        labels in the namespace, or they are dropped silently.
+
+        Raises ExistsError, TableFullError, InvalidRequestError; NotFoundError without its master;
+        UnsupportedError for a helper that the kernel does not have.
         """
         with self._kernel.pool.lend() as sock:
-            rc = lib.nlct_create(sock.handle, to_c(flow))
+            rc = lib.nlct_create(sock.handle, *to_c(flow))
             if rc == -errno.ENOMEM:
                 raise TableFullError(errno.ENOMEM, "create a flow")
             sock.check(rc, "create a flow")
 
+    def update(self, flow: Flow) -> None:
+        """Change a flow, named by its original tuple and zone (``conntrack -U``).
+
+        What else the flow holds is set: timeout, mark, status, states of its protocol, labels,
+        helper, sequence adjustment, synproxy. To change the mark alone, give it alone:
+        ``ct.update(Flow(flow.orig, zone=flow.zone, mark=7))``. Bits of the status can be set, never
+        cleared, and NAT cannot be changed.
+
+        Raises NotFoundError; Error with EBUSY for such a status, with ENOSPC for labels where no
+        rule uses labels; UnsupportedError for a helper that the kernel does not have.
+        """
+        with self._kernel.pool.lend() as sock:
+            sock.check(lib.nlct_update(sock.handle, *to_c(flow)), "update a flow")
+
+    def delete_flow(self, flow: Flow) -> None:
+        """Delete this very flow: its tuple, its zone and its id.
+
+        Without an id the flow is looked up first. Raises NotFoundError, also where another flow
+        with another id has the tuple by now.
+        """
+        row, _heap = to_c(flow)
+        if flow.id is None:
+            found = self._kernel.get(flow, "find the flow to delete")
+            row, _heap = to_c(flow.replace(id=found.id))
+        with self._kernel.pool.lend() as sock:
+            sock.check(lib.nlct_delete(sock.handle, row), "delete a flow")
+
     def load(
         self, flows: FlowTable | Iterable[Flow], *, progress: Progress | None = None
     ) -> LoadResult:
-        """Create many flows, in batches. A refused flow does not stop the rest.
+        """Create many flows, in batches, as create() does. A refused flow does not stop the rest.
 
-        ``progress`` is called now and then with the number of flows done so far.
+        Flows with a master come last, after their masters. ``progress`` is called now and then
+        with the number of flows done so far.
         """
         started = time.monotonic()
         _check.function("progress", progress)
         self._kernel.pool.check_open()
         table = flows if isinstance(flows, FlowTable) else FlowTable.from_flows(flows)
-        columns, keep = table.to_c()
         tally = Tally()
-        for first in range(0, len(table), LOAD_ROWS):
-            last = min(first + LOAD_ROWS, len(table))
-            with self._kernel.pool.lend() as sock:
-                rc = lib.nlct_load(sock.handle, columns, len(columns), first, last, tally.c)
-                sock.check(rc, "create flows")
-            if progress is not None:
-                progress(last)
-        del keep
+        done = 0
+        has_children = any(name.startswith("master_") for name in table.names)
+        for children in (False, True)[: 1 + has_children]:
+            for first in range(0, len(table), LOAD_ROWS):
+                last = min(first + LOAD_ROWS, len(table))
+                self._load(table, first, last, children, tally)
+                answered = tally.done + sum(tally.refused().values())
+                if progress is not None and answered != done:
+                    done = answered
+                    progress(done)
         return LoadResult(tally.done, tally.refused(), time.monotonic() - started)
+
+    def _load(self, table: FlowTable, first: int, last: int, children: bool, tally: Tally) -> None:
+        columns, heap = table.to_c()
+        with self._kernel.pool.lend() as sock:
+            rc = lib.nlct_load(
+                sock.handle, columns, len(columns), heap, first, last, children, tally.c
+            )
+            sock.check(rc, "create flows")
 
     # Flushing --------------------------------------------------------------------------------
 
@@ -262,6 +379,26 @@ class Conntrack:
         The arguments are those of flush_zones(); "auto" lets the kernel do it.
         """
         return flush(self._kernel, Filter(), strategy, dry_run, passes, progress)
+
+    def delete(
+        self,
+        filter: Filter,
+        *,
+        dry_run: bool = False,
+        strategy: str = "auto",
+        passes: int = 1,
+        progress: Progress | None = None,
+    ) -> FlushResult:
+        """Delete every flow that matches and nothing else, in one pass (``conntrack -D``).
+
+        The arguments are those of flush_zones(). A filter that matches everything is refused with
+        ValueError, unless it is nlct.ALL.
+        """
+        if not isinstance(filter, Filter):
+            raise TypeError(f"filter must be a Filter, not {filter!r}")
+        if filter.restricts_nothing and filter is not ALL:
+            raise ValueError("filter must restrict something; nlct.ALL deletes every flow there is")
+        return flush(self._kernel, filter, strategy, dry_run, passes, progress)
 
 
 def _filter(filter: Filter | None, zone: Zones | None) -> Filter:

@@ -40,3 +40,48 @@ class Status(enum.IntFlag):
     HELPER = 0x2000
     OFFLOAD = 0x4000
     HW_OFFLOAD = 0x8000
+
+
+class TcpState(enum.IntEnum):
+    """States of a TCP connection (``CTA_PROTOINFO_TCP_STATE``, ``conntrack --state``)."""
+
+    NONE = 0
+    SYN_SENT = 1
+    SYN_RECV = 2
+    ESTABLISHED = 3
+    FIN_WAIT = 4
+    CLOSE_WAIT = 5
+    LAST_ACK = 6
+    TIME_WAIT = 7
+    CLOSE = 8
+    SYN_SENT2 = 9
+
+
+class SctpState(enum.IntEnum):
+    """States of an SCTP association (``CTA_PROTOINFO_SCTP_STATE``)."""
+
+    NONE = 0
+    CLOSED = 1
+    COOKIE_WAIT = 2
+    COOKIE_ECHOED = 3
+    ESTABLISHED = 4
+    SHUTDOWN_SENT = 5
+    SHUTDOWN_RECD = 6
+    SHUTDOWN_ACK_SENT = 7
+    HEARTBEAT_SENT = 8
+    HEARTBEAT_ACKED = 9
+
+
+class DccpState(enum.IntEnum):
+    """States of a DCCP connection (``CTA_PROTOINFO_DCCP_STATE``)."""
+
+    NONE = 0
+    REQUEST = 1
+    RESPOND = 2
+    PARTOPEN = 3
+    OPEN = 4
+    CLOSEREQ = 5
+    CLOSING = 6
+    TIMEWAIT = 7
+    IGNORE = 8
+    INVALID = 9

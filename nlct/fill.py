@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from typing import Callable
 
 from nlct import _check
+from nlct._fields import ADDRESS_SIZE
 from nlct.conntrack import Conntrack, LoadResult
-from nlct.table import ADDRESS_SIZE, FlowTable
+from nlct.table import FlowTable
 
 TIMEOUT = 86400
 ROWS = 65536

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from nlct import _check, _kernel
-from nlct._ffi import ffi, lib
-from nlct._kernel import Kernel, Progress, own
+from nlct._ffi import ffi, lib, own
+from nlct._kernel import Kernel, Progress
 from nlct.capabilities import zone_request
 from nlct.filter import Filter
-from nlct.strategy import by_kernel, check_strategy, kernel_ends_it_faster
+from nlct.strategy import by_kernel, check_strategy, kernel_ends_it_faster, zone_by_zone
 
 
 class FlushResult(NamedTuple):
@@ -79,35 +79,51 @@ def flush(
     passes: int,
     progress: Progress | None,
 ) -> FlushResult:
-    """Delete what is wanted: some zones, or with an empty filter everything."""
+    """Delete what is wanted; with an empty filter, everything."""
     check_strategy(strategy)
     passes = _check.integer("passes", passes, 1, 1000)
     _check.function("progress", progress)
     started = time.monotonic()
     kernel.require(wanted)
-    if wanted.zone == frozenset():
+    if wanted.matches_nothing:
         result = FlushResult(0, 0, 0, 0, {}, passes=0)
     elif dry_run:
         walk = kernel.look(wanted, progress=progress)
         result = FlushResult(walk.scanned, walk.matched, 0, 0, {}, complete=walk.matched == 0)
     elif by_kernel(kernel, wanted, strategy):
         result = _by_kernel(kernel, wanted, passes)
+    elif strategy == "auto" and zone_by_zone(kernel, wanted):
+        assert wanted.zone is not None
+        result = _by_scans(kernel, sorted(wanted.zone), strategy, passes, progress)
     else:
         result = _by_scan(kernel, wanted, strategy, passes, progress)
     return result._replace(seconds=time.monotonic() - started)
 
 
 def _by_kernel(kernel: Kernel, wanted: Filter, passes: int) -> FlushResult:
-    zones = [None] if wanted.zone is None else sorted(wanted.zone)
-    with kernel.pool.lend() as sock:
-        for zone in zones * passes:
-            if zone is None:
-                sock.check(lib.nlct_flush_all(sock.handle), "flush everything")
-            else:
-                rc = lib.nlct_flush_zone(sock.handle, zone, zone_request())
-                sock.check(rc, f"flush zone {zone}")
-    walks = len(zones) * passes
+    """Let the kernel flush some zones, or everything. It knows no other filter to be trusted."""
+    if wanted.matches_everything:
+        _flush_all(kernel, passes)
+        walks = passes
+    elif wanted.is_zones and wanted.zone is not None:
+        _flush_zones(kernel, sorted(wanted.zone) * passes)
+        walks = len(wanted.zone) * passes
+    else:
+        raise ValueError(f"the kernel must not flush {wanted!r}")
     return FlushResult(None, None, None, 0, {}, strategy="kernel", passes=walks)
+
+
+def _flush_all(kernel: Kernel, passes: int) -> None:
+    with kernel.pool.lend() as sock:
+        for _ in range(passes):
+            sock.check(lib.nlct_flush_all(sock.handle), "flush everything")
+
+
+def _flush_zones(kernel: Kernel, zones: list[int]) -> None:
+    with kernel.pool.lend() as sock:
+        for zone in zones:
+            rc = lib.nlct_flush_zone(sock.handle, zone, zone_request())
+            sock.check(rc, f"flush zone {zone}")
 
 
 def _by_scan(
@@ -137,6 +153,50 @@ def _by_scan(
         unsure = walk.disturbed or missed
         looking = wanted_again or (unsure and walks < _kernel.MAX_PASSES)
     return _result(tally, scanned, matched, "scan", walks, not unsure)
+
+
+def _by_scans(
+    kernel: Kernel, zones: list[int], strategy: str, passes: int, progress: Progress | None
+) -> FlushResult:
+    """Scan for one zone after the other, as long as the kernel leaves out all others."""
+    results: list[FlushResult] = []
+    scanned = 0
+
+    def go_on(done: int) -> None:
+        if progress is not None:
+            progress(scanned + done)
+
+    while zones:
+        one = _by_scan(kernel, Filter(zone=zones.pop(0)), strategy, passes, go_on)
+        results.append(one)
+        scanned += one.scanned or 0
+        if one.scanned != one.matched and zones:
+            results.append(_by_scan(kernel, Filter(zone=zones), strategy, passes, go_on))
+            break
+    return _sum(results)
+
+
+def _sum(results: list[FlushResult]) -> FlushResult:
+    """One result of several; what one of them does not know is not known."""
+
+    def total(name: str) -> int | None:
+        values = [getattr(result, name) for result in results]
+        return None if None in values else sum(values)
+
+    failed: dict[int, int] = {}
+    for result in results:
+        for number, count in result.failed.items():
+            failed[number] = failed.get(number, 0) + count
+    return FlushResult(
+        scanned=total("scanned"),
+        matched=total("matched"),
+        deleted=total("deleted"),
+        already_gone=sum(result.already_gone for result in results),
+        failed=failed,
+        strategy=max((result.strategy for result in results), key=len),
+        passes=sum(result.passes for result in results),
+        complete=all(result.complete for result in results),
+    )
 
 
 def _result(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 from typing import NamedTuple
 
 from nlct._kernel import Kernel
@@ -11,6 +12,14 @@ from nlct.errors import UnsupportedError
 from nlct.filter import Filter
 
 STRATEGIES = ("auto", "scan", "kernel")
+
+
+def _explain(text: str, *values: object) -> None:
+    """Say why, to the log at debug level."""
+    # Who has not imported logging does not read it.
+    logging = sys.modules.get("logging")
+    if logging is not None:
+        logging.getLogger("nlct").debug(text, *values)
 
 
 def check_strategy(strategy: str) -> None:
@@ -46,9 +55,27 @@ def _kernel_cost(zones: int, flows: int, buckets: int) -> float:
     return zones * (KERNEL_FLUSH.bucket * buckets + KERNEL_FLUSH.flow * flows)
 
 
+def zone_by_zone(kernel: Kernel, wanted: Filter) -> bool:
+    """Decide whether to scan for each zone by itself, filtered by the kernel.
+
+    Good for a few: a flow that is not sent costs a fifth of one that is.
+    """
+    if not wanted.is_zones or not wanted.zone:
+        return False
+    buckets = kernel.buckets
+    found = known()
+    zones = len(wanted.zone)
+    if zones == 1 or buckets is None or not kernel.kernel_filter:
+        return False
+    if found is not None and not found.zone_dump:
+        return False
+    flows = kernel.stats()[0]
+    return zones * _scan_cost(1, flows, buckets) < _scan_cost(zones, flows, buckets)
+
+
 def _allowed(wanted: Filter, found: Capabilities) -> bool:
     """Tell if this kernel has been seen to flush each of these zones, and nothing more."""
-    if not wanted.zone or wanted.family is not None:
+    if not wanted.zone or not wanted.is_zones:
         return False
     return all(
         (found.zone_flush if zone else found.zone0_flush)
@@ -64,10 +91,14 @@ def by_kernel(kernel: Kernel, wanted: Filter, strategy: str) -> bool:
     """
     if strategy == "scan":
         return False
-    if wanted == Filter():
+    if wanted.matches_everything:
         return True
-    assert wanted.zone is not None
     if strategy == "kernel":
+        if not wanted.is_zones or wanted.zone is None:
+            raise UnsupportedError(
+                errno.EOPNOTSUPP,
+                "delete with strategy='kernel': the kernel flushes zones or everything, no more",
+            )
         found = probe()
         if not _allowed(wanted, found):
             zones = "zone 0" if wanted.zone == {0} else "zones"
@@ -77,11 +108,21 @@ def by_kernel(kernel: Kernel, wanted: Filter, strategy: str) -> bool:
                 "seen to honour the filter",
             )
         return True
+    if not wanted.is_zones or not wanted.zone:
+        return False
     flows, buckets, count = kernel.stats()[0], kernel.buckets, len(wanted.zone)
     if buckets is None or not kernel.kernel_filter:
+        _explain("scan: the costs of a kernel flush are not known here")
         return False
-    gain = _scan_cost(count, flows, buckets) - _kernel_cost(count, flows, buckets)
-    return gain > 0 and _worth_knowing(gain, flows, buckets) and _allowed(wanted, probe())
+    scan, flush = _scan_cost(count, flows, buckets), _kernel_cost(count, flows, buckets)
+    gain = scan - flush
+    chosen = gain > 0 and _worth_knowing(gain, flows, buckets) and _allowed(wanted, probe())
+    _explain(
+        "%s: for %d zones, %d flows, %d buckets a scan should take %.1f ms, kernel flushes %.1f%s",
+        *("kernel" if chosen else "scan", count, flows, buckets, scan / 1e6, flush / 1e6),
+        "" if chosen or gain <= 0 else ", but has not been seen to be safe, or not worth a probe",
+    )
+    return chosen
 
 
 # Nanoseconds that scans have cost this process beyond what the kernel's flush would have.
@@ -105,10 +146,14 @@ def kernel_ends_it_faster(kernel: Kernel, wanted: Filter, deleted: int) -> bool:
     buckets = kernel.buckets
     if not deleted or not kernel.kernel_filter or buckets is None:
         return False
-    assert wanted.zone is not None
+    if not wanted.is_zones or wanted.zone is None:
+        return False
     spent = deleted * DELETE
     flush_costs = _kernel_cost(len(wanted.zone), kernel.stats()[0] + deleted, buckets)
     found = known()
     if found is None and spent > 2 * flush_costs:
         found = probe()
-    return found is not None and spent > flush_costs / 2 and _allowed(wanted, found)
+    if found is None or spent <= flush_costs / 2 or not _allowed(wanted, found):
+        return False
+    _explain("kernel: after %d deletes a flush of the rest should be faster", deleted)
+    return True

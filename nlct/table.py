@@ -2,84 +2,85 @@
 
 from __future__ import annotations
 
-import sys
+import operator
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
-from nlct._ffi import ffi, lib, text
-from nlct.flow import Flow, Tuple, address_from
+from nlct._ffi import ffi, lib, own
+from nlct._fields import CODES, FIELDS
+from nlct.flow import Flow, flows_from, pointers
 
-_FORMATS: dict[int, Literal["B", "H", "I"]] = {1: "B", 2: "H", 4: "I", 16: "B"}
+if TYPE_CHECKING:
+    from nlct.arrow import ArrowTable
+
+COLUMNS = tuple(FIELDS)
 # Formats of the buffer protocol; of what size they are here, their itemsize says.
 _UNSIGNED = tuple("BHILQ")
-ADDRESS_SIZE = 16
-
-
-def _fields() -> dict[str, tuple[int, int]]:
-    field = ffi.new("struct nlct_field *")
-    found: dict[str, tuple[int, int]] = {}
-    while lib.nlct_field_get(len(found), field) == 0:
-        found[text(field.name)] = (len(found), field.size)
-    return found
-
-
-_FIELDS = _fields()
-COLUMNS = tuple(_FIELDS)
-_TUPLE_FIELDS = ("src", "dst", "proto", "sport", "dport", "icmp_id", "icmp_type", "icmp_code")
+_ROWS = 1024
 
 
 class FlowTable:
     """Flows as columns: one buffer a field, one value a row.
 
     ``columns`` maps names (nlct.table.COLUMNS: "family", "zone", "src", "dst", "proto", "sport",
-    ..., "reply_src", ...) to buffers: unsigned integers of the field's size in the machine's
-    byte order, or 16 bytes an address, IPv4 in the first four. Every table has "family"
-    (``socket.AF_INET`` or ``AF_INET6``). A column that is not given is absent in every row;
-    ``valid`` maps a name to one byte a row, 0 where that row has no value.
+    ..., "reply_src", ..., "status", ...) to buffers: unsigned integers of the field's size in the
+    machine's byte order; 16 bytes an address, IPv4 in the first four; 16 bytes for labels and for
+    the helper's name; 8 bytes, position and size in ``heap``, for what has no fixed size. Every
+    table has "family" (``socket.AF_INET`` or ``AF_INET6``). A column that is not given is absent
+    in every row; ``valid`` maps a name to one byte a row, 0 where that row has no value.
+
+    The buffers are used as they are, without a copy.
 
     Raises ValueError for an unknown name, a wrong item size or columns of different length.
     """
 
-    def __init__(self, columns: Mapping[str, Any], valid: Mapping[str, Any] | None = None) -> None:
-        self._columns = {name: self._column(name, data) for name, data in columns.items()}
-        self._valid = {name: memoryview(data).cast("B") for name, data in (valid or {}).items()}
-        if "family" not in self._columns:
-            raise ValueError("columns must have 'family'")
-        self._length = len(self._columns["family"])
+    def __init__(
+        self,
+        columns: Mapping[str, Any],
+        valid: Mapping[str, Any] | None = None,
+        heap: Any = b"",
+    ) -> None:
+        self._hold(columns, valid or {}, heap)
         for name, column in self._columns.items():
-            if column.nbytes != self._length * _FIELDS[name][1]:
+            if column.nbytes != self._length * FIELDS[name].size:
                 raise ValueError(f"column {name!r} must have {self._length} rows")
+            if FIELDS[name].kind == lib.NLCT_SPAN:
+                self._check_spans(name, column)
         for name, flags in self._valid.items():
             if name not in self._columns or len(flags) != self._length:
                 raise ValueError(f"valid[{name!r}] must belong to a column and be as long")
 
-    @staticmethod
-    def _column(name: str, data: Any) -> memoryview:
-        if name not in _FIELDS:
-            raise ValueError(f"column must be one of {', '.join(_FIELDS)}, not {name!r}")
-        size = _FIELDS[name][1]
-        raw = memoryview(data)
-        native = raw.format.lstrip("@=")
-        if native not in _UNSIGNED or raw.itemsize not in (1, size) or raw.nbytes % size:
-            raise ValueError(f"column {name!r} must be unsigned integers of {size} bytes, or bytes")
-        return raw.cast("B").cast(_FORMATS[size])
+    def _hold(self, columns: Mapping[str, Any], valid: Mapping[str, Any], heap: Any) -> None:
+        if "family" not in columns:
+            raise ValueError("columns must have 'family'")
+        self._columns = {name: _column(name, data) for name, data in columns.items()}
+        self._valid = {name: memoryview(data).cast("B") for name, data in valid.items()}
+        self.heap = memoryview(heap).cast("B")
+        self._kept_heap: bytes | None = None
+        self._length = len(self._columns["family"])
+
+    @classmethod
+    def of_core(cls, columns: Mapping[str, Any], valid: Mapping[str, Any], heap: Any) -> FlowTable:
+        """Make a table of what the core made, which takes no checks."""
+        table = cls.__new__(cls)
+        table._hold(columns, valid, heap)
+        return table
+
+    def _check_spans(self, name: str, column: memoryview) -> None:
+        numbers = column.cast("I")
+        if any(at + size > len(self.heap) for at, size in zip(numbers[::2], numbers[1::2])):
+            raise ValueError(f"column {name!r} must point into the heap")
 
     @classmethod
     def from_flows(cls, flows: Iterable[Flow]) -> FlowTable:
         """Build a table from flows."""
-        rows = list(flows)
-        for flow in rows:
+        collector = Columns(None, 2**63)
+        for flow in flows:
             if not isinstance(flow, Flow):
                 raise TypeError(f"flows must be Flow objects, not {flow!r}")
-        columns: dict[str, bytearray] = {}
-        valid: dict[str, bytearray] = {}
-        for name, (_, size) in _FIELDS.items():
-            values = [_value(flow, name) for flow in rows]
-            if name != "family" and all(value is None for value in values):
-                continue
-            columns[name] = bytearray(b"".join(_pack(value, size) for value in values))
-            valid[name] = bytearray(value is not None for value in values)
-        return cls(columns, valid)
+            if lib.nlct_columns_add(collector.sink, *pointers(flow)) < 0:
+                raise MemoryError
+        return collector.take()
 
     def __len__(self) -> int:
         """Return the number of flows."""
@@ -88,72 +89,177 @@ class FlowTable:
     def __contains__(self, name: str) -> bool:
         return name in self._columns
 
+    def __repr__(self) -> str:
+        return f"<nlct.FlowTable: {self._length:,} flows, {len(self._columns)} columns>"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns that the table has."""
+        return tuple(name for name in COLUMNS if name in self._columns)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in all columns together."""
+        buffers = (*self._columns.values(), *self._valid.values(), self.heap)
+        return sum(buffer.nbytes for buffer in buffers)
+
     def column(self, name: str) -> memoryview:
-        """Return a column's values, without a copy; KeyError when the table does not have it."""
+        """Return a column's values, without a copy; KeyError when no row has one.
+
+        ``numpy.asarray()`` takes it; addresses want ``.reshape(-1, 16)``.
+        """
+        if not self._length and name in FIELDS:
+            return _column(name, b"")
         return self._columns[name]
 
-    def __getitem__(self, row: int) -> Flow:
-        """Return one flow."""
-        if not -self._length <= row < self._length:
-            raise IndexError(f"row must be from 0 to {self._length - 1}, not {row}")
-        row %= self._length
-        reply = self._tuple(row, "reply_", self._at(row, "reply_zone"))
-        return Flow(
-            orig=self._tuple(row, "", self._at(row, "orig_zone")) or Tuple(),
-            reply=reply,
-            **{
-                name: self._at(row, name)
-                for name in ("zone", "status", "timeout", "mark", "id", "use")
+    def valid(self, name: str) -> memoryview | None:
+        """Return one byte a row, 0 where the value is absent; None when it is there in all."""
+        self.column(name)
+        return self._valid.get(name)
+
+    @overload
+    def __getitem__(self, row: int) -> Flow: ...
+
+    @overload
+    def __getitem__(self, row: slice) -> FlowTable: ...
+
+    def __getitem__(self, row: int | slice) -> Flow | FlowTable:
+        """Return one flow, or those of a slice in steps of one as a table, without a copy."""
+        if isinstance(row, slice):
+            return self._slice(row)
+        number = operator.index(row)
+        if not -self._length <= number < self._length:
+            raise IndexError(f"row {number} is not in a table of {self._length}")
+        number %= self._length
+        return next(self._rows(number, number + 1))
+
+    def _slice(self, rows: slice) -> FlowTable:
+        first, last, step = rows.indices(self._length)
+        if step != 1:
+            raise ValueError(f"rows must be in steps of one, not {step}")
+        last = max(first, last)
+        return FlowTable(
+            {
+                name: column.cast("B")[first * FIELDS[name].size : last * FIELDS[name].size]
+                for name, column in self._columns.items()
             },
+            {name: flags[first:last] for name, flags in self._valid.items()},
+            self.heap,
         )
 
     def __iter__(self) -> Iterator[Flow]:
-        return (self[row] for row in range(self._length))
+        for first in range(0, self._length, _ROWS):
+            yield from self._rows(first, min(first + _ROWS, self._length))
 
-    def _at(self, row: int, name: str) -> Any:
-        column = self._columns.get(name)
-        if column is None or (name in self._valid and not self._valid[name][row]):
-            return None
-        if _FIELDS[name][1] == ADDRESS_SIZE:
-            packed = bytes(column[row * ADDRESS_SIZE : (row + 1) * ADDRESS_SIZE])
-            return address_from(packed, self._columns["family"][row])
-        return column[row]
+    def _rows(self, first: int, last: int) -> Iterator[Flow]:
+        columns, _heap = self.to_c()
+        rows = ffi.new("struct nlct_flow[]", last - first)
+        for number in range(last - first):
+            lib.nlct_columns_row(columns, len(columns), first + number, rows + number)
+        yield from flows_from(ffi.buffer(rows)[:], self._heap_bytes())
 
-    def _tuple(self, row: int, prefix: str, zone: int | None) -> Tuple | None:
-        values = {name: self._at(row, prefix + name) for name in _TUPLE_FIELDS}
-        if zone is None and all(value is None for value in values.values()):
-            return None
-        return Tuple(**values, zone=zone)
+    def _heap_bytes(self) -> bytes:
+        """The heap as flows keep it, one for all."""
+        if self._kept_heap is None:
+            self._kept_heap = bytes(self.heap)
+        return self._kept_heap
 
-    def to_c(self) -> tuple[ffi.CData, list[Any]]:
-        """Make the array of ``struct nlct_column`` and what it points to, to be kept alive."""
+    def to_c(self) -> tuple[ffi.CData, ffi.CData]:
+        """Make the array of ``struct nlct_column``, and the heap: good while the table lives."""
         array = ffi.new("struct nlct_column[]", len(self._columns))
-        keep: list[Any] = []
         for item, (name, column) in zip(array, self._columns.items()):
-            item.field = _FIELDS[name][0]
-            keep.append(ffi.from_buffer(column))
-            item.values = keep[-1]
+            item.field = FIELDS[name].number
+            item.values = ffi.cast("void *", ffi.from_buffer(column))
             if name in self._valid:
-                keep.append(ffi.from_buffer("uint8_t[]", self._valid[name]))
-                item.valid = keep[-1]
-        return array, keep
+                item.valid = ffi.cast("uint8_t *", ffi.from_buffer(self._valid[name]))
+        return array, ffi.cast("uint8_t *", ffi.from_buffer(self.heap))
+
+    # Arrow -----------------------------------------------------------------------------------
+
+    def arrow(
+        self,
+        *,
+        columns: Iterable[str] | None = None,
+        addresses: Literal["text", "bytes"] = "text",
+        enums: Literal["text", "dictionary", "numbers"] = "text",
+    ) -> ArrowTable:
+        """Return the table as Arrow's libraries take it, in other types than the usual ones.
+
+        See nlct.arrow.ArrowTable for the arguments. Raises ImportError without the extra "arrow".
+        """
+        # Imported when it is needed: it wants an extra.
+        from nlct.arrow import ArrowTable  # noqa: PLC0415
+
+        return ArrowTable(self, columns=columns, addresses=addresses, enums=enums)
+
+    def __arrow_c_schema__(self) -> object:
+        """Return the schema as a capsule of the Arrow C data interface."""
+        return self.arrow().__arrow_c_schema__()
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """Return the flows as a capsule of the Arrow C stream interface."""
+        return self.arrow().__arrow_c_stream__(requested_schema)
 
 
-def _value(flow: Flow, name: str) -> Any:
-    if name in ("orig_zone", "reply_zone"):
-        direction = getattr(flow, name[: -len("_zone")])
-        return None if direction is None else direction.zone
-    if name == "zone":
-        directional = _value(flow, "orig_zone"), _value(flow, "reply_zone")
-        return flow.zone or None if directional == (None, None) else None
-    if name.startswith("reply_"):
-        return None if flow.reply is None else getattr(flow.reply, name[len("reply_") :])
-    return getattr(flow.orig if name in _TUPLE_FIELDS else flow, name)
+def _column(name: str, data: Any) -> memoryview:
+    if name not in FIELDS:
+        raise ValueError(f"column must be one of {', '.join(FIELDS)}, not {name!r}")
+    size = FIELDS[name].size
+    raw = memoryview(data)
+    native = raw.format.lstrip("@=")
+    if native not in _UNSIGNED or raw.itemsize not in (1, size) or raw.nbytes % size:
+        raise ValueError(f"column {name!r} must be unsigned integers of {size} bytes, or bytes")
+    number = FIELDS[name].kind == lib.NLCT_NUMBER
+    return raw.cast("B").cast(CODES[size] if number else "B")
 
 
-def _pack(value: Any, size: int) -> bytes:
-    if value is None:
-        return bytes(size)
-    if size == ADDRESS_SIZE:
-        return bytes(value.packed.ljust(size, b"\0"))
-    return int(value).to_bytes(size, sys.byteorder)
+def column_set(names: Iterable[str] | None) -> frozenset[str] | None:
+    """Read which columns are wanted; None is all of them."""
+    if names is None:
+        return None
+    if isinstance(names, str):
+        raise TypeError(f"columns must be a list of names, not {names!r}")
+    wanted = frozenset(names)
+    for name in wanted:
+        if name not in FIELDS:
+            raise ValueError(f"column must be one of {', '.join(FIELDS)}, not {name!r}")
+    return wanted
+
+
+class Columns:
+    """What collects flows as columns, in the core.
+
+    ``wanted``: the columns to keep, None for all; "family" is always among them.
+    ``limit``: rows that fit.
+    """
+
+    def __init__(self, wanted: frozenset[str] | None, limit: int) -> None:
+        kept = bytes(wanted is None or name in wanted or name == "family" for name in FIELDS)
+        self.sink = own(lib.nlct_columns_new(kept, limit))
+        self._limit = limit
+
+    @property
+    def full(self) -> bool:
+        """True if there is no room for another row."""
+        return bool(lib.nlct_columns_count(self.sink) == self._limit)
+
+    def take(self) -> FlowTable:
+        """Return what was collected, without a copy, and start anew."""
+        array = ffi.new("struct nlct_column[]", len(FIELDS))
+        heap = ffi.new("struct nlct_heap *")
+        rows = lib.nlct_columns_take(self.sink, array, heap)
+        columns: dict[str, Any] = {"family": b""}
+        valid: dict[str, Any] = {}
+        for (name, field), taken in zip(FIELDS.items(), array):
+            if taken.values != ffi.NULL:
+                columns[name] = _taken(taken.values, rows * field.size)
+            if taken.valid != ffi.NULL:
+                valid[name] = _taken(taken.valid, rows)
+        return FlowTable.of_core(columns, valid, _taken(heap.data, heap.size))
+
+
+def _taken(memory: ffi.CData, size: int) -> Any:
+    """Memory of the core as a buffer, freed with its last user."""
+    if memory == ffi.NULL:
+        return b""
+    return ffi.buffer(ffi.gc(memory, lib.nlct_free, size), size)

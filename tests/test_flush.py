@@ -6,12 +6,14 @@ import errno
 import itertools
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Callable
 
 import pytest
 
 import nlct
 from nlct import Filter, Flow, Tuple, _kernel, strategy
-from nlct._ffi import lib
+from nlct import flush as flushing
+from nlct._ffi import lib, own
 from nlct._pass import NOTHING, Pass
 from nlct._socket import Socket, SocketPool
 from nlct.fill import fill
@@ -156,12 +158,33 @@ def test_passes_look_again_until_nothing_is_found(ct: nlct.Conntrack, netns: nlc
 
 
 def test_progress_never_goes_back(ct: nlct.Conntrack) -> None:
-    """The callback sees a growing number that ends at the total scanned."""
+    """The callback sees a growing number that ends at the total scanned, over several walks too."""
     fill(ct, 50_000, 50)
-    seen: list[int] = []
-    result = ct.flush_zones({3, 4}, strategy="scan", progress=seen.append)
-    assert seen == sorted(seen)
-    assert seen[-1] == result.scanned == 50_000
+    calls: tuple[Callable[[Callable[[int], None]], nlct.FlushResult], ...] = (
+        lambda seen: ct.flush_zones({3, 4}, strategy="scan", progress=seen),
+        lambda seen: flushing._by_scans(ct._kernel, [5, 6], "scan", 1, seen),
+    )
+    for call in calls:
+        seen: list[int] = []
+        result = call(seen.append)
+        assert seen == sorted(seen)
+        assert seen[-1] == result.scanned
+        assert result.deleted == 2_000
+
+
+def test_a_few_zones_are_scanned_one_by_one_where_the_kernel_filters(netns: nlct.Netns) -> None:
+    """Filtered walks where there are such, one walk over all where the kernel sends too much."""
+    with nlct.Conntrack(netns) as ct, nlct.Conntrack(netns, kernel_filter=False) as old:
+        fill(ct, 20_000, 20)
+        before = oracle.dump(netns)
+        result = flushing._by_scans(ct._kernel, [4, 5, 7], "scan", 1, None)
+        assert (result.deleted, result.complete) == (3_000, True)
+        if nlct.probe().zone_dump:
+            assert (result.scanned, result.passes) == (3_000, 3)
+        assert oracle.dump(netns) == oracle.outside(before, {4, 5, 7})
+        result = flushing._by_scans(old._kernel, [8, 9, 10], "scan", 1, None)
+        assert (result.deleted, result.passes) == (3_000, 2)
+        assert oracle.dump(netns) == oracle.outside(before, {4, 5, 7, 8, 9, 10})
 
 
 def test_an_exception_of_the_callback_comes_out_and_harms_nothing(
@@ -341,7 +364,7 @@ with nlct.Netns.scratch() as here, nlct.Netns.scratch() as there:
         for _ in range(5):
             look, delete = Socket(here), Socket(there)
             sink = ffi.gc(lib.nlct_deleter_new(delete.handle, tally.c), lib.nlct_sink_free)
-            for _ in Pass(look, nlct.Filter(), False, NOTHING).steps(sink):
+            for _ in Pass(look, nlct.Filter(), None, NOTHING).steps(sink):
                 pass
         assert oracle.dump(there) == before
         assert tally.done == 0, tally.done
@@ -426,7 +449,7 @@ def test_trap_a_family_is_never_left_to_the_kernels_flush(
         assert oracle.dump(netns) == {
             key: entry
             for key, entry in before.items()
-            if (key.zone, key.family) != (7, wanted.family)
+            if (key.zone, key.family) != (7, {"ipv4": 2, "ipv6": 10}[family])
         }
 
 
@@ -451,9 +474,9 @@ def test_a_deleter_never_touches_another_namespace(netns: nlct.Netns) -> None:
         flows.populate(ct)
         tally = Tally()
         look, delete = Socket(netns), Socket(netns)
-        sink = _kernel.own(lib.nlct_deleter_new(delete.handle, tally.c))
+        sink = own(lib.nlct_deleter_new(delete.handle, tally.c))
         before = oracle.dump(netns)
-        for _ in Pass(look, Filter(zone={5, 7}), True, NOTHING).steps(sink):
+        for _ in Pass(look, Filter(zone={5, 7}), lib.NLCT_ZONE_PLAIN, NOTHING).steps(sink):
             pass
         assert tally.done == len(oracle.inside(before, {5, 7}))
         assert oracle.dump(netns) == oracle.outside(before, {5, 7})

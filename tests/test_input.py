@@ -103,9 +103,12 @@ def test_wrong_arguments_of_the_rest(untouched: nlct.Conntrack) -> None:
         for wrong in (7, "zone", {"zone": 7}):
             with pytest.raises(TypeError, match="filter"):
                 call(wrong)  # type: ignore[arg-type]
-    for what in ("zones", "", "proto"):
+    for what in ("zones", "", "unknown"):
         with pytest.raises(ValueError, match="zone"):
             untouched.count_by(what)
+    for what in ((), ("zone", "proto", "mark")):
+        with pytest.raises(TypeError, match="one or two"):
+            untouched.count_by(*what)
     for nothing in (None, "10.0.0.1", 7):
         with pytest.raises((TypeError, AttributeError)):
             untouched.create(nothing)  # type: ignore[arg-type]
@@ -227,10 +230,10 @@ def test_a_kernel_without_zones_refuses_them(
 ) -> None:
     """Zone 7 is unsupported and nothing is sent; zone 0 and everything can be flushed."""
 
-    def get(sock: object, key: object, found: object) -> int:
+    def get(sock: object, key: object, found: object, heap: object) -> int:
         if key.zone:  # type: ignore[attr-defined]
             return -errno.EOPNOTSUPP
-        return int(lib.nlct_get(sock, key, found))
+        return int(lib.nlct_get(sock, key, found, heap))
 
     flows.populate(ct)
     before = oracle.dump(netns)

@@ -199,8 +199,43 @@ def count(bench: Bench) -> None:
 def count_by(bench: Bench) -> None:
     """The histogram."""
     assert len(bench.ct.count_by("zone")) == ZONES
+    assert len(bench.ct.count_by("src", "mark")) == FLOWS
     with pytest.raises(ValueError, match="zone"):
         bench.ct.count_by("weather")
+
+
+@covers("Conntrack.table", "Conntrack.batches", times=WALKS)
+def columns(bench: Bench) -> None:
+    """The table at once, in batches, and left half-way."""
+    assert len(bench.ct.table(columns=["src", "labels"])) == FLOWS
+    assert sum(map(len, bench.ct.batches(rows=7))) == FLOWS
+    next(bench.ct.batches(rows=7))
+    with pytest.raises(ValueError, match="column"):
+        bench.ct.table(columns=["weather"])
+
+
+@covers("Conntrack.dump_text", times=WALKS)
+def dump_text(bench: Bench) -> None:
+    """All lines, and none."""
+    assert b"".join(bench.ct.dump_text()).count(b"\n") == FLOWS
+    bench.ct.dump_text(zone=1)
+
+
+@covers("Conntrack.update", "Conntrack.delete_flow", "Conntrack.delete", "ALL", times=WALKS)
+def change_and_delete(bench: Bench) -> None:
+    """A flow changed and deleted, by itself and by a filter, and what is refused."""
+    other = flow(202, zone=202)
+    bench.ct.create(other)
+    bench.ct.update(nlct.Flow(other.orig, zone=202, mark=5))
+    assert bench.ct.delete(nlct.Filter(mark=5) & nlct.Filter(zone=202)).deleted == 1
+    bench.ct.create(other)
+    bench.ct.delete_flow(other)
+    for call in (bench.ct.update, bench.ct.delete_flow):
+        with pytest.raises(nlct.NotFoundError):
+            call(other)
+    with pytest.raises(ValueError, match="ALL"):
+        bench.ct.delete(nlct.Filter())
+    assert bench.ct.delete(nlct.ALL, dry_run=True).matched == FLOWS
 
 
 @covers("Conntrack.dump", times=WALKS)
@@ -342,13 +377,20 @@ def reach_into_netns(bench: Bench) -> None:
         bench.netns.socket(-1, socket.SOCK_DGRAM)
 
 
-@covers("FlowTable", "FlowTable.from_flows", "FlowTable.column", "FlowTable.to_c", times=40)
+@covers(
+    *("FlowTable", "FlowTable.from_flows", "FlowTable.of_core", "FlowTable.to_c"),
+    *("FlowTable.column", "FlowTable.valid", "FlowTable.names", "FlowTable.nbytes"),
+    times=40,
+)
 def tables(bench: Bench) -> None:
     """A table made, read, and refused."""
     table = nlct.FlowTable.from_flows(bench.flows)
     assert list(table) == bench.flows
     assert len(table.column("zone")) == FLOWS
     table.to_c()
+    assert list(table[3:5]) == bench.flows[3:5]
+    assert table.valid("zone") is None
+    assert table.nbytes > FLOWS * len(table.names)
     with pytest.raises(KeyError):
         table.column("weather")
     with pytest.raises(IndexError):
@@ -358,16 +400,58 @@ def tables(bench: Bench) -> None:
             nlct.FlowTable(columns)
 
 
-@covers("Filter", "Filter.to_c")
+@covers("FlowTable.arrow", times=20)
+def arrow(bench: Bench) -> None:
+    """A table that Arrow's libraries take, kept and dropped."""
+    pytest.importorskip("nanoarrow", reason="MISSING: nanoarrow")
+    bench.table.__arrow_c_schema__()
+    bench.table.__arrow_c_stream__()
+    bench.table.arrow(addresses="bytes", enums="dictionary").__arrow_c_stream__()
+
+
+@covers(
+    *("Filter", "Filter.to_c", "Filter.ask", "Filter.zone", "Filter.is_zones"),
+    *("Filter.matches_everything", "Filter.matches_nothing"),
+)
 def filters(bench: Bench) -> None:  # noqa: ARG001
-    """Filters made, compiled, and refused."""
-    nlct.Filter(zone=range(100), family="ipv4").to_c()
+    """Filters made, joined, compiled, and refused."""
+    wanted = nlct.Filter(zone=range(100), family="ipv4") | ~nlct.Filter(src={"::1", "10.0.0.0/8"})
+    wanted.to_c()
+    wanted.ask(lib.NLCT_ZONE_PLAIN)
+    assert nlct.Filter(zone=7).zone == {7}
+    assert nlct.Filter(zone=7).is_zones
+    assert nlct.Filter().matches_everything
+    assert nlct.Filter(mark=[]).matches_nothing
     for zone in (-1, 65536, [1, 65536]):
         with pytest.raises(ValueError, match="zone"):
             nlct.Filter(zone=zone)
 
 
-@covers("Flow", "Flow.replace", "Flow.family", "Tuple", "Tuple.family", "Proto", "Status")
+def properties(of: type) -> list[str]:
+    """The names of what can be read."""
+    return [name for name, value in vars(of).items() if isinstance(value, property)]
+
+
+@covers(
+    *(f"{of.__name__}.{name}" for of in (nlct.Flow, nlct.Tuple) for name in properties(of)),
+    *("Flow.to_dict", "Tuple.to_dict", "Tuple.replace"),
+)
+def fields(bench: Bench) -> None:
+    """Everything that can be read of a flow, and what it is written as."""
+    whole = bench.flows[0].replace(helper="ftp", labels=3, secctx="x", unknown={40: b"1"})
+    for one in (whole, whole.orig.replace(zone=None)):
+        for name in properties(type(one)):
+            getattr(one, name)
+        one.to_dict()
+        str(one)
+        repr(one)
+        sorted([one, one])
+
+
+@covers(
+    *("Flow", "Flow.replace", "Tuple"),
+    *("Proto", "Status", "TcpState", "SctpState", "DccpState"),
+)
 def flows(bench: Bench) -> None:
     """Flows made, changed, copied, and refused."""
     changed = bench.flows[0].replace(mark=1, status=int(nlct.Status.CONFIRMED))
@@ -459,7 +543,7 @@ def test_a_leak_of_the_core_is_found() -> None:
     at = itertools.count()
 
     def leak() -> None:
-        hoard[next(at)] = lib.nlct_rows_new(rows, 1)
+        hoard[next(at)] = lib.nlct_rows_new(rows, 1, ffi.NULL)
 
     try:
         assert "bytes of malloc" in (find_leak(leak, 100) or "")

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -227,10 +228,10 @@ def test_a_kernel_with_the_explicit_filter_is_asked_by_it(
     plain, explicit, unasked = lib.NLCT_ZONE_PLAIN, lib.NLCT_ZONE_EXPLICIT, lib.NLCT_ZONE_UNASKED
     asked = set()
 
-    def start(dump: object, sock: object, wanted: object, ask: int, buckets: int) -> int:
-        asked.add(("dump", ask))
-        as_here = plain if ask == explicit else unasked
-        return int(lib.nlct_dump_start(dump, sock, wanted, as_here, buckets))
+    def start(dump: object, sock: object, wanted: object, ask: Any, buckets: int) -> int:
+        asked.add(("dump", ask.zone_request))
+        ask.zone_request = plain if ask.zone_request == explicit else unasked
+        return int(lib.nlct_dump_start(dump, sock, wanted, ask, buckets))
 
     def flush_zone(sock: object, zone: int, ask: int) -> int:
         asked.add(("flush", ask))
@@ -267,7 +268,7 @@ def test_a_flush_that_does_nothing_is_noticed(monkeypatch: pytest.MonkeyPatch, a
 def test_a_kernel_without_zones_has_none_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no flow can have a zone, the kernel's zone flush is not to be trusted either."""
 
-    def refuse(_sock: object, flow: object) -> int:
+    def refuse(_sock: object, flow: object, _heap: object) -> int:
         return -errno.EOPNOTSUPP if flow.zone else 0  # type: ignore[attr-defined]
 
     monkeypatch.setattr(probing, "lib", Lib(nlct_create=refuse, nlct_get=lambda *_: -errno.ENOENT))

@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* What a program exits with when the machine lacks what it needs. */
 enum { EXIT_MISSING = 77 };
@@ -27,5 +28,11 @@ enum { EXIT_MISSING = 77 };
             exit(1);                                                                               \
         }                                                                                          \
     } while (0)
+
+/* Are these 'size' bytes the same? */
+#define CHECK_BYTES(bytes, expected, size) CHECK_IS(memcmp(bytes, expected, size), 0)
+
+/* The bit of a field in 'present'. */
+#define BIT(field) (UINT64_C(1) << (field))
 
 #endif

@@ -18,18 +18,19 @@
 enum { FLOWS = 1000, ZONES = 10 };
 
 static const char buckets_path[] = "/proc/sys/net/netfilter/nf_conntrack_buckets";
-static const struct nlct_filter everything;
+static struct nlct_filter *everything;
 
 /* A UDP flow that no other number has. */
 static struct nlct_flow flow_of(unsigned number)
 {
     struct nlct_flow flow = {
-        .present = NLCT_FLOW_ORIG | NLCT_FLOW_ZONE | NLCT_FLOW_TIMEOUT,
+        .present = BIT(NLCT_FLOW_ORIG) | BIT(NLCT_FLOW_ZONE) | BIT(NLCT_FLOW_TIMEOUT),
         .timeout = 600,
         .zone = (uint16_t)(number % ZONES),
         .family = AF_INET,
-        .orig = {.present = NLCT_TUPLE_SRC | NLCT_TUPLE_DST | NLCT_TUPLE_PROTO | NLCT_TUPLE_SPORT |
-                            NLCT_TUPLE_DPORT,
+        .orig = {.present = BIT(NLCT_TUPLE_SRC) | BIT(NLCT_TUPLE_DST) | BIT(NLCT_TUPLE_PROTO) |
+                            BIT(NLCT_TUPLE_SPORT) | BIT(NLCT_TUPLE_DPORT),
+                 .family = AF_INET,
                  .src = {10, 0, (uint8_t)(number >> 8), (uint8_t)number},
                  .dst = {192, 0, 2, 1},
                  .proto = IPPROTO_UDP,
@@ -90,39 +91,67 @@ static void load(struct nlct_socket *sock)
     /* A flow without a destination is refused by the kernel, one without a family by the core. */
     valid[FLOWS - 1] = 0;
     family[FLOWS - 2] = AF_UNSPEC;
-    CHECK_IS(nlct_load(sock, &unknown, 1, 0, 1, tally), -EINVAL);
-    CHECK_IS(nlct_load(sock, columns, ncolumns, 0, FLOWS, tally), 0);
+    CHECK_IS(nlct_load(sock, &unknown, 1, NULL, 0, 1, false, tally), -EINVAL);
+    CHECK_IS(nlct_load(sock, columns, ncolumns, NULL, 0, FLOWS, false, tally), 0);
     CHECK_IS(tally->done, FLOWS - 2);
     CHECK_IS(tally->refused[EINVAL], 2);
-    CHECK_IS(nlct_load(sock, columns, ncolumns, 0, FLOWS - 2, tally), 0);
+    CHECK_IS(nlct_load(sock, columns, ncolumns, NULL, 0, FLOWS - 2, false, tally), 0);
     CHECK_IS(tally->refused[EEXIST], FLOWS - 2);
     free(tally);
     for (number = FLOWS - 2; number < FLOWS; number++) {
         struct nlct_flow flow = flow_of(number);
 
-        CHECK_IS(nlct_create(sock, &flow), 0);
-        CHECK_IS(nlct_create(sock, &flow), -EEXIST);
+        CHECK_IS(nlct_create(sock, &flow, NULL), 0);
+        CHECK_IS(nlct_create(sock, &flow, NULL), -EEXIST);
     }
 }
 
 static void look_at_one(struct nlct_socket *sock)
 {
     struct nlct_flow key = flow_of(25);
+    struct nlct_heap heap = {0};
     struct nlct_flow found;
     uint32_t entries = 0;
     uint32_t limit = 0;
 
-    CHECK_IS(nlct_get(sock, &key, &found), 0);
+    CHECK_IS(nlct_get(sock, &key, &found, &heap), 0);
     CHECK_IS(found.zone, 5);
-    CHECK_IS(memcmp(&found.orig.src, &key.orig.src, sizeof(key.orig.src)), 0);
+    CHECK_BYTES(&found.orig, &key.orig, sizeof(key.orig));
     key.zone = 6;
-    CHECK_IS(nlct_get(sock, &key, &found), -ENOENT);
+    CHECK_IS(nlct_get(sock, &key, &found, &heap), -ENOENT);
     key.family = AF_UNSPEC;
-    CHECK_IS(nlct_get(sock, &key, &found), -EOPNOTSUPP);
-    CHECK_IS(nlct_create(sock, &key), -EINVAL);
+    CHECK_IS(nlct_get(sock, &key, &found, &heap), -EOPNOTSUPP);
+    CHECK_IS(nlct_create(sock, &key, NULL), -EINVAL);
     CHECK_IS(nlct_stats(sock, &entries, &limit), 0);
     CHECK_IS(entries, FLOWS);
     CHECK(limit > 0);
+    nlct_heap_free(&heap);
+}
+
+/* Changes a flow, deletes it, and puts it back. */
+static void change_one(struct nlct_socket *sock)
+{
+    const struct nlct_flow before = flow_of(25);
+    struct nlct_flow flow = before;
+    struct nlct_heap heap = {0};
+    struct nlct_flow found;
+
+    flow.present |= BIT(NLCT_FLOW_MARK);
+    flow.mark = 0xdeadbeef;
+    flow.timeout = 1200;
+    CHECK_IS(nlct_update(sock, &flow, NULL), 0);
+    CHECK_IS(nlct_get(sock, &flow, &found, &heap), 0);
+    CHECK_IS(found.mark, 0xdeadbeef);
+    CHECK(found.timeout > 600);
+    CHECK_IS(nlct_delete(sock, &flow), -EINVAL);
+    found.id++;
+    CHECK_IS(nlct_delete(sock, &found), -ENOENT);
+    found.id--;
+    CHECK_IS(nlct_delete(sock, &found), 0);
+    CHECK_IS(nlct_delete(sock, &found), -ENOENT);
+    CHECK_IS(nlct_update(sock, &flow, NULL), -ENOENT);
+    CHECK_IS(nlct_create(sock, &before, NULL), 0);
+    nlct_heap_free(&heap);
 }
 
 /* Looks at what a walk has seen. Another program may resize the hash table, which all namespaces
@@ -141,7 +170,7 @@ static struct nlct_progress seen_by(const struct nlct_dump *dump)
 }
 
 /* Walks over the table to the end. Returns the number of matches. */
-static uint64_t walk(int netns, const struct nlct_filter *filter, bool ask_kernel,
+static uint64_t walk(int netns, const struct nlct_filter *filter, const struct nlct_ask *ask,
                      struct nlct_sink *sink)
 {
     struct nlct_progress progress;
@@ -151,7 +180,7 @@ static uint64_t walk(int netns, const struct nlct_filter *filter, bool ask_kerne
     int more = 1;
 
     CHECK_IS(nlct_socket_open(&sock, netns), 0);
-    CHECK_IS(nlct_dump_start(&dump, sock, filter, ask_kernel, buckets), 0);
+    CHECK_IS(nlct_dump_start(&dump, sock, filter, ask, buckets), 0);
     while (more) {
         more = nlct_dump_next(dump, sink, 20);
         CHECK(more >= 0);
@@ -167,7 +196,8 @@ static uint64_t walk(int netns, const struct nlct_filter *filter, bool ask_kerne
 static void look_at_all(int netns)
 {
     static struct nlct_flow rows[64];
-    struct nlct_sink *sink = nlct_rows_new(rows, 64);
+    struct nlct_heap heap = {0};
+    struct nlct_sink *sink = nlct_rows_new(rows, 64, &heap);
     int buckets = nlct_netns_file(netns, buckets_path, O_RDONLY);
     struct nlct_socket *sock;
     struct nlct_dump *dump;
@@ -176,7 +206,7 @@ static void look_at_all(int netns)
 
     CHECK(sink);
     CHECK_IS(nlct_socket_open(&sock, netns), 0);
-    CHECK_IS(nlct_dump_start(&dump, sock, &everything, true, buckets), 0);
+    CHECK_IS(nlct_dump_start(&dump, sock, everything, NULL, buckets), 0);
     while (more) {
         more = nlct_dump_next(dump, sink, 1000);
         CHECK(more >= 0);
@@ -190,47 +220,117 @@ static void look_at_all(int netns)
     nlct_sink_free(sink);
 
     /* A dump left half-way. */
-    sink = nlct_rows_new(rows, 1);
-    CHECK_IS(nlct_dump_start(&dump, sock, &everything, false, -1), 0);
+    sink = nlct_rows_new(rows, 1, &heap);
+    CHECK_IS(nlct_dump_start(&dump, sock, everything, NULL, -1), 0);
     CHECK_IS(nlct_dump_next(dump, sink, 1000), 1);
     CHECK_IS(nlct_rows_take(sink), 1);
     nlct_dump_free(dump);
     nlct_sink_free(sink);
     nlct_socket_close(sock);
+    nlct_heap_free(&heap);
 }
 
 static void count_by_zone(int netns)
 {
-    uint64_t *counts = calloc(65536, sizeof(*counts));
-    struct nlct_sink *sink = nlct_zones_new(counts);
-    unsigned zone;
+    const unsigned zone = field_number("zone");
+    struct nlct_sink *sink = nlct_groups_new(&zone, 1);
+    const struct nlct_group *groups;
+    size_t count;
+    size_t i;
 
-    CHECK(counts && sink);
-    CHECK_IS(walk(netns, &everything, false, sink), FLOWS);
-    for (zone = 0; zone < 65536; zone++)
-        CHECK_IS(counts[zone], zone < ZONES ? FLOWS / ZONES : 0);
+    CHECK(sink);
+    CHECK_IS(walk(netns, everything, NULL, sink), FLOWS);
+    groups = nlct_groups_get(sink, &count);
+    CHECK_IS(count, ZONES);
+    for (i = 0; i < count; i++)
+        CHECK_IS(groups[i].count, FLOWS / ZONES);
     nlct_sink_free(sink);
-    free(counts);
+}
+
+static void write_lines(int netns)
+{
+    static char buffer[FLOWS * NLCT_TEXT_MAX];
+    struct nlct_sink *sink = nlct_lines_new(buffer, sizeof(buffer));
+    size_t lines = 0;
+    size_t size;
+    size_t i;
+
+    CHECK(sink);
+    CHECK_IS(walk(netns, everything, NULL, sink), FLOWS);
+    size = nlct_lines_take(sink);
+    for (i = 0; i < size; i++)
+        lines += buffer[i] == '\n';
+    CHECK_IS(lines, FLOWS);
+    CHECK_IS(buffer[size - 1], '\n');
+    nlct_sink_free(sink);
+}
+
+/* Takes the table as columns, empties it, and loads it again. */
+static void save_and_restore(int netns, struct nlct_socket *sock)
+{
+    static uint8_t wanted[256];
+    static struct nlct_column columns[256];
+    struct nlct_tally *tally = calloc(1, sizeof(*tally));
+    struct nlct_heap heap;
+    struct nlct_sink *sink;
+    size_t ncolumns = 0;
+    size_t rows;
+    size_t i;
+
+    memset(wanted, 1, sizeof(wanted));
+    sink = nlct_columns_new(wanted, FLOWS + 1);
+    CHECK(sink && tally);
+    CHECK_IS(walk(netns, everything, NULL, sink), FLOWS);
+    CHECK_IS(nlct_columns_count(sink), FLOWS);
+    rows = nlct_columns_take(sink, columns, &heap);
+    CHECK_IS(rows, FLOWS);
+    for (i = 0; i < sizeof(columns) / sizeof(columns[0]); i++)
+        if (columns[i].values)
+            columns[ncolumns++] = columns[i];
+    CHECK_IS(nlct_flush_all(sock), 0);
+    CHECK_IS(nlct_load(sock, columns, ncolumns, heap.data, 0, rows, true, tally), 0);
+    CHECK_IS(tally->done, 0);
+    CHECK_IS(nlct_load(sock, columns, ncolumns, heap.data, 0, rows, false, tally), 0);
+    CHECK_IS(tally->done, FLOWS);
+    for (i = 0; i < ncolumns; i++) {
+        nlct_free(columns[i].values);
+        nlct_free(columns[i].valid);
+    }
+    nlct_heap_free(&heap);
+    nlct_sink_free(sink);
+    free(tally);
+}
+
+static struct nlct_filter *filter_of(uint16_t zone)
+{
+    const struct nlct_range zones = {zone, zone};
+    const struct nlct_range family = {AF_INET, AF_INET};
+    const struct nlct_test tests[] = {
+        {field_number("zone"), NLCT_TEST_RANGES, 1, NLCT_DROP, 1, &zones},
+        {field_number("family"), NLCT_TEST_RANGES, NLCT_MATCH, NLCT_DROP, 1, &family},
+    };
+    struct nlct_filter *filter;
+
+    CHECK_IS(nlct_filter_new(&filter, tests, 2), 0);
+    return filter;
 }
 
 static void delete_zone(int netns, struct nlct_socket *sock, uint16_t zone)
 {
-    struct nlct_filter *filter = calloc(1, sizeof(*filter));
+    const struct nlct_ask ask = {.zone_request = NLCT_ZONE_PLAIN, .zone = zone, .family = AF_INET};
+    struct nlct_filter *filter = filter_of(zone);
     struct nlct_tally *tally = calloc(1, sizeof(*tally));
     struct nlct_sink *sink = nlct_deleter_new(sock, tally);
-    uint64_t left = walk(netns, &everything, false, NULL);
+    uint64_t left = walk(netns, everything, NULL, NULL);
 
-    CHECK(filter && tally && sink);
-    filter->present = NLCT_FILTER_ZONE | NLCT_FILTER_FAMILY;
-    filter->family = AF_INET;
-    filter->zones[zone / 8] = (uint8_t)(1U << zone % 8);
-    CHECK_IS(walk(netns, filter, true, sink), FLOWS / ZONES);
+    CHECK(tally && sink);
+    CHECK_IS(walk(netns, filter, &ask, sink), FLOWS / ZONES);
     CHECK_IS(tally->done, FLOWS / ZONES);
-    CHECK_IS(walk(netns, filter, false, NULL), 0);
-    CHECK_IS(walk(netns, &everything, false, NULL), left - FLOWS / ZONES);
+    CHECK_IS(walk(netns, filter, NULL, NULL), 0);
+    CHECK_IS(walk(netns, everything, NULL, NULL), left - FLOWS / ZONES);
     nlct_sink_free(sink);
     free(tally);
-    free(filter);
+    nlct_filter_free(filter);
 }
 
 static void work_in(int netns)
@@ -244,15 +344,18 @@ static void work_in(int netns)
     CHECK_IS(entries, 0);
     load(sock);
     look_at_one(sock);
+    change_one(sock);
     look_at_all(netns);
     count_by_zone(netns);
+    write_lines(netns);
+    save_and_restore(netns, sock);
     delete_zone(netns, sock, 0);
     delete_zone(netns, sock, 7);
     /* Old kernels flush everything here, which in this namespace harms nobody. */
     CHECK_IS(nlct_flush_zone(sock, 8, NLCT_ZONE_PLAIN), 0);
-    CHECK(walk(netns, &everything, false, NULL) <= FLOWS - 3 * FLOWS / ZONES);
+    CHECK(walk(netns, everything, NULL, NULL) <= FLOWS - 3 * FLOWS / ZONES);
     CHECK_IS(nlct_flush_all(sock), 0);
-    CHECK_IS(walk(netns, &everything, false, NULL), 0);
+    CHECK_IS(walk(netns, everything, NULL, NULL), 0);
     nlct_socket_close(sock);
     nlct_socket_close(NULL);
 }
@@ -284,8 +387,10 @@ int main(int count, char **arguments)
         perror("MISSING: a network namespace");
         return EXIT_MISSING;
     }
+    CHECK_IS(nlct_filter_new(&everything, NULL, 0), 0);
     work_in(-1);
     if (!stay)
         reach_into_another();
+    nlct_filter_free(everything);
     return 0;
 }

@@ -1,5 +1,9 @@
 #include "fake.h"
 
+#include <arpa/inet.h>
+#include <endian.h>
+#include <linux/netfilter/nfnetlink.h>
+#include <linux/netfilter/nfnetlink_conntrack.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -245,6 +249,96 @@ void packet_end(struct packet *packet)
     uint32_t size = (uint32_t)(packet->size - packet->message);
 
     memcpy(packet->bytes + packet->message, &size, sizeof(size));
+}
+
+void packet_be16(struct packet *packet, uint16_t type, uint16_t value)
+{
+    const uint16_t be = htobe16(value);
+
+    packet_attr(packet, type, &be, sizeof(be));
+}
+
+void packet_be32(struct packet *packet, uint16_t type, uint32_t value)
+{
+    const uint32_t be = htobe32(value);
+
+    packet_attr(packet, type, &be, sizeof(be));
+}
+
+void packet_be64(struct packet *packet, uint16_t type, uint64_t value)
+{
+    const uint64_t be = htobe64(value);
+
+    packet_attr(packet, type, &be, sizeof(be));
+}
+
+void packet_general(struct packet *packet, uint8_t family)
+{
+    const struct nfgenmsg general = {.nfgen_family = family};
+
+    packet_bytes(packet, &general, sizeof(general));
+}
+
+void packet_begin_flow(struct packet *packet, uint8_t family)
+{
+    packet->size = 0;
+    packet_begin(packet, NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_NEW, NLM_F_MULTI, 1, FAKE_PORT);
+    packet_general(packet, family);
+}
+
+void packet_addresses(struct packet *packet, const char *src, const char *dst)
+{
+    const int family = strchr(src, ':') ? AF_INET6 : AF_INET;
+    const size_t size = family == AF_INET6 ? 16 : 4;
+    const size_t nest = packet_nest(packet, CTA_TUPLE_IP);
+    uint8_t address[16];
+
+    if (inet_pton(family, src, address) != 1)
+        abort();
+    packet_attr(packet, family == AF_INET6 ? CTA_IP_V6_SRC : CTA_IP_V4_SRC, address, size);
+    if (inet_pton(family, dst, address) != 1)
+        abort();
+    packet_attr(packet, family == AF_INET6 ? CTA_IP_V6_DST : CTA_IP_V4_DST, address, size);
+    packet_end_nest(packet, nest);
+}
+
+void packet_ports(struct packet *packet, uint8_t proto, uint16_t sport, uint16_t dport)
+{
+    const size_t nest = packet_nest(packet, CTA_TUPLE_PROTO);
+
+    packet_attr(packet, CTA_PROTO_NUM, &proto, sizeof(proto));
+    packet_be16(packet, CTA_PROTO_SRC_PORT, sport);
+    packet_be16(packet, CTA_PROTO_DST_PORT, dport);
+    packet_end_nest(packet, nest);
+}
+
+void packet_tuple(struct packet *packet, uint16_t type, const char *src, const char *dst,
+                  uint8_t proto, uint16_t sport, uint16_t dport)
+{
+    const size_t tuple = packet_nest(packet, type);
+
+    packet_addresses(packet, src, dst);
+    packet_ports(packet, proto, sport, dport);
+    packet_end_nest(packet, tuple);
+}
+
+int packet_view(struct packet *packet, struct view *view)
+{
+    const size_t headers = sizeof(struct nlmsghdr);
+
+    packet_end(packet);
+    return view_parse(view, (struct wire){packet->bytes + headers, packet->size - headers});
+}
+
+unsigned field_number(const char *name)
+{
+    struct nlct_field field;
+    unsigned number;
+
+    for (number = 0; nlct_field_get(number, &field) == 0; number++)
+        if (strcmp(field.name, name) == 0)
+            return number;
+    abort();
 }
 
 void packet_verdict(struct packet *packet, uint32_t sequence, int error)

@@ -59,6 +59,28 @@ void packet_end_nest(struct packet *packet, size_t nest);
 /* Sets the length of the last message; to be called when it is complete. */
 void packet_end(struct packet *packet);
 
+void packet_be16(struct packet *packet, uint16_t type, uint16_t value);
+void packet_be32(struct packet *packet, uint16_t type, uint32_t value);
+void packet_be64(struct packet *packet, uint16_t type, uint64_t value);
+
+/* The header that every netfilter message has. */
+void packet_general(struct packet *packet, uint8_t family);
+
+/* Begins a flow message in an empty packet. */
+void packet_begin_flow(struct packet *packet, uint8_t family);
+
+/* The addresses of a tuple as text, of one family. */
+void packet_addresses(struct packet *packet, const char *src, const char *dst);
+void packet_ports(struct packet *packet, uint8_t proto, uint16_t sport, uint16_t dport);
+void packet_tuple(struct packet *packet, uint16_t type, const char *src, const char *dst,
+                  uint8_t proto, uint16_t sport, uint16_t dport);
+
+/* Ends the message, and indexes it. Returns what view_parse() says. */
+int packet_view(struct packet *packet, struct view *view);
+
+/* The core's number of a field; ends the program when there is none. */
+unsigned field_number(const char *name);
+
 /* An NLMSG_ERROR that answers the request numbered 'sequence'. */
 void packet_verdict(struct packet *packet, uint32_t sequence, int error);
 

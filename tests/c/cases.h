@@ -1,0 +1,25 @@
+/* The test cases of each file of the program `scripted`, each list ended by one without a name. */
+#ifndef CASES_H
+#define CASES_H
+
+struct test_case {
+    const char *name;
+    void (*run)(void);
+};
+
+#define CASE(name)                                                                                 \
+    {                                                                                              \
+#name, name                                                                                \
+    }
+#define END_OF_CASES                                                                               \
+    {                                                                                              \
+        NULL, NULL                                                                                 \
+    }
+
+extern const struct test_case pass_cases[];
+extern const struct test_case request_cases[];
+extern const struct test_case flow_cases[];
+extern const struct test_case filter_cases[];
+extern const struct test_case sink_cases[];
+
+#endif
