@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import inspect
 import json
 import os
@@ -13,8 +14,9 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any, Callable
 
 import pytest
 
@@ -27,9 +29,9 @@ import nlct
 from nlct import Flow, Tuple, capabilities
 from nlct.cli.commands import cli
 from nlct.cli.options import zone_names
-from nlct.cli.output import flow_line
 from nlct.fill import fill
-from tests import flows
+from nlct.table import COLUMNS
+from tests import flows, tool
 
 NLCT = (sys.executable, "-m", "nlct")
 ENOUGH_TO_WATCH = 20000
@@ -142,6 +144,67 @@ def test_count_by_zone_of_nothing(where: str) -> None:
     assert json.loads(empty.stdout) == {"count": 0, "by": "zone", "counts": {}}
 
 
+@pytest.mark.parametrize("by", [("--by", "zone,proto"), ("--by", "zone", "--by", "proto")])
+def test_count_by_two_fields(ct: nlct.Conntrack, where: str, by: tuple[str, ...]) -> None:
+    """A row a pair; in JSON one object in another."""
+    flows.populate(ct, [5, 7])
+    found = json.loads(nlct_("count", where, *by, "--json", "--zone", "7").stdout)
+    # In their order, which is that of the numbers.
+    counts = {
+        "5": {"icmp": 1, "tcp": 4, "udp": 4, "gre": 1, "icmpv6": 1},
+        "7": {"icmp": 1, "tcp": 2, "udp": 2, "gre": 1, "icmpv6": 1},
+    }
+    assert found == {"count": 7, "by": ["zone", "proto"], "counts": {"7": counts["7"]}}
+    text = nlct_("count", where, *by).stdout
+    assert re.findall(r"^ +(\d+) +([a-z]\w*) +(\d+) +\S+%", text, re.M) == [
+        (zone, proto, str(count)) for zone in ("5", "7") for proto, count in counts[zone].items()
+    ]
+    assert re.search(r"^ +all +18\b", text, re.M)
+
+
+@pytest.mark.parametrize(
+    ("field", "counts"),
+    [
+        ("proto", {"tcp": 2, "udp": 2, "icmp": 1, "icmpv6": 1, "gre": 1}),
+        ("state", {"null": 5, "none": 2}),
+        ("mark", {str(mark): 1 for mark in range(7)}),
+        ("src", {"10.0.0.1": 4, "fd00::1": 3}),
+        ("dst", {"10.0.0.2": 4, "fd00::2": 3}),
+        ("status", {"confirmed": 7}),
+    ],
+)
+def test_count_by_each_field(
+    ct: nlct.Conntrack, where: str, field: str, counts: dict[str, int]
+) -> None:
+    """Values are in words, and a flow without the field counts for null."""
+    flows.populate(ct, [7])
+    found = json.loads(nlct_("count", where, "--by", field, "--json").stdout)
+    assert found == {"count": 7, "by": field, "counts": counts}
+    text = nlct_("count", where, "--by", field).stdout
+    rows = re.findall(r"^ +(\S+) +(\d+) +\S+%", text, re.M)
+    assert {value.replace("-", "null"): int(count) for value, count in rows} == counts
+
+
+def test_what_is_counted_is_not_cut_off(ct: nlct.Conntrack, where: str) -> None:
+    """However wide it is."""
+    ends = ("2001:db8:1111:2222:3333:4444:5555:6666", "2001:db8:7777:8888:9999:aaaa:bbbb:cccc")
+    ct.create(Flow(Tuple(*ends, "udp", 1, 2), timeout=100))
+    text = nlct_("count", where, "--by", "src,dst").stdout
+    assert re.search(rf"^ +{ends[0]} +{ends[1]} +1 ", text, re.M)
+    _, text = at_terminal("count", where, "--by", "src,dst")
+    assert "\u2026" not in text
+
+
+def test_the_largest_counts(ct: nlct.Conntrack, where: str) -> None:
+    """They come first; the sum is that of all."""
+    fill(ct, 5, 2)
+    fill(ct, 13, 4)
+    assert ct.count_by("zone") == {1: 5, 2: 4, 3: 3, 4: 3}
+    top = nlct_("count", where, "--by", "zone", "--top", "2", "--zone", "2-4", "--json").stdout
+    assert json.loads(top) == {"count": 10, "by": "zone", "counts": {"2": 4, "3": 3}}
+    assert list(json.loads(top)["counts"]) == ["2", "3"]
+
+
 def from_json(line: str) -> Flow:
     """The flow of a line of `nlct dump --json`."""
     fields = json.loads(line)
@@ -152,9 +215,9 @@ def from_json(line: str) -> Flow:
     return Flow(Tuple(**fields.pop("orig")), Tuple(**reply), **{**fields, "status": status})
 
 
-def ageless(found: list[Flow]) -> set[Flow]:
-    """The flows, whatever the time."""
-    return {flow.replace(timeout=None) for flow in found}
+def ageless(found: Iterable[Flow]) -> list[dict[str, Any]]:
+    """Everything about the flows, whatever the time."""
+    return [flow.replace(timeout=None).to_dict() for flow in sorted(found)]
 
 
 def test_dump_as_json_loses_nothing(ct: nlct.Conntrack, where: str) -> None:
@@ -162,7 +225,9 @@ def test_dump_as_json_loses_nothing(ct: nlct.Conntrack, where: str) -> None:
     flows.populate(ct)
     lines = nlct_("dump", where, "--json").stdout.splitlines()
     assert len(lines) == ct.count()
-    assert ageless([from_json(line) for line in lines]) == ageless(list(ct.dump()))
+    assert ageless(map(from_json, lines)) == ageless(ct.dump())
+    again = nlct_("dump", where, "--format", "json").stdout.splitlines()
+    assert ageless(map(from_json, again)) == ageless(ct.dump())
 
 
 def test_dump_lists_only_the_zones_asked_for(ct: nlct.Conntrack, where: str) -> None:
@@ -177,42 +242,437 @@ def test_dump_lists_only_the_zones_asked_for(ct: nlct.Conntrack, where: str) -> 
 
 @pytest.mark.usefixtures("root")
 def test_dump_reads_like_conntrack(ct: nlct.Conntrack, netns: nlct.Netns, where: str) -> None:
-    """Lines for UDP and ICMP are those of `conntrack -L`, but for the seconds left."""
-    if not shutil.which("conntrack") or not shutil.which("nsenter"):
-        pytest.skip("MISSING: conntrack(8) or nsenter(1)")
+    """Line for line, but for the seconds left; in a file as well."""
     flows.populate(ct)
-    listing = subprocess.run(
-        ["nsenter", f"--net=/proc/{os.getpid()}/fd/{netns.fileno()}", "conntrack", "-L"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-
-    def lines(text: str) -> list[str]:
-        seconds = re.compile(r"^((?:udp|icmp|icmpv6) +\d+) \d+ ")
-        return sorted(
-            seconds.sub(r"\1 ", line) for line in text.splitlines() if seconds.match(line)
-        )
-
+    listing = sorted(map(tool.without_clocks, tool.lines(netns)))
     ours = nlct_("dump", where).stdout
-    assert lines(listing)
-    assert lines(listing) == lines(ours)
+    assert len(listing) == ct.count()
+    assert sorted(map(tool.without_clocks, ours.splitlines())) == listing
+    assert ours.endswith("\n")
 
 
-def test_a_flow_line_leaves_out_what_is_absent() -> None:
-    """An offloaded flow has no timeout; unknown protocols show their number."""
-    orig = Tuple("10.0.0.1", "10.0.0.2", 200)
-    bits = nlct.Status.SEEN_REPLY | nlct.Status.ASSURED | nlct.Status.OFFLOAD
-    line = flow_line(Flow(orig, status=bits))
-    assert line.split() == [
-        "200",
-        "200",
-        "-",
-        "src=10.0.0.1",
-        "dst=10.0.0.2",
-        "[ASSURED]",
-        "[OFFLOAD]",
+def test_dump_into_a_file(ct: nlct.Conntrack, where: str, tmp_path: Path) -> None:
+    """What was in it is gone; standard output stays empty."""
+    flows.populate(ct, [5])
+    file = tmp_path / "flows"
+    for args in ((), ("--columns", "src,zone"), ("--columns", "src,zone", "--json")):
+        file.write_text("old\n" * 1000)
+        assert nlct_("dump", where, *args, "--output", str(file)).output == ""
+        lines = nlct_("dump", where, *args).stdout.splitlines()
+        assert len(lines) == ct.count()
+        written = file.read_text().splitlines()
+        assert [*map(tool.without_clocks, written)] == [*map(tool.without_clocks, lines)]
+    for nowhere in ("/no/such/file", "/sys/kernel/uevent_seqnum"):
+        assert nowhere in refused(nlct_("dump", where, "--output", nowhere), 1)
+
+
+def test_columns(ct: nlct.Conntrack, where: str) -> None:
+    """In the order asked for: as text with tabs between, as JSON by name; absent is told."""
+    given = ("--columns", "zone,src", "--columns", "proto,dport,icmp_id,reply_zone,status")
+    flows.populate(ct, [5])
+    expected = []
+    for flow in ct.dump():
+        there, back = flow.to_dict()["orig"], flow.to_dict()["reply"]
+        expected.append(
+            {
+                "zone": 5,
+                "src": there["src"],
+                "proto": flow.to_dict()["protocol"],
+                "dport": there.get("dport"),
+                "icmp_id": there.get("icmp_id"),
+                "reply_zone": back.get("zone"),
+                "status": ["confirmed"],
+            }
+        )
+    found = [
+        json.loads(line) for line in nlct_("dump", where, *given, "--json").stdout.splitlines()
     ]
+    assert sorted(found, key=str) == sorted(expected, key=str)
+    assert {tuple(line) for line in found} == {tuple(expected[0])}
+    lines = nlct_("dump", where, *given).stdout.splitlines()
+    assert sorted(lines) == sorted(
+        "\t".join("-" if v is None else str(v).strip("[']") for v in row.values())
+        for row in expected
+    )
+
+
+def test_every_column_is_what_the_flow_says(ct: nlct.Conntrack, where: str) -> None:
+    """Under the names of the library's columns."""
+    flows.populate(ct, [0, 5])
+    ct.create(translated())
+    given = nlct_("dump", where, "--json", "--columns", ",".join(COLUMNS)).stdout.splitlines()
+    for line, whole in zip(given, nlct_("dump", where, "--json").stdout.splitlines()):
+        row, flow = json.loads(line), json.loads(whole)
+        assert tuple(row) == COLUMNS
+        del row["timeout"], flow["timeout"]
+        expected = {"family": "ipv6" if ":" in flow["orig"]["src"] else "ipv4"}
+        expected.update({f"orig_{k}" if k == "zone" else k: v for k, v in flow["orig"].items()})
+        expected.update({f"reply_{k}": v for k, v in flow["reply"].items()})
+        expected.update({k: v for k, v in flow.items() if k in COLUMNS})
+        expected.update(proto=flow["protocol"], reply_proto=flow["protocol"])
+        assert {k: v for k, v in row.items() if v is not None} == expected
+
+
+def test_columns_that_few_flows_have(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Are words and numbers, too; what is nowhere is told."""
+    expected = {
+        "tcp_state": ["time_wait", "time_wait"],
+        "sctp_state": [None, "-"],
+        "labels": [[0, 64, 127], "0,64,127"],
+        "helper": ["ftp", "ftp"],
+        "helper_info": ["01ff", "01ff"],
+        "unknown": [{"99": "00"}, '{"99":"00"}'],
+        "master_proto": ["tcp", "tcp"],
+        "master_dport": [21, "21"],
+        "reply_src": [None, "-"],
+        "proto": ["200", "200"],
+        "bytes_orig": [2**64 - 1, str(2**64 - 1)],
+        "status": [["seen_reply", "0x10000"], "seen_reply,0x10000"],
+    }
+    flow = Flow(
+        Tuple("10.0.0.1", "10.0.0.2", 200),
+        status=0x10002,
+        tcp_state="time_wait",
+        labels=1 | 1 << 64 | 1 << 127,
+        helper="ftp",
+        helper_info=b"\x01\xff",
+        unknown={99: b"\0"},
+        master=Tuple("10.0.0.1", "10.0.0.2", "tcp", 1000, 21),
+        bytes_orig=2**64 - 1,
+    )
+    monkeypatch.setattr(nlct.Conntrack, "dump", lambda *_: [flow])
+    args = ("dump", where, "--columns", ",".join(expected))
+    row = json.loads(nlct_(*args, "--json").stdout)
+    assert row == {name: value for name, (value, _) in expected.items()}
+    assert nlct_(*args).stdout == "\t".join(word for _, word in expected.values()) + "\n"
+
+
+# Arrow and Parquet -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pyarrow() -> Any:
+    """It and what it needs."""
+    pytest.importorskip("nanoarrow", reason="MISSING: nanoarrow, which nlct[parquet] brings")
+    return pytest.importorskip("pyarrow", reason="MISSING: pyarrow, which nlct[parquet] brings")
+
+
+def read(pyarrow: Any, data: bytes, kind: str) -> Any:
+    """A table of the bytes of a file or stream."""
+    if kind == "parquet":
+        return importlib.import_module("pyarrow.parquet").read_table(pyarrow.BufferReader(data))
+    return getattr(pyarrow.ipc, f"open_{kind}")(data).read_all()
+
+
+@pytest.fixture(params=["parquet", "file", "stream"])
+def exported(
+    request: pytest.FixtureRequest, where: str, tmp_path: Path, pyarrow: Any
+) -> Callable[..., Any]:
+    """What reads what a dump in the format wrote."""
+
+    def dump(*args: str) -> Any:
+        file = tmp_path / "flows"
+        to = () if request.param == "stream" else ("--output", str(file))
+        kind = "parquet" if request.param == "parquet" else "arrow"
+        done = nlct_("dump", where, "--format", kind, *to, *args)
+        assert (done.exit_code, done.stderr) == (0, "")
+        if to:
+            assert done.stdout_bytes == b""
+        return read(pyarrow, file.read_bytes() if to else done.stdout_bytes, request.param)
+
+    return dump
+
+
+def test_arrow_and_parquet_hold_every_column(
+    ct: nlct.Conntrack, exported: Callable[..., Any]
+) -> None:
+    """Also those that no flow has, and the values are those of the library's own table."""
+    flows.populate(ct)
+    table = exported()
+    assert tuple(table.column_names) == COLUMNS
+    rows = {tuple(row.items()) for row in table.drop_columns(["timeout"]).to_pylist()}
+    own = ct.table().arrow(columns=[name for name in COLUMNS if name != "timeout"])
+    expected = {tuple(row.items()) for row in sys.modules["pyarrow"].table(own).to_pylist()}
+    assert len(rows) == ct.count()
+    assert rows == expected
+
+
+def test_arrow_and_parquet_of_some_columns_and_flows(
+    ct: nlct.Conntrack, exported: Callable[..., Any]
+) -> None:
+    """In the order asked for."""
+    flows.populate(ct)
+    rows = exported("--columns", "dport,src", "--zone", "7", "--proto", "tcp").to_pylist()
+    assert sorted(rows, key=str) == [
+        {"dport": 80, "src": "10.0.0.1"},
+        {"dport": 80, "src": "fd00::1"},
+    ]
+
+
+@pytest.mark.usefixtures("ct")
+def test_arrow_and_parquet_of_nothing(exported: Callable[..., Any]) -> None:
+    """The schema is that of any other dump."""
+    table = exported()
+    assert (table.num_rows, tuple(table.column_names)) == (0, COLUMNS)
+
+
+def test_a_large_dump_is_written_in_parts(
+    ct: nlct.Conntrack, where: str, tmp_path: Path, pyarrow: Any
+) -> None:
+    """A row group a batch, a record batch a batch."""
+    fill(ct, 70_000, 1)
+    file = str(tmp_path / "flows")
+    assert nlct_("dump", where, "--format", "parquet", "--output", file).exit_code == 0
+    metadata = importlib.import_module("pyarrow.parquet").ParquetFile(file).metadata
+    parts = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
+    assert parts == [65536, 70_000 - 65536]
+    stream = nlct_("dump", where, "--format", "arrow", "--columns", "src").stdout_bytes
+    assert [len(batch) for batch in pyarrow.ipc.open_stream(stream)] == parts
+
+
+@pytest.mark.parametrize("missing", ["pyarrow", "nanoarrow"])
+@pytest.mark.parametrize("format_", ["arrow", "parquet"])
+@pytest.mark.usefixtures("pyarrow")
+def test_without_the_extra_for_arrow(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str, format_: str
+) -> None:
+    """One clear line, and the file is as it was."""
+    monkeypatch.setitem(sys.modules, missing, None)
+    file = tmp_path / "flows"
+    file.write_text("old")
+    message = refused(nlct_("dump", where, "--format", format_, "--output", str(file)), 1)
+    assert missing in message
+    assert "pip install 'nlct[parquet]'" in message
+    assert file.read_text() == "old"
+
+
+def test_arrow_is_not_for_terminals(where: str) -> None:
+    """Nor is Parquet for a pipe."""
+    code, output = at_terminal("dump", where, "--format", "arrow")
+    assert code == 2
+    assert "terminal" in output
+    assert "--output" in refused(nlct_("dump", where, "--format", "parquet"), 2)
+
+
+# Filters -----------------------------------------------------------------------------------------
+
+S = nlct.Status
+FILTERS = [
+    ("--zone 7", nlct.Filter(zone=7)),
+    ("-z 1,5-6 -z 9", nlct.Filter(zone={1, 5, 6, 9})),
+    ("--family ipv6", nlct.Filter(family="ipv6")),
+    ("-f ipv4", nlct.Filter(family="ipv4")),
+    ("--proto tcp", nlct.Filter(proto="tcp")),
+    ("-p udp,6 -p GRE", nlct.Filter(proto={6, 17, 47})),
+    ("--src 10.0.0.0/8", nlct.Filter(src="10.0.0.0/8")),
+    ("-s fd00::1 -s 10.0.0.1,10.0.0.2", nlct.Filter(src={"fd00::1", "10.0.0.1", "10.0.0.2"})),
+    ("--dst 10.0.0.1", nlct.Filter(dst="10.0.0.1")),
+    ("-d 10.0.0.1", nlct.Filter(dst="10.0.0.1")),
+    ("--reply-src 10.0.0.1", nlct.Filter(reply_src="10.0.0.1")),
+    ("-r 10.0.0.1", nlct.Filter(reply_src="10.0.0.1")),
+    ("--reply-dst 10.0.0.1", nlct.Filter(reply_dst="10.0.0.1")),
+    ("-q 10.0.0.1", nlct.Filter(reply_dst="10.0.0.1")),
+    ("--sport 1000", nlct.Filter(sport=1000)),
+    ("--dport 1000-1005", nlct.Filter(dport=range(1000, 1006))),
+    ("--reply-sport 60000-", nlct.Filter(reply_sport=slice(60000, None))),
+    ("--reply-dport 0-1,5", nlct.Filter(reply_dport=[range(2), range(5, 6)])),
+    ("--icmp-type 8", nlct.Filter(icmp_type=8)),
+    ("--icmp-code 0", nlct.Filter(icmp_code=0)),
+    ("--icmp-id 7", nlct.Filter(icmp_id=7)),
+    ("--mark 0x10", nlct.Filter(mark=16)),
+    ("-m 1/3,0x100/0xff00", nlct.Filter(mark=[(1, 3), (256, 0xFF00)])),
+    ("--status assured", nlct.Filter(status=S.ASSURED)),
+    ("-u ASSURED,2 -u 0x10", nlct.Filter(status=S.ASSURED | S.SEEN_REPLY | S.SRC_NAT)),
+    ("--status-none assured,dying", nlct.Filter(status_none=S.ASSURED | S.DYING)),
+    ("--state established,TIME_WAIT,1", nlct.Filter(state={1, 3, 7})),
+    ("--label 0", nlct.Filter(labels=1)),
+    ("-l 1,127 -l 64", nlct.Filter(labels=2 | 1 << 127 | 1 << 64)),
+    ("--helper ftp,sip", nlct.Filter(helper={"ftp", "sip"})),
+    ("--timeout 0-60", nlct.Filter(timeout=range(61))),
+    ("-t 60-", nlct.Filter(timeout=slice(60, None))),
+    ("--src-nat", nlct.Filter(snat=True)),
+    ("-n 10.0.0.1", nlct.Filter(snat="10.0.0.1")),
+    ("--dst-nat", nlct.Filter(dnat=True)),
+    ("-g 10.0.0.0/8 -g 11.0.0.1", nlct.Filter(dnat={"10.0.0.0/8", "11.0.0.1"})),
+    ("--any-nat", nlct.Filter(any_nat=True)),
+    ("-j 10.0.0.1", nlct.Filter(any_nat="10.0.0.1")),
+    ("--any-nat=10.0.0.1", nlct.Filter(any_nat="10.0.0.1")),
+    ("--id 4294967295", nlct.Filter(id=2**32 - 1)),
+    ("--packets-orig 10-", nlct.Filter(packets_orig=slice(10, None))),
+    ("--packets-reply 0", nlct.Filter(packets_reply=0)),
+    ("--bytes-orig 0-18446744073709551615", nlct.Filter(bytes_orig=slice(None))),
+    ("--bytes-reply 1-2", nlct.Filter(bytes_reply=range(1, 3))),
+]
+
+
+@pytest.mark.parametrize(("given", "filter_"), FILTERS)
+def test_what_an_option_means(
+    where: str, monkeypatch: pytest.MonkeyPatch, given: str, filter_: nlct.Filter
+) -> None:
+    """To each command alike."""
+    asked = []
+
+    def ask(_ct: nlct.Conntrack, wanted: nlct.Filter = nlct.ALL, **_: object) -> Any:
+        asked.append(wanted)
+        return nlct.FlushResult(0, 0, 0, 0, {})
+
+    monkeypatch.setattr(nlct.Conntrack, "delete", ask)
+    assert nlct_("delete", where, *given.split()).exit_code == 0
+    monkeypatch.setattr(nlct.Conntrack, "count", ask)
+    assert nlct_("count", where, *given.split()).exit_code == 0
+    monkeypatch.setattr(nlct.Conntrack, "dump_text", lambda *args: ask(*args) and ())
+    assert nlct_("dump", where, *given.split()).exit_code == 0
+    assert {wanted for wanted in asked if not wanted.matches_everything} == {filter_}
+
+
+def test_every_field_of_a_filter_has_an_option() -> None:
+    """And none is left out of the test above."""
+    options = {name for given, _ in FILTERS for name in given.split() if name.startswith("--")}
+    fields = inspect.signature(nlct.Filter).parameters
+    assert len({name.partition("=")[0] for name in options}) == len(fields)
+
+
+@pytest.mark.parametrize("command", ["count", "dump", "delete"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        *("--family ipv5", "--family 2", "--proto 256", "--proto colour", "--proto tcp,"),
+        *("--src 10.0.0.1/8", "--src 10.0.0.256", "--src ,", "--src @/no/such/file", "--src @/"),
+        *("--sport 65536", "--sport 9-1", "--sport -1", "--sport 1-2-3", "--dport http"),
+        *("--icmp-type 256", "--mark 4294967296", "--mark 1/", "--mark /1", "--mark 0xg"),
+        *("--status colour", "--status 0", "--status-none 0", "--status 0x100000000"),
+        *("--state open", "--state 256", "--label 128", "--label ssh", "--timeout 1s"),
+        *("--helper sixteen-letters-", "--id 4294967296", "--any-nat here"),
+        *("--bytes-orig 18446744073709551616", "--bytes-orig " + "9" * 5000),
+    ],
+)
+def test_a_bad_value_is_wrong_usage(
+    ct: nlct.Conntrack, where: str, command: str, given: str
+) -> None:
+    """The option is named, and nothing is deleted."""
+    fill(ct, 10, 1)
+    option, value = given.split()
+    assert option in refused(nlct_(command, where, option, value), 2)
+    assert ct.count() == 10
+
+
+def test_addresses_from_a_file(ct: nlct.Conntrack, where: str, tmp_path: Path) -> None:
+    """One a line, networks too; of several files and beside others. None is no flow."""
+    flows.populate(ct)
+    file, other = tmp_path / "file", tmp_path / "other"
+    file.write_text("# some\n\n 10.0.0.0/24  # those\n")
+    other.write_text("fd00::1\r\n10.9.9.9")
+    several = ("count", where, "--src", f"@{file}", "-s", f"@{other}", "-s", "10.9.9.1")
+    expected = nlct.Filter(src={"10.0.0.0/24", "fd00::1", "10.9.9.1"})
+    assert nlct_(*several).stdout == f"{ct.count(expected)}\n"
+    assert 0 < ct.count(expected) < ct.count()
+    with open(other, "rb") as stdin, process("count", where, "-s", "@-", stdin=stdin) as count:
+        output, _ = count.communicate(timeout=60)
+    assert output == b"%d\n" % ct.count(nlct.Filter(src="fd00::1"))
+    file.write_text("\n")
+    assert nlct_("count", where, "--src", f"@{file}").stdout == "0\n"
+    file.write_text("10.0.0.1\nhost\n")
+    assert f"{file}:2: " in refused(nlct_("count", where, "--src", f"@{file}"), 2)
+    file.write_bytes(b"\xff\n")
+    assert str(file) in refused(nlct_("count", where, "--src", f"@{file}"), 2)
+
+
+# delete ------------------------------------------------------------------------------------------
+
+
+def translated() -> Flow:
+    """A TCP connection whose ends are both translated."""
+    status = S.SRC_NAT | S.DST_NAT | S.SEEN_REPLY | S.ASSURED
+    orig = Tuple("10.1.1.1", "10.1.1.2", "tcp", 5, 80)
+    reply = Tuple("10.7.7.7", "10.8.8.8", "tcp", 80, 5)
+    return Flow(orig, reply, status=status, timeout=100, tcp_state="established", mark=0x1FF)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *("--src-nat", "--dst-nat 10.7.7.7", "--any-nat 10.8.8.0/24 --proto tcp", "--zone 5,7"),
+        *("--proto tcp --dport 80 --zone 0-6", "--state established", "--status assured"),
+        *("--status-none assured --family ipv6", "--mark 0x100/0xff00", "--mark 1,2"),
+        *("--timeout 0-200", "--src 10.0.0.0/8 --sport 1000", "--icmp-type 8,128 --icmp-id 7"),
+        *("--reply-src 10.7.7.7", "--reply-dst fd00::/64", "--reply-sport 53", "--reply-dport 5"),
+    ],
+)
+def test_delete_deletes_what_count_counts_and_dump_lists(
+    ct: nlct.Conntrack, where: str, given: str
+) -> None:
+    """And nothing else."""
+    flows.populate(ct)
+    ct.create(translated())
+    before = set(ct.dump())
+    args = (where, *given.split(), "--json")
+    meant = set(map(from_json, nlct_("dump", *args).stdout.splitlines()))
+    assert 0 < len(meant) < len(before)
+    assert json.loads(nlct_("count", *args).stdout) == {"count": len(meant)}
+    dry = json.loads(nlct_("delete", *args, "--dry-run").stdout)
+    assert (dry["matched"], dry["deleted"], dry["dry_run"]) == (len(meant), 0, True)
+    assert set(ct.dump()) == before
+    done = nlct_("delete", *args)
+    assert done.exit_code == 0
+    result = json.loads(done.stdout)
+    assert set(result) == {*nlct.FlushResult._fields, "dry_run"}
+    assert result["complete"]
+    assert result["deleted"] in (len(meant), None)
+    assert set(ct.dump()) == before - meant
+
+
+@pytest.mark.usefixtures("zones")
+def test_delete_says_how_many(where: str) -> None:
+    """To people; it walks as often as it may, and nothing to delete is no failure."""
+    args = ("delete", where, "--sport", "0-", "--zone", "3", "--passes", "3")
+    seconds = r"[\d.]+ m?s\)\n"
+    text = nlct_(*args, "--dry-run").stdout
+    assert re.fullmatch(r"100 flows would be deleted \(" + seconds, text)
+    text = nlct_(*args).stdout
+    assert re.fullmatch(r"100 flows deleted \(scan, [\d,]+ scanned, 2 passes, " + seconds, text)
+    again = nlct_(*args)
+    assert again.exit_code == 0
+    assert again.stdout.startswith("0 flows deleted (")
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        (),
+        ("--yes",),
+        ("--all",),
+        ("--dry-run",),
+        ("--passes", "2"),
+        ("--all", "--src", "10.0.0.1"),
+        ("--all", "--yes", "--zone", "1"),
+    ],
+)
+@pytest.mark.parametrize("as_json", [(), ("--json",)])
+def test_nothing_is_deleted_by_accident(
+    ct: nlct.Conntrack,
+    zones: dict[int, int],
+    where: str,
+    args: tuple[str, ...],
+    as_json: tuple[str, ...],
+) -> None:
+    """Everything goes with --all --yes, not with less nor with a filter beside it."""
+    refused(nlct_("delete", where, *args, *as_json), 2)
+    assert ct.count_by("zone") == zones
+
+
+@pytest.mark.usefixtures("zones")
+def test_delete_everything(ct: nlct.Conntrack, where: str) -> None:
+    """With --all --yes; without --yes it asks, if it can."""
+    assert "1,000 flows would" in nlct_("delete", where, "--all", "--dry-run").stdout
+    assert at_terminal("delete", where, answer=b"y\n")[0] == 2
+    code, output = at_terminal("delete", where, "--all", answer=b"n\n")
+    assert (code, ct.count()) == (1, 1000)
+    assert "Delete all 1,000 flows" in output
+    assert json.loads(nlct_("delete", where, "--all", "--yes", "--json").stdout)["complete"]
+    assert ct.count_by("zone") == {}
+    fill(ct, 10, 1)
+    assert at_terminal("delete", where, "--all", answer=b"y\n")[0] == 0
+    assert ct.count_by("zone") == {}
 
 
 # flush -------------------------------------------------------------------------------------------
@@ -320,9 +780,10 @@ def test_ctrl_c_at_the_question_deletes_nothing(ct: nlct.Conntrack, where: str) 
 
 
 @pytest.mark.parametrize(
-    "zone", ["-1", "65536", "1-65536", "20-10", "x", "", "1,2", "-", "7-", "0x7", "7.0", "\u0667"]
+    "zone",
+    ["-1", "65536", "1-65536", "20-10", "x", "", "1,,2", "1,", "-", "7-", "0x7", "7.0", "\u0667"],
 )
-@pytest.mark.parametrize("command", ["count", "dump", "flush"])
+@pytest.mark.parametrize("command", ["count", "dump", "flush", "delete"])
 def test_a_bad_zone_is_wrong_usage(
     ct: nlct.Conntrack, zones: dict[int, int], where: str, command: str, zone: str
 ) -> None:
@@ -341,12 +802,15 @@ def test_zones_are_named_in_few_words() -> None:
 # Exit codes --------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("command", "method"), [("flush", "flush_zones"), ("delete", "delete")])
 @pytest.mark.usefixtures("zones")
-def test_deletes_that_failed_are_exit_code_1(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deletes_that_failed_are_exit_code_1(
+    where: str, monkeypatch: pytest.MonkeyPatch, command: str, method: str
+) -> None:
     """The result is printed all the same; standard error says what failed."""
     result = nlct.FlushResult(9, 9, 6, 1, {errno.EBUSY: 2}, complete=False)
-    monkeypatch.setattr(nlct.Conntrack, "flush_zones", lambda *_, **__: result)
-    done = nlct_("flush", where, "--zone", "1", "--json")
+    monkeypatch.setattr(nlct.Conntrack, method, lambda *_, **__: result)
+    done = nlct_(command, where, "--zone", "1", "--json")
     assert done.exit_code == 1
     assert json.loads(done.stdout)["failed"] == {"EBUSY": 2}
     assert re.fullmatch(r"nlct: not complete: .*2 [^\n]*\n", done.stderr)
@@ -356,8 +820,6 @@ def test_no_privilege_is_exit_code_3() -> None:
     """Run as a user without any, for real."""
     code = (
         "import os, nlct.cli.commands as c\n"
-        # What is imported late, that user may not be able to read.
-        "c.Bar('', 1)\n"
         "if os.geteuid() == 0:\n"
         "    os.setgroups([])\n"
         "    os.setresgid(65534, 65534, 65534)\n"
@@ -386,6 +848,12 @@ def test_what_this_kernel_cannot_is_exit_code_4(
         ("count", "--netns", "no-such-namespace"),
         ("count", "--netns", "/etc/passwd"),
         ("count", "--by", "colour"),
+        ("count", "--by", "zone,proto,src"),
+        ("count", "--by", "zone,zone"),
+        ("count", "--top", "3"),
+        ("dump", "--columns", "colour"),
+        ("dump", "--columns", "src,src"),
+        ("dump", "--json", "--format", "text"),
         ("flush", "--zone", "1", "--strategy", "hope"),
         ("flush", "--zone", "1", "--passes", "0"),
         ("fill", "--flows", "0", "--zones", "1"),
@@ -464,7 +932,11 @@ def test_version() -> None:
 @pytest.mark.parametrize("missing", ["click", "rich"])
 def test_without_the_extra_there_is_one_clear_line(missing: str) -> None:
     """The core does not need it, and the command says how to get it."""
-    code = f"import sys; sys.modules[{missing!r}] = None\nimport nlct, nlct.cli\nnlct.cli.main()"
+    code = (
+        f"import sys; sys.modules[{missing!r}] = None; sys.argv = ['nlct', 'probe']\n"
+        "import nlct.cli\n"
+        "nlct.cli.main()\n"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert re.fullmatch(r"nlct: [^\n]*pip install 'nlct\[cli\]'\n", done.stderr)
@@ -473,6 +945,16 @@ def test_without_the_extra_there_is_one_clear_line(missing: str) -> None:
 def test_the_core_does_not_import_the_extra() -> None:
     """`import nlct` stays lean."""
     code = "import sys, nlct, nlct.fill; print({'click', 'rich'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+def test_a_dump_does_not_wait_for_what_it_does_not_use() -> None:
+    """Drawing and Arrow would take longer than a small dump."""
+    code = (
+        "import sys, nlct.cli.commands\n"
+        "print({'rich', 'pyarrow', 'nanoarrow', 'statistics'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
 
@@ -525,6 +1007,22 @@ def test_progress_is_shown_on_a_terminal_only(ct: nlct.Conntrack, where: str) ->
     assert error == b""
 
 
+@pytest.mark.parametrize("form", ["text", "json", "arrow", "parquet"])
+def test_a_dump_into_a_file_shows_how_far_it_is(
+    ct: nlct.Conntrack, where: str, tmp_path: Path, request: pytest.FixtureRequest, form: str
+) -> None:
+    """To the terminal that the file leaves free."""
+    if form in ("arrow", "parquet"):
+        request.getfixturevalue("pyarrow")
+    fill(ct, ENOUGH_TO_WATCH, 10)
+    file = tmp_path / "flows"
+    code, output = at_terminal("dump", where, "--format", form, "--output", str(file))
+    assert code == 0
+    assert "listing" in output
+    assert "100%" in output
+    assert file.stat().st_size > ENOUGH_TO_WATCH
+
+
 # Completion --------------------------------------------------------------------------------------
 
 
@@ -564,6 +1062,13 @@ def test_completion_offers_commands_options_and_values() -> None:
         "scan",
         "kernel",
     }
+
+
+def test_completion_offers_names_in_lists() -> None:
+    """Behind each comma."""
+    assert complete("count", "--by", "s") == {"state", "src", "status"}
+    assert {"zone,src", "zone,status"} <= complete("count", "--by", "zone,s")
+    assert {"src,dst", "src,dport"} <= complete("dump", "--columns", "src,d")
 
 
 @pytest.mark.usefixtures("root")

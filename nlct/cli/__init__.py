@@ -12,10 +12,11 @@ def main() -> None:
     try:
         # Late, so that a missing click is one clear line and not a traceback.
         from nlct.cli.commands import cli  # noqa: PLC0415
+
+        cli.main(prog_name=cli.name)
     except ModuleNotFoundError as exc:
         if (exc.name or "").partition(".")[0] not in _EXTRA:
             raise
         sys.exit(f"nlct: no module {exc.name!r}; the command line needs: pip install 'nlct[cli]'")
     except KeyboardInterrupt:
         sys.exit(130)
-    cli.main(prog_name=cli.name)

@@ -83,7 +83,8 @@ class App(click.Group):
 
 
 def _exit_code(exc: OSError) -> int:
-    if isinstance(exc, PermissionError):
+    # A file that may not be written is no matter of a capability.
+    if isinstance(exc, nlct.PrivilegeError):
         return NO_PRIVILEGE
     return UNSUPPORTED if isinstance(exc, nlct.UnsupportedError) else PARTIAL
 

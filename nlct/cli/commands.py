@@ -1,37 +1,29 @@
 """The commands."""
 
 # ruff: noqa: D301 - click wants the real character: what follows is not to be wrapped
+# ruff: noqa: PLC0415 - what one command needs is not to slow down the others
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import sys
-from typing import Any
+from typing import Any, Callable
 
 import click
 from click.shell_completion import get_completion_class
 
 import nlct
+from nlct.cli import formats
 from nlct.cli.app import App, Failure
-from nlct.cli.demo import run as run_demo
-from nlct.cli.limit import how_to_raise
-from nlct.cli.options import json_option, netns_option, zone_names, zone_option
-from nlct.cli.output import (
-    Bar,
-    Console,
-    duration,
-    flow_json,
-    flow_line,
-    flows_word,
-    print_json,
-    table,
-)
-from nlct.cli.report import show
+from nlct.cli.filters import filter_options
+from nlct.cli.options import json_option, netns_option, offer, zone_names, zone_option
+from nlct.cli.output import Bar, duration, flows_word, print_json, word
 from nlct.fill import MAX_FLOWS, fill
+from nlct.table import COLUMNS
 
 WAYS = ("auto", "scan", "kernel")
+FIELDS_TO_COUNT = ("zone", "proto", "state", "mark", "src", "dst", "status")
 CAPABILITIES = {
     "zones": "flows may have a zone",
     "zone_filter": "has the explicit zone filter",
@@ -50,7 +42,7 @@ CAPABILITIES = {
 @click.version_option(nlct.__version__, message="%(prog)s %(version)s")
 @click.pass_context
 def cli(ctx: click.Context) -> None:
-    """List, count and flush Linux conntrack entries, zone by zone, exactly and fast.
+    """List, count and delete Linux conntrack entries, exactly and fast.
 
     \b
     Examples:
@@ -58,6 +50,7 @@ def cli(ctx: click.Context) -> None:
       nlct count --by zone            flows per zone
       nlct dump --zone 7 --json       the flows of zone 7, one JSON object a line
       nlct flush --zone 7             delete zone 7 and nothing else
+      nlct delete --src 10.0.0.0/8    delete the flows from there
       nlct demo                       measure it all, harming nothing
 
     \b
@@ -87,6 +80,8 @@ def probe(netns: nlct.Netns | None, as_json: bool) -> None:  # noqa: ARG001 - se
       nlct probe
       nlct probe --json | jq .zone_flush
     """
+    from nlct.cli.draw import Console, table
+
     found = nlct.probe()
     if as_json:
         print_json(found._asdict())
@@ -100,74 +95,198 @@ def probe(netns: nlct.Netns | None, as_json: bool) -> None:  # noqa: ARG001 - se
     Console().print(answers)
 
 
+def _by(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    """Read one or two fields, in a list with a comma or one by one."""
+    fields = tuple(field for text in given for field in text.split(","))
+    for field in fields:
+        if field not in FIELDS_TO_COUNT:
+            raise click.BadParameter(f"{field!r} is not one of {', '.join(FIELDS_TO_COUNT)}")
+    if len(fields) > 2 or len(set(fields)) < len(fields):
+        raise click.BadParameter("one or two different fields, not " + ", ".join(fields))
+    return fields
+
+
 @cli.command()
-@zone_option
-@click.option("--by", type=click.Choice(["zone"]), help="Count the flows of each zone.")
+@filter_options
+@click.option(
+    "--by",
+    metavar="FIELD[,FIELD]",
+    multiple=True,
+    callback=_by,
+    shell_complete=offer(FIELDS_TO_COUNT),
+    help=f"Count for each value of one or two of {', '.join(FIELDS_TO_COUNT)}.",
+)
+@click.option(
+    "--top", type=click.IntRange(1), metavar="N", help="Only the N largest, the largest first."
+)
 @netns_option
 @json_option
 def count(
-    zones: frozenset[int] | None, by: str | None, netns: nlct.Netns | None, as_json: bool
+    wanted: nlct.Filter,
+    by: tuple[str, ...],
+    top: int | None,
+    netns: nlct.Netns | None,
+    as_json: bool,
 ) -> None:
     """Count flows.
 
-    Without --zone and --by this is the kernel's own counter, which takes no walk over the table.
+    Without --by and anything to select flows this is the kernel's own counter, which takes no
+    walk over the table.
 
     \b
     Examples:
       nlct count
       nlct count --zone 7 --zone 10-20
+      nlct count --proto tcp --state established --dport 443
       nlct count --by zone --json | jq '.counts["7"]'
+      nlct count --by src,proto --top 10
     """
-    with nlct.Conntrack(netns) as ct:
-        if by is None:
-            with Bar("counting", _expected(ct, zones)).shown() as bar:
-                total = ct.count(zone=zones, progress=bar.at)
-            if as_json:
-                print_json({"count": total})
-            else:
-                click.echo(total)
-            return
-        with Bar("counting", _expected(ct, zones)).shown() as bar:
-            counts = ct.count_by(by, zone=zones, progress=bar.at)
-    total = sum(counts.values())
+    if top is not None and not by:
+        raise click.UsageError("--top needs --by")
+    with nlct.Conntrack(netns) as ct, Bar("counting", _expected(ct, wanted)).shown() as bar:
+        if not by:
+            counts, total = {}, ct.count(wanted, progress=bar.at)
+        else:
+            counts = ct.count_by(*by, filter=wanted, progress=bar.at)
+            total = sum(counts.values())
+    if top is not None:
+        counts = dict(sorted(counts.items(), key=lambda item: -item[1])[:top])
+    # One field's values are not tuples.
+    rows = [((key,) if len(by) == 1 else key, flows) for key, flows in counts.items()]
     if as_json:
-        print_json({"count": total, "by": by, "counts": counts})
-        return
-    rows = table()
-    rows.add_column(by, justify="right")
-    rows.add_column("flows", justify="right")
-    rows.add_column("share", justify="right")
-    for value, flows in counts.items():
-        rows.add_row(str(value), f"{flows:,}", f"{flows / total:.1%}")
-    rows.add_section()
-    rows.add_row("all", f"{total:,}", "")
-    Console().print(rows)
+        print_json(_counts_for_json(total, by, rows))
+    elif by:
+        _draw_counts(total, by, rows)
+    else:
+        click.echo(total)
+
+
+Counts = list[tuple[tuple[Any, ...], int]]
+
+
+def _counts_for_json(total: int, by: tuple[str, ...], rows: Counts) -> dict[str, Any]:
+    if not by:
+        return {"count": total}
+    counts: dict[str, Any] = {}
+    for key, flows in rows:
+        *outer, last = ("null" if value is None else word(value) for value in key)
+        inner = counts
+        for value in outer:
+            inner = inner.setdefault(value, {})
+        inner[last] = flows
+    return {"count": total, "by": by[0] if len(by) == 1 else by, "counts": counts}
+
+
+def _draw_counts(total: int, by: tuple[str, ...], rows: Counts) -> None:
+    from nlct.cli.draw import Console, table
+
+    drawn = table()
+    for column in (*by, "flows", "share"):
+        # On a narrow terminal nothing is cut off either.
+        drawn.add_column(column, justify="right", overflow="fold")
+    for key, flows in rows:
+        drawn.add_row(*map(word, key), f"{flows:,}", f"{flows / total:.1%}")
+    drawn.add_section()
+    drawn.add_row("all", *("" for _ in by[1:]), f"{total:,}", "")
+    Console().print(drawn)
+
+
+def _columns(
+    _ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]
+) -> tuple[str, ...] | None:
+    """Read names of columns, in lists with commas or one by one."""
+    names = tuple(name for text in given for name in text.split(","))
+    for name in names:
+        if name not in COLUMNS:
+            raise click.BadParameter(f"{name!r} is not one of {', '.join(COLUMNS)}")
+    if len(set(names)) < len(names):
+        raise click.BadParameter("it names a column twice")
+    return names or None
 
 
 @cli.command()
-@zone_option
+@filter_options
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["text", "json", "arrow", "parquet"]),
+    help="text, the lines of conntrack -L, if nothing is said; json, like --json; arrow and "
+    "parquet need nlct[parquet].",
+)
+@click.option(
+    "--columns",
+    metavar="NAME[,NAME...]",
+    multiple=True,
+    callback=_columns,
+    shell_complete=offer(COLUMNS),
+    help="Only these, in this order: zone, src, dst, proto, sport, dport, mark, ... As text they "
+    "have tabs between.",
+)
+@click.option(
+    "--output",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, allow_dash=True),
+    default="-",
+    help="Write to this file, not to standard output.",
+)
 @netns_option
 @json_option
-def dump(zones: frozenset[int] | None, netns: nlct.Netns | None, as_json: bool) -> None:
-    """List flows, one a line, as the kernel sends them.
+def dump(
+    wanted: nlct.Filter,
+    format_: str | None,
+    columns: tuple[str, ...] | None,
+    output: str,
+    netns: nlct.Netns | None,
+    as_json: bool,
+) -> None:
+    """List flows, as the kernel sends them.
 
-    A line begins with the protocol, its number and the seconds left. With --json each line is an
+    As text these are the lines of conntrack -L, of both families; with --json each line is an
     object (NDJSON). A dump is no snapshot: flows that appear meanwhile may be missing.
 
     \b
     Examples:
       nlct dump --zone 7
+      nlct dump --src 10.0.0.0/8 --dport 53,853 --columns src,dport,mark
       nlct dump --json | jq -r 'select(.mark == 0) | .orig.src' | sort | uniq -c
+      nlct dump --format parquet --output flows.parquet
     """
+    write = _writer(format_, as_json, output)
     with nlct.Conntrack(netns) as ct:
         # A bar and the flows on one terminal would spoil each other.
-        bar = Bar("listing", _expected(ct, zones), quiet=sys.stdout.isatty())
-        with bar.shown():
-            for done, flow in enumerate(ct.dump(zone=zones), 1):
-                line = json.dumps(flow_json(flow)) if as_json else flow_line(flow)
-                sys.stdout.write(line + "\n")
-                if done % 1000 == 0:
-                    bar.at(done)
+        bar = Bar("listing", _expected(ct, wanted), quiet=output == "-" and sys.stdout.isatty())
+        with bar.shown(), click.open_file(output, "wb") as out:
+            write(formats.Job(ct, wanted, columns, out, bar))
+
+
+def _writer(format_: str | None, as_json: bool, output: str) -> Callable[[formats.Job], None]:
+    """Choose what writes the format."""
+    if as_json and format_ not in (None, "json"):
+        raise click.UsageError(f"--json and --format {format_} contradict each other")
+    if format_ in ("arrow", "parquet"):
+        return _arrow_writer(format_, output)
+    return formats.ndjson if as_json or format_ == "json" else formats.text
+
+
+def _arrow_writer(format_: str, output: str) -> Callable[[formats.Job], None]:
+    if format_ == "parquet" and output == "-":
+        raise click.UsageError("parquet needs --output FILE")
+    if output == "-" and sys.stdout.isatty():
+        raise click.UsageError("arrow is not for a terminal: give --output FILE, or a pipe")
+    # Before a file is opened, and what was in it is gone.
+    formats.require_arrow()
+    if format_ == "parquet":
+        return formats.parquet
+    return formats.arrow_stream if output == "-" else formats.arrow_file
+
+
+passes_option = click.option(
+    "--passes",
+    type=click.IntRange(1, 1000),
+    default=1,
+    show_default=True,
+    help="Walk up to so many times, until a walk finds nothing.",
+)
 
 
 @cli.command()
@@ -183,13 +302,7 @@ def dump(zones: frozenset[int] | None, netns: nlct.Netns | None, as_json: bool) 
     help="scan: walk, and delete each match by id, safe on every kernel. kernel: let the kernel "
     "flush, refused where it has not been seen to honour the zone. auto: the faster one.",
 )
-@click.option(
-    "--passes",
-    type=click.IntRange(1, 1000),
-    default=1,
-    show_default=True,
-    help="Walk up to so many times, until a walk finds nothing.",
-)
+@passes_option
 @netns_option
 @json_option
 def flush(
@@ -219,31 +332,74 @@ def flush(
     with nlct.Conntrack(netns) as ct:
         if zones is None and not dry_run and not (everything and yes):
             _confirm(ct, yes)
+        wanted = nlct.Filter(zone=zones)
         options: dict[str, Any] = {"strategy": strategy, "dry_run": dry_run, "passes": passes}
         # What the kernel does by itself can be waited for, not watched.
         by_scan = strategy == "scan" or (strategy == "auto" and zones is not None)
         watched = dry_run or by_scan
-        total = _expected(ct, zones) if watched else None
+        total = _expected(ct, wanted) if watched else None
         with Bar("counting" if dry_run else "flushing", total).shown() as bar:
             if zones is None:
                 result = ct.flush_all(**options, progress=bar.at)
             else:
                 result = ct.flush_zones(zones, **options, progress=bar.at)
-    if as_json:
-        print_json({**result.to_dict(), "dry_run": dry_run})
-    else:
-        what = "all zones" if zones is None else zone_names(zones)
-        click.echo(f"{what}: {_outcome(result, dry_run)}")
-    if not (result.complete or dry_run):
-        raise Failure("not complete: " + _trouble(result))
+    _tell(result, "all zones" if zones is None else zone_names(zones), dry_run, as_json)
+
+
+@cli.command()
+@filter_options
+@click.option("--all", "everything", is_flag=True, help="Every flow of the namespace.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask; --all needs it in a script.")
+@click.option("--dry-run", is_flag=True, help="Only count what would be deleted.")
+@passes_option
+@netns_option
+@json_option
+def delete(
+    wanted: nlct.Filter,
+    everything: bool,
+    yes: bool,
+    dry_run: bool,
+    passes: int,
+    netns: nlct.Netns | None,
+    as_json: bool,
+) -> None:
+    """Delete the flows that match and nothing else.
+
+    A flow must agree with every option that is given. What one option is given, once or more often
+    or in lists with commas, are alternatives; but of --status and --label all must be set.
+
+    \b
+    Examples:
+      nlct delete --src 10.0.0.0/8 --proto udp --dport 53,5353
+      nlct delete --dst @blocked.txt --dry-run
+      nlct delete --zone 7 --proto tcp --state syn_sent --timeout 0-60
+      nlct delete --mark 0x100/0xff00 --status-none assured --json
+    """
+    restricted = not wanted.matches_everything
+    if everything and restricted:
+        raise click.UsageError("--all contradicts what selects flows")
+    if not (everything or restricted):
+        raise click.UsageError("say which flows, such as --src ADDRESS; every flow is --all --yes")
+    with nlct.Conntrack(netns) as ct:
+        if everything and not (dry_run or yes):
+            _confirm(ct, yes)
+        total = _expected(ct, wanted) if restricted or dry_run else None
+        with Bar("counting" if dry_run else "deleting", total).shown() as bar:
+            result = ct.delete(
+                nlct.ALL if everything else wanted,
+                dry_run=dry_run,
+                passes=passes,
+                progress=bar.at,
+            )
+    _tell(result, None, dry_run, as_json)
 
 
 def _confirm(ct: nlct.Conntrack, yes: bool) -> None:
-    """Never flush everything by accident."""
+    """Never delete everything by accident."""
     if yes:
         raise click.UsageError("--yes alone flushes nothing: add --all, or name a --zone")
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise click.UsageError("flushing everything needs --all --yes where nobody can be asked")
+        raise click.UsageError("deleting everything needs --all --yes where nobody can be asked")
     question = f"Delete all {flows_word(ct.count())} of this namespace?"
     try:
         agreed = click.confirm(question, err=True)
@@ -252,6 +408,16 @@ def _confirm(ct: nlct.Conntrack, yes: bool) -> None:
         raise
     if not agreed:
         raise Failure("nothing was deleted")
+
+
+def _tell(result: nlct.FlushResult, what: str | None, dry_run: bool, as_json: bool) -> None:
+    """Print the result, and fail where it is not complete."""
+    if as_json:
+        print_json({**result.to_dict(), "dry_run": dry_run})
+    else:
+        click.echo(f"{what}: " * (what is not None) + _outcome(result, dry_run))
+    if not (result.complete or dry_run):
+        raise Failure("not complete: " + _trouble(result))
 
 
 def _outcome(result: nlct.FlushResult, dry_run: bool) -> str:
@@ -308,6 +474,8 @@ def fill_command(
         there, limit = ct.count(), ct.limit
         # A limit of 0 is none.
         if limit and there + flows > limit:
+            from nlct.cli.limit import how_to_raise
+
             raise Failure(
                 f"{flows_word(flows)} do not fit: nf_conntrack_max is {limit:,} and "
                 f"{flows_word(there)} {'is' if there == 1 else 'are'} there; as root, "
@@ -363,11 +531,16 @@ def demo(flows: int, zones: int, samples: int, as_json: bool) -> None:
       nlct demo
       nlct demo --flows 100000 --zones 100 --samples 10 --json
     """
-    report = run_demo(flows, zones, samples)
+    from nlct.cli.demo import run
+
+    report = run(flows, zones, samples)
     if as_json:
         print_json(report.to_dict())
     else:
-        show(report, Console())
+        from nlct.cli.draw import Console
+        from nlct.cli.report import show
+
+        show(report, Console(width=80))
     if not report.exact:
         raise Failure("the zones that were not flushed did not keep all their flows")
 
@@ -388,6 +561,7 @@ def completion(shell: str) -> None:
     click.echo(script(cli, {}, "nlct", "_NLCT_COMPLETE").source())
 
 
-def _expected(ct: nlct.Conntrack, zones: frozenset[int] | None) -> int | None:
-    """How many flows a walk will be sent; nobody knows where the kernel sends one zone alone."""
-    return None if zones is not None and len(zones) == 1 else ct.count()
+def _expected(ct: nlct.Conntrack, wanted: nlct.Filter) -> int | None:
+    """How many flows a walk will be sent; nobody knows where the kernel leaves some out."""
+    many_zones = wanted.is_zones and len(wanted.zone or ()) > 1
+    return ct.count() if wanted.matches_everything or many_zones else None

@@ -17,17 +17,24 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 LAST_ZONE = 65535
 
 
-def zone_range(value: str) -> range:
-    """Read "7" or "10-20"."""
-    match = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", value)
-    if match is None:
-        raise click.BadParameter(f"{value!r} is not a zone (7) or a range of zones (10-20)")
-    first, last = (int(end) for end in (match[1], match[2] or match[1]))
-    if max(first, last) > LAST_ZONE:
-        raise click.BadParameter(f"a zone is from 0 to {LAST_ZONE}, not {max(first, last)}")
+def number_range(text: str, high: int, *, open_end: bool = False) -> range:
+    """Read "7" or "10-20"; where the end may be open, also "10-"."""
+    match = re.fullmatch(r"([0-9]{1,20})(?:(-)([0-9]{0,20}))?", text)
+    if match is None or (match[2] and not match[3] and not open_end):
+        raise click.BadParameter(f"{text!r} is not a number (7) or a range (10-20)")
+    first = int(match[1])
+    last = int(match[3] or high) if match[2] else first
+    if max(first, last) > high:
+        raise click.BadParameter(f"from 0 to {high}, not {max(first, last)}")
     if last < first:
-        raise click.BadParameter(f"{value!r} begins after its end")
+        raise click.BadParameter(f"{text!r} begins after its end")
     return range(first, last + 1)
+
+
+def zone_set(texts: Iterable[str]) -> frozenset[int]:
+    """Read zones: numbers and ranges, and lists of them with commas."""
+    items = (item for text in texts for item in text.split(","))
+    return frozenset(zone for item in items for zone in number_range(item, LAST_ZONE))
 
 
 def open_netns(ctx: click.Context, _param: click.Parameter, value: str | None) -> nlct.Netns | None:
@@ -50,6 +57,18 @@ def netns_names(
     """Offer the names that ``ip netns`` shows."""
     names = sorted(os.listdir(NAMED)) if os.path.isdir(NAMED) else []
     return [name for name in names if name.startswith(incomplete)]
+
+
+def offer(names: Iterable[str]) -> Callable[..., list[str | CompletionItem]]:
+    """Return what offers these names behind every comma of a list."""
+
+    def complete(
+        _ctx: click.Context, _param: click.Parameter, incomplete: str
+    ) -> list[str | CompletionItem]:
+        before, comma, last = incomplete.rpartition(",")
+        return [before + comma + name for name in names if name.startswith(last)]
+
+    return complete
 
 
 def netns_option(command: Command) -> Command:
@@ -77,17 +96,11 @@ def zone_option(command: Command) -> Command:
         "--zone",
         "-z",
         "zones",
-        type=zone_range,
         metavar="ZONE[-ZONE]",
         multiple=True,
-        callback=lambda _ctx, _param, ranges: zone_set(ranges),
+        callback=lambda _ctx, _param, texts: zone_set(texts) or None,
         help="Only this zone, from 0 to 65535, or these, as in 10-20. May be repeated.",
     )(command)
-
-
-def zone_set(ranges: Iterable[range]) -> frozenset[int] | None:
-    """Return the zones of all ranges, or None where none was given."""
-    return frozenset(zone for zones in ranges for zone in zones) or None
 
 
 def zone_names(zones: Iterable[int]) -> str:

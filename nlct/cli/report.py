@@ -6,7 +6,8 @@ from rich.console import Console
 from rich.table import Table
 
 from nlct.cli.demo import OLD_EVERY, Figures, Report
-from nlct.cli.output import duration, flows_word, table
+from nlct.cli.draw import table
+from nlct.cli.output import duration, flows_word
 from nlct.cli.stats import Summary
 
 HEADINGS = {

@@ -1,0 +1,225 @@
+"""Options that say which flows are meant, alike for all commands that take them."""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import operator
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, Callable, NamedTuple
+
+import click
+
+import nlct
+from nlct.cli.options import Command, number_range, zone_set
+
+# What an option for NAT has where it is given without an address.
+_TRANSLATED = "any"
+_FAMILIES = ("ipv4", "ipv6")
+_LABELS = 128
+_U16, _U32, _U64 = (2**bits - 1 for bits in (16, 32, 64))
+
+Texts = tuple[str, ...]
+
+
+def _items(texts: Texts) -> Iterator[str]:
+    """The items of lists with commas."""
+    for text in texts:
+        yield from text.split(",")
+
+
+def _number(text: str) -> int:
+    """Read a number that may be hexadecimal, as marks and bits are."""
+    if re.fullmatch(r"[0-9]{1,20}|0[xX][0-9a-fA-F]{1,16}", text) is None:
+        raise click.BadParameter(f"{text!r} is not a number")
+    return int(text, 16 if text[:2] in ("0x", "0X") else 10)
+
+
+# Readers: from what an option was given to what Filter takes --------------------------------------
+
+
+def _ranges(high: int) -> Callable[[Texts], list[range]]:
+    return lambda texts: [number_range(text, high, open_end=True) for text in _items(texts)]
+
+
+def _names(texts: Texts) -> list[Any]:
+    return [int(text) if re.fullmatch("[0-9]{1,20}", text) else text for text in _items(texts)]
+
+
+def _families(texts: Texts) -> set[str]:
+    families = {text.lower() for text in _items(texts)}
+    if not families <= set(_FAMILIES):
+        raise click.BadParameter("it is ipv4 or ipv6")
+    return families
+
+
+def _marks(texts: Texts) -> list[Any]:
+    marks: list[Any] = []
+    for text in _items(texts):
+        value, slash, mask = text.partition("/")
+        marks.append((_number(value), _number(mask)) if slash else _number(value))
+    return marks
+
+
+def _bits(texts: Texts) -> int:
+    """All of these bits."""
+    bits = functools.reduce(operator.or_, map(_bit, _items(texts)))
+    # All of no bits would be every flow.
+    if not bits:
+        raise click.BadParameter("0 has no bits")
+    return bits
+
+
+def _bit(text: str) -> int:
+    try:
+        return nlct.Status[text.upper()]
+    except KeyError:
+        if text[:1].isdigit():
+            return _number(text)
+        known = ", ".join(bit.name.lower() for bit in nlct.Status if bit.name)
+        raise click.BadParameter(f"{text!r} is not one of {known}, nor a number") from None
+
+
+def _labels(texts: Texts) -> int:
+    """All of these labels."""
+    labels = [_number(text) for text in _items(texts)]
+    if max(labels) >= _LABELS:
+        raise click.BadParameter(f"a label is from 0 to {_LABELS - 1}, not {max(labels)}")
+    return functools.reduce(operator.or_, (1 << label for label in labels))
+
+
+def _addresses(texts: Texts) -> set[Any]:
+    found: set[Any] = set()
+    for text in texts:
+        if text.startswith("@"):
+            found.update(_addresses_in(text[1:]))
+        else:
+            found.update(map(_address, text.split(",")))
+    return found
+
+
+def _addresses_in(path: str) -> Iterator[Any]:
+    """Addresses of a file; empty lines and what follows a # are left out."""
+    try:
+        with click.open_file(path) as lines:
+            for number, line in enumerate(lines, 1):
+                text = line.partition("#")[0].strip()
+                if text:
+                    yield _address(text, f"{path}:{number}: ")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise click.BadParameter(f"cannot read {path!r}: {exc}") from None
+
+
+def _address(text: str, where: str = "") -> Any:
+    try:
+        return ipaddress.ip_network(text) if "/" in text else ipaddress.ip_address(text)
+    except ValueError as exc:
+        raise click.BadParameter(f"{where}{exc}") from None
+
+
+def _translated(texts: Texts) -> Any:
+    return True if _TRANSLATED in texts else _addresses(texts)
+
+
+# The options -------------------------------------------------------------------------------------
+
+
+class _Option(NamedTuple):
+    """One option: its names, the field of Filter, what it takes and how that is read."""
+
+    names: str
+    field: str
+    metavar: str
+    read: Callable[[Texts], Any]
+    help: str
+    alone: str | None = None
+
+
+def _address_option(names: str, field: str, help: str) -> _Option:
+    return _Option(names, field, "ADDRESS", _addresses, help)
+
+
+def _port_option(names: str, field: str, help: str) -> _Option:
+    return _Option(names, field, "PORT[-PORT]", _ranges(_U16), help)
+
+
+def _count_option(names: str, field: str, help: str) -> _Option:
+    return _Option(names, field, "N[-[N]]", _ranges(_U64), help)
+
+
+def _nat_option(names: str, field: str, help: str) -> _Option:
+    return _Option(names, field, "[ADDRESS]", _translated, help, _TRANSLATED)
+
+
+_OPTIONS = (
+    _Option("--zone -z", "zone", "ZONE[-ZONE]", zone_set, "Zone, 0 to 65535, as in 7 or 10-20."),
+    _Option("--family -f", "family", "FAMILY", _families, "ipv4 or ipv6."),
+    _Option("--proto -p", "proto", "PROTO", _names, "Protocol: tcp, udp, ... or its number."),
+    _address_option("--src -s", "src", "Source: an address, a network, or @FILE with one a line."),
+    _address_option("--dst -d", "dst", "Destination."),
+    _port_option("--sport", "sport", "Source port; a key of GRE."),
+    _port_option("--dport", "dport", "Destination port."),
+    _address_option("--reply-src -r", "reply_src", "Source of the replies."),
+    _address_option("--reply-dst -q", "reply_dst", "Destination of the replies."),
+    _port_option("--reply-sport", "reply_sport", "Source port of the replies."),
+    _port_option("--reply-dport", "reply_dport", "Destination port of the replies."),
+    _Option("--icmp-type", "icmp_type", "N[-N]", _ranges(255), "Type of ICMP or ICMPv6."),
+    _Option("--icmp-code", "icmp_code", "N[-N]", _ranges(255), "Code of ICMP or ICMPv6."),
+    _Option("--icmp-id", "icmp_id", "N[-N]", _ranges(_U16), "Id of ICMP or ICMPv6."),
+    _Option("--mark -m", "mark", "MARK[/MASK]", _marks, "Mark; 0x for hexadecimal."),
+    _Option("--status -u", "status", "BIT", _bits, "All of these: assured, seen_reply, ..."),
+    _Option("--status-none", "status_none", "BIT", _bits, "None of these bits of the status."),
+    _Option("--state", "state", "STATE", _names, "State of TCP: established, time_wait, ..."),
+    _Option("--label -l", "labels", "LABEL", _labels, "All of these labels, 0 to 127."),
+    _Option("--helper", "helper", "NAME", lambda t: list(_items(t)), "Helper: ftp, sip, ..."),
+    _Option("--timeout -t", "timeout", "N[-[N]]", _ranges(_U32), "Seconds left: 60, 0-60, 60-."),
+    _nat_option("--src-nat -n", "snat", "Source is translated, to this address if one is given."),
+    _nat_option("--dst-nat -g", "dnat", "Destination is translated, likewise."),
+    _nat_option("--any-nat -j", "any_nat", "Either is translated, likewise."),
+    _Option("--id", "id", "ID", _ranges(_U32), "The kernel's id of the flow."),
+    _count_option("--packets-orig", "packets_orig", "Packets counted: 10, 0-10, 10-."),
+    _count_option("--packets-reply", "packets_reply", "Packets of the replies."),
+    _count_option("--bytes-orig", "bytes_orig", "Bytes counted."),
+    _count_option("--bytes-reply", "bytes_reply", "Bytes of the replies."),
+)
+
+
+def _filter(option: _Option, texts: Texts) -> nlct.Filter | None:
+    """Make the filter of one option, None where it is not given."""
+    if not texts:
+        return None
+    value = option.read(texts)
+    try:
+        if option.field == "family":
+            return _either(nlct.Filter(family=family) for family in value)
+        return nlct.Filter(**{option.field: value})
+    except ValueError as exc:
+        raise click.BadParameter(str(exc)) from None
+
+
+def _either(filters: Iterable[nlct.Filter]) -> nlct.Filter:
+    return functools.reduce(operator.or_, filters)
+
+
+def filter_options(command: Command) -> Command:
+    """Take the options; the command gets the one filter of them all as ``wanted``."""
+
+    @functools.wraps(command)
+    def with_filter(**arguments: Any) -> Any:
+        given = [arguments.pop(f"only_{option.field}") for option in _OPTIONS]
+        wanted = (part for part in given if part is not None)
+        return command(wanted=functools.reduce(operator.and_, wanted, nlct.Filter()), **arguments)
+
+    decorated: Any = with_filter
+    for option in reversed(_OPTIONS):
+        decorated = click.option(
+            *option.names.split(),
+            f"only_{option.field}",
+            metavar=option.metavar,
+            multiple=True,
+            callback=lambda _ctx, _param, texts, option=option: _filter(option, texts),
+            help=option.help,
+            **({} if option.alone is None else {"is_flag": False, "flag_value": option.alone}),
+        )(decorated)
+    return decorated  # type: ignore[no-any-return]

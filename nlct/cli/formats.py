@@ -1,0 +1,151 @@
+"""The formats of ``nlct dump``: each writes the flows that match to a binary file."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import operator
+import socket
+from collections.abc import Iterable, Iterator
+from typing import Any, Callable, NamedTuple, Protocol
+
+import nlct
+from nlct.cli.app import Failure
+from nlct.cli.output import Bar, plain, word
+from nlct.table import COLUMNS
+
+_FAMILIES = {int(socket.AF_INET): "ipv4", int(socket.AF_INET6): "ipv6"}
+_PROTOS = {int(proto): proto.name.lower() for proto in nlct.Proto}
+
+
+class Output(Protocol):
+    """What is written to."""
+
+    def write(self, data: bytes, /) -> object:
+        """Write all of it."""
+
+
+class Job(NamedTuple):
+    """What to write, and where; ``bar`` shows how far it is."""
+
+    ct: nlct.Conntrack
+    wanted: nlct.Filter
+    columns: tuple[str, ...] | None
+    out: Output
+    bar: Bar
+
+
+# Lines -------------------------------------------------------------------------------------------
+
+
+def text(job: Job) -> None:
+    """Write the lines of ``conntrack -L``; of columns, their values with tabs between."""
+    if job.columns is None:
+        done = 0
+        for lines in job.ct.dump_text(job.wanted):
+            job.out.write(lines)
+            # Counting them takes its time.
+            if job.bar.active:
+                done += lines.count(b"\n")
+                job.bar.at(done)
+        return
+    _write_lines(job, ("\t".join(map(word, row)) for row in _rows(job, job.columns)))
+
+
+def ndjson(job: Job) -> None:
+    """Write an object for each flow; of columns, one without objects in it."""
+    columns = job.columns
+    if columns is None:
+        _write_lines(job, (json.dumps(flow.to_dict()) for flow in job.ct.dump(job.wanted)))
+        return
+    rows = _rows(job, columns)
+    _write_lines(job, (json.dumps(dict(zip(columns, map(plain, row)))) for row in rows))
+
+
+def _write_lines(job: Job, lines: Iterable[str]) -> None:
+    for done, line in enumerate(lines, 1):
+        job.out.write(line.encode() + b"\n")
+        if done % 1000 == 0:
+            job.bar.at(done)
+
+
+def _rows(job: Job, columns: Iterable[str]) -> Iterator[list[Any]]:
+    readers = [_reader(name) for name in columns]
+    return ([read(flow) for read in readers] for flow in job.ct.dump(job.wanted))
+
+
+def _reader(column: str) -> Callable[[nlct.Flow], Any]:
+    """Return what reads a column of a flow; absent is None."""
+    if column in ("src", "dst", "proto", "sport", "dport", "icmp_id", "icmp_type", "icmp_code"):
+        return _reader_of_tuple("orig", column)
+    direction, _, name = column.partition("_")
+    if direction in ("orig", "reply", "master"):
+        return _reader_of_tuple(direction, name)
+    if column == "family":
+        return lambda flow: None if flow.family is None else _FAMILIES[flow.family]
+    if column == "labels":
+        return _labels
+    return operator.attrgetter(column)
+
+
+def _reader_of_tuple(direction: str, name: str) -> Callable[[nlct.Flow], Any]:
+    def read(flow: nlct.Flow) -> Any:
+        one = getattr(flow, direction)
+        value = None if one is None else getattr(one, name)
+        # As everywhere but in a Tuple, protocols are shown by name.
+        if name != "proto" or value is None:
+            return value
+        return _PROTOS.get(value, str(value))
+
+    return read
+
+
+def _labels(flow: nlct.Flow) -> list[int] | None:
+    labels = flow.labels
+    return None if labels is None else [n for n in range(128) if labels >> n & 1]
+
+
+# Arrow -------------------------------------------------------------------------------------------
+
+
+def arrow_stream(job: Job) -> None:
+    """Write Arrow's IPC stream, which a pipe can carry."""
+    ipc = importlib.import_module("pyarrow.ipc")
+    _write_batches(job, lambda schema: ipc.new_stream(job.out, schema))
+
+
+def arrow_file(job: Job) -> None:
+    """Write Arrow's IPC file, which readers can map into memory."""
+    ipc = importlib.import_module("pyarrow.ipc")
+    _write_batches(job, lambda schema: ipc.new_file(job.out, schema))
+
+
+def parquet(job: Job) -> None:
+    """Write a Parquet file."""
+    files = importlib.import_module("pyarrow.parquet")
+    _write_batches(job, lambda schema: files.ParquetWriter(job.out, schema))
+
+
+def _write_batches(job: Job, open_writer: Callable[[Any], Any]) -> None:
+    """Write batch by batch, a record batch or row group each: no more is ever in memory."""
+    pyarrow = importlib.import_module("pyarrow")
+    # Every batch has all columns, or they would not be of one schema.
+    columns = COLUMNS if job.columns is None else job.columns
+    nothing = nlct.FlowTable.from_flows(())
+    done = 0
+    with open_writer(pyarrow.schema(nothing.arrow(columns=columns))) as writer:
+        for batch in job.ct.batches(job.wanted, columns=columns):
+            writer.write_table(pyarrow.table(batch.arrow(columns=columns)).combine_chunks())
+            done += len(batch)
+            job.bar.at(done)
+
+
+def require_arrow() -> None:
+    """Fail where what Arrow and Parquet need is missing."""
+    for name in ("pyarrow", "nanoarrow"):
+        try:
+            importlib.import_module(name)
+        except ImportError as exc:
+            raise Failure(
+                f"no module {name!r}; Arrow and Parquet need: pip install 'nlct[parquet]'"
+            ) from exc
