@@ -1,0 +1,428 @@
+"""What a filter means, in plain Python, and random tables and filters to hold nlct against it.
+
+A flow is a dict of facts by the names of Filter's fields, as far as the kernel told them, read
+here from its own messages. A filter is the dict of arguments that Filter gets, or ("and", a, b),
+("or", a, b), ("not", a). Nothing here knows how nlct compiles or matches one.
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import os
+import random
+import socket
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from typing import Any, Union
+
+import pytest
+from hypothesis import strategies as st
+
+import nlct
+from nlct import DccpState, Filter, Flow, SctpState, Status, TcpState, Tuple
+from tests import encoder, tool
+from tests.flows import reverse
+
+Facts = dict[str, Any]
+Spec = Union[dict[str, Any], tuple[Any, ...]]
+
+NETLINK_NETFILTER = 12
+# Timeouts are this far apart, and filters ask for what is half-way between: clocks do not matter.
+STEP = 100_000
+
+
+# Reading the table -------------------------------------------------------------------------------
+
+# Where the numbers are that encoder.py does not decode: the types that lead to an attribute.
+NUMBERS = {
+    "tcp_state": (4, 1, 1),
+    "dccp_state": (4, 2, 1),
+    "sctp_state": (4, 3, 1),
+    "packets_orig": (9, 1),
+    "bytes_orig": (9, 2),
+    "packets_reply": (10, 1),
+    "bytes_reply": (10, 2),
+}
+HELPER = (5, 1)
+LABELS = (22,)
+
+
+def _find(data: bytes, path: tuple[int, ...]) -> bytes | None:
+    for kind in path:
+        found = dict(encoder.attributes(data)).get(kind)
+        if found is None:
+            return None
+        data = found
+    return data
+
+
+def _facts(message: bytes) -> Facts:
+    flow = encoder.decode(message)
+    facts: Facts = {name: flow[name] for name in ("family", "status", "timeout", "mark", "id")}
+    for prefix, direction in (("", "orig"), ("reply_", "reply")):
+        for name, value in flow[direction].items():
+            if name != "zone":
+                made = ipaddress.ip_address(value) if isinstance(value, bytes) else value
+                facts[prefix + name] = made
+    zones = [part["zone"] for part in (flow, flow["orig"], flow["reply"]) if "zone" in part]
+    facts["zone"] = zones[0] if zones else 0
+    attributes = message[20:]
+    for name, path in NUMBERS.items():
+        packed = _find(attributes, path)
+        if packed is not None:
+            facts[name] = int.from_bytes(packed, "big")
+    helper, labels = _find(attributes, HELPER), _find(attributes, LABELS)
+    if helper is not None:
+        facts["helper"] = helper.rstrip(b"\0").decode()
+    if labels is not None:
+        words = (labels[at : at + 8] for at in range(0, len(labels), 8))
+        facts["labels"] = sum(
+            int.from_bytes(word, sys.byteorder) << 64 * at for at, word in enumerate(words)
+        )
+    return facts
+
+
+def read(netns: nlct.Netns) -> list[Facts]:
+    """Read the whole table; the kernel is asked to leave out nothing."""
+    found: list[Facts] = []
+    flags = encoder.NLM_F_REQUEST | encoder.NLM_F_DUMP
+    with netns.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as sock:
+        sock.settimeout(20)
+        sock.send(encoder.message(encoder.CT_GET, flags, encoder.general(socket.AF_UNSPEC)))
+        while True:
+            for message in encoder.messages(sock.recv(65536)):
+                kind = int.from_bytes(message[4:6], sys.byteorder)
+                if kind == encoder.NLMSG_DONE:
+                    return found
+                assert kind == encoder.CT_NEW, f"the dump failed: {message!r}"
+                found.append(_facts(message))
+
+
+# What a filter means -----------------------------------------------------------------------------
+
+FAMILIES = {"ipv4": socket.AF_INET, "ipv6": socket.AF_INET6}
+PROTOS = {"icmp": 1, "tcp": 6, "udp": 17, "gre": 47, "icmpv6": 58, "sctp": 132}
+ADDRESSES = ("src", "dst", "reply_src", "reply_dst")
+STATES = {TcpState: "tcp_state", SctpState: "sctp_state", DccpState: "dccp_state"}
+# By argument: the status bit that says that it happened, and where the new address stands.
+TRANSLATED = {"snat": [(0x10, "reply_dst")], "dnat": [(0x20, "reply_src")]}
+TRANSLATED["any_nat"] = TRANSLATED["snat"] + TRANSLATED["dnat"]
+
+
+def matches(spec: Spec, facts: Facts) -> bool:
+    """Tell if a filter means this flow."""
+    if isinstance(spec, tuple):
+        word, *parts = spec
+        answers = [matches(part, facts) for part in parts]
+        return {"and": all(answers), "or": any(answers), "not": not answers[0]}[word]
+    return all(value is None or _agrees(name, value, facts) for name, value in spec.items())
+
+
+def _alternatives(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, set, frozenset)) else [value]
+
+
+def _agrees(name: str, value: Any, facts: Facts) -> bool:
+    values = _alternatives(value)
+    if name in TRANSLATED:
+        return _translated(TRANSLATED[name], value, facts)
+    if name == "status_none":
+        return bool(values) and not any(facts["status"] & _bits(item) for item in values)
+    if name == "status":
+        return any(_has_bits(facts["status"], item) for item in values)
+    if name == "labels":
+        return "labels" in facts and any(_has_bits(facts["labels"], item) for item in values)
+    if name == "state":
+        return any(_in_state(item, facts) for item in values)
+    if name not in facts:
+        return False
+    if name in ADDRESSES:
+        return any(_is_in(facts[name], item) for item in values)
+    names = {"family": FAMILIES, "proto": PROTOS}.get(name, {})
+    numbers = (names[item] if isinstance(item, str) and names else item for item in values)
+    return any(_is_number(facts[name], number) for number in numbers)
+
+
+def _is_number(number: Any, item: Any) -> bool:
+    if isinstance(item, range):
+        return number in item
+    if isinstance(item, slice):
+        return (item.start or 0) <= number and (item.stop is None or number < item.stop)
+    if isinstance(item, tuple):
+        value, mask = item
+        return bool(number & mask == value)
+    return bool(number == item)
+
+
+def _bits(item: Any) -> int:
+    return int(Status[item.upper()] if isinstance(item, str) else item)
+
+
+def _has_bits(number: int, item: Any) -> bool:
+    if isinstance(item, tuple):
+        return _is_number(number, item)
+    return number & _bits(item) == _bits(item)
+
+
+def _in_state(item: Any, facts: Facts) -> bool:
+    number = facts.get(STATES.get(type(item), "tcp_state"))
+    wanted = TcpState[item.upper()] if isinstance(item, str) else item
+    return number is not None and _is_number(number, wanted)
+
+
+def _is_in(address: Any, item: Any) -> bool:
+    network = ipaddress.ip_network(item)
+    return bool(address.version == network.version and address in network)
+
+
+def _translated(ways: list[tuple[int, str]], value: Any, facts: Facts) -> bool:
+    happened = [name for bit, name in ways if facts["status"] & bit]
+    if isinstance(value, bool):
+        return bool(happened) is value
+    return any(_is_in(facts[name], item) for name in happened for item in _alternatives(value))
+
+
+def build(spec: Spec) -> Filter:
+    """Make nlct's own filter of it."""
+    if isinstance(spec, dict):
+        return Filter(**spec)
+    word, *parts = spec
+    made = [build(part) for part in parts]
+    if word == "not":
+        return ~made[0]
+    return made[0] & made[1] if word == "and" else made[0] | made[1]
+
+
+def ids(table: Iterable[Facts], spec: Spec | None = None) -> list[int]:
+    """The ids of the flows that a filter means; of all without one."""
+    return sorted(facts["id"] for facts in table if spec is None or matches(spec, facts))
+
+
+# Random tables -----------------------------------------------------------------------------------
+
+HOSTS = {
+    4: ("10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.1.1", "192.0.2.1", "192.0.2.129"),
+    6: ("fd00::1", "fd00::2", "fd00::3", "fd00:0:0:1::1", "2001:db8::1"),
+}
+TRANSLATIONS = {4: "198.51.100.7", 6: "2001:db8:1::7"}
+ZONES = (0, 0, 1, 5, 255, 256, 65535)
+MARKS = (0, 0, 1, 2, 3, 0x100, 0x80000001, 0xFFFFFFFF)
+PORTS = (1, 53, 80, 1024, 65535)
+STATUSES = (None, None, Status.SEEN_REPLY, Status.SEEN_REPLY | Status.ASSURED)
+LABEL_SETS = (None, None, 1, 1 << 5, 1 << 127, 1 << 127 | 1 << 5, 1 << 64)
+
+LABEL_RULE = """
+table inet labels {
+    chain output {
+        type filter hook output priority filter
+        ct mark 77 ct label set 5
+    }
+}
+"""
+
+
+def _orig(rng: random.Random, proto: str, version: int) -> Tuple:
+    # One way round: where the reply of one flow is the original tuple of another, and a zone
+    # applies to a direction, the kernel may take the one for the other.
+    src, dst = sorted(rng.sample(HOSTS[version], 2))
+    if proto == "icmp":
+        kind = rng.choice((8, 13)) if version == 4 else 128
+        name = "icmp" if version == 4 else "icmpv6"
+        return Tuple(src, dst, name, icmp_id=rng.choice(PORTS), icmp_type=kind, icmp_code=0)
+    return Tuple(src, dst, proto, rng.choice(PORTS), rng.choice(PORTS))
+
+
+def _with_zone(rng: random.Random, flow: Flow) -> Flow:
+    """The flow in a zone, which may be that of one direction."""
+    zone = rng.choice(ZONES)
+    which = rng.randrange(6)
+    if which == 0:
+        return flow.replace(orig=flow.orig.replace(zone=zone), zone=None)
+    if which == 1 and flow.orig.icmp_id is None:
+        reply = flow.reply or reverse(flow.orig)
+        return flow.replace(reply=reply.replace(zone=zone), zone=None)
+    return flow.replace(zone=zone)
+
+
+def _flow(rng: random.Random) -> Flow:
+    proto = rng.choice(("tcp", "tcp", "udp", "udp", "icmp", "sctp", "gre"))
+    version = rng.choice((4, 6))
+    more: dict[str, Any] = {"labels": rng.choice(LABEL_SETS), "status": rng.choice(STATUSES)}
+    orig = _orig(rng, proto, version)
+    if proto == "tcp":
+        more["tcp_state"] = rng.choice(list(TcpState)[1:9])
+        more["helper"] = rng.choice((None, "ftp"))
+    if proto == "sctp":
+        more["sctp_state"] = rng.choice(list(SctpState)[1:8])
+        more.update(sctp_vtag_orig=1, sctp_vtag_reply=2)
+    if proto in ("tcp", "udp") and rng.randrange(3) == 0:
+        reply = reverse(orig)
+        way = rng.choice((Status.SRC_NAT, Status.DST_NAT))
+        changed = "dst" if way == Status.SRC_NAT else "src"
+        more["reply"] = reply.replace(**{changed: TRANSLATIONS[version]})
+        more["status"] = (more["status"] or Status(0)) | way
+    flow = Flow(orig, timeout=STEP * rng.randint(1, 5), mark=rng.choice(MARKS), **more)
+    return _with_zone(rng, flow)
+
+
+def random_flows(seed: int, count: int) -> list[Flow]:
+    """Flows of every kind, from so few addresses and ports that filters hit."""
+    rng = random.Random(seed)
+    made = [_flow(rng) for _ in range(count)]
+    # The same original tuple may be there in zone 5 and with zone 5 for its reply alone, which
+    # tests/oracle.py does not tell apart.
+    return list({(flow.orig.replace(zone=None), flow.zone): flow for flow in made}.values())
+
+
+def prepare(netns: nlct.Netns) -> None:
+    """Make labels work: the kernel keeps none unless a rule speaks of them."""
+    if os.geteuid() != 0:
+        pytest.skip("MISSING: root, to run tools in a namespace")
+    tool.run(netns, "nft", "-f", "-", given=LABEL_RULE)
+
+
+def write(netns: nlct.Netns, name: str, value: int) -> None:
+    """Change a setting of conntrack in the namespace."""
+    fd = netns.open_file(f"/proc/sys/net/netfilter/nf_conntrack_{name}", os.O_WRONLY)
+    with os.fdopen(fd, "w") as file:
+        file.write(str(value))
+
+
+def talk(netns: nlct.Netns) -> None:
+    """Flows that packets made, with counters: there and back, and of many sizes."""
+    tool.run(netns, "ip", "link", "set", "lo", "up")
+    write(netns, "acct", 1)
+    for name in ("udp_timeout", "udp_timeout_stream"):
+        write(netns, name, 6 * STEP)
+    for number in range(6):
+        with ExitStack() as stack:
+            there, back = (
+                stack.enter_context(netns.socket(socket.AF_INET, socket.SOCK_DGRAM))
+                for _ in range(2)
+            )
+            for sock in (there, back):
+                sock.bind(("127.0.0.1", 0))
+            for sender, receiver, packets in ((there, back, number + 1), (back, there, number)):
+                for _ in range(packets):
+                    sender.sendto(bytes(100 * number), receiver.getsockname())
+
+
+# Random filters ----------------------------------------------------------------------------------
+
+NETWORKS = (
+    *("0.0.0.0/0", "::/0", "10.0.0.0/8", "10.0.0.0/30", "10.0.0.2/31", "192.0.2.128/25"),
+    *("fd00::/64", "fd00::/48", "fd00::2/127", "2001:db8::/32", "127.0.0.0/8"),
+)
+
+
+def _one_or_many(item: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return item | st.lists(item, max_size=4)
+
+
+def _intervals(number: st.SearchStrategy[int]) -> st.SearchStrategy[Any]:
+    ends = st.tuples(number, number)
+    return (
+        ends.map(lambda two: range(*two))
+        | ends.map(lambda two: slice(*sorted(two)))
+        | number.map(lambda one: slice(one, None))
+        | number.map(lambda one: slice(None, one))
+    )
+
+
+def _pairs(number: st.SearchStrategy[int]) -> st.SearchStrategy[Any]:
+    # Mostly values inside of the mask: the others never match.
+    mask = number.filter(bool)
+    inside = st.tuples(number, mask).map(lambda two: (two[0] & two[1], two[1]))
+    return inside | st.tuples(number, mask)
+
+
+def _numbers(bits: int, *usual: int) -> st.SearchStrategy[Any]:
+    number = st.sampled_from(usual) | st.integers(0, 2**bits - 1)
+    return _one_or_many(number | _intervals(number)) | st.frozensets(number, max_size=4)
+
+
+def _bit_sets(bits: int, *usual: int) -> st.SearchStrategy[int]:
+    one = st.sampled_from(usual) | st.integers(0, bits - 1).map(lambda bit: 1 << bit)
+    return st.lists(one, min_size=1, max_size=3).map(
+        lambda found: functools.reduce(lambda a, b: a | b, found)
+    )
+
+
+def _addresses() -> st.SearchStrategy[Any]:
+    text = st.sampled_from((*HOSTS[4], *HOSTS[6], *NETWORKS, *TRANSLATIONS.values(), "127.0.0.1"))
+    item = text | text.map(ipaddress.ip_network)
+    host = st.sampled_from((*HOSTS[4], *HOSTS[6])).map(ipaddress.ip_address)
+    return _one_or_many(item | host) | st.frozensets(item, max_size=6)
+
+
+_MARK = st.sampled_from(MARKS) | st.integers(0, 2**32 - 1)
+_STATUS = _bit_sets(16, 0x2, 0x4, 0x6, 0x8, 0x10, 0x20)
+_STATUS_ITEM = (
+    _STATUS
+    | _STATUS.map(Status)
+    | st.sampled_from(("assured", "seen_reply", "CONFIRMED", "src_nat", "dst_nat"))
+)
+_LABELS = _bit_sets(128, 1, 1 << 5, 1 << 127, 1 << 64)
+# Never near to a timeout that a flow may have.
+_BETWEEN = st.integers(0, 7).map(lambda number: number * STEP + STEP // 2)
+_TCP = st.sampled_from(list(TcpState))
+_NAT = st.booleans() | _addresses()
+
+FIELDS: dict[str, st.SearchStrategy[Any]] = {
+    "zone": st.sampled_from(ZONES)
+    | st.frozensets(st.sampled_from(ZONES), max_size=4)
+    | st.lists(st.integers(0, 65535), max_size=3)
+    | st.tuples(st.integers(0, 300), st.integers(0, 300)).map(lambda two: range(*two)),
+    "family": st.sampled_from(("ipv4", "ipv6", socket.AF_INET, socket.AF_INET6)),
+    "proto": _one_or_many(st.sampled_from(sorted(PROTOS))) | _numbers(8, *PROTOS.values()),
+    **dict.fromkeys(ADDRESSES, _addresses()),
+    **dict.fromkeys(("sport", "dport", "reply_sport", "reply_dport"), _numbers(16, *PORTS)),
+    "icmp_type": _numbers(8, 0, 8, 13, 128),
+    "icmp_code": _numbers(8, 0, 1),
+    "icmp_id": _numbers(16, *PORTS),
+    "mark": _one_or_many(_MARK | _intervals(_MARK) | _pairs(_MARK)),
+    "status": _one_or_many(_STATUS_ITEM | _pairs(_STATUS | st.just(0))),
+    "status_none": _STATUS_ITEM | st.lists(_STATUS_ITEM, min_size=1, max_size=4),
+    "state": _one_or_many(
+        _TCP
+        | _TCP.map(int)
+        | _TCP.map(lambda state: state.name)
+        | st.sampled_from((*SctpState, *DccpState))
+        | st.just(range(2, 5))
+    ),
+    "labels": _one_or_many(_LABELS | _pairs(_LABELS)),
+    "helper": _one_or_many(st.sampled_from(("ftp", "sip", "", "fifteen bytes ok"[:15]))),
+    "timeout": _one_or_many(_intervals(_BETWEEN) | _BETWEEN),
+    "id": _numbers(32, 0, 2**31, 2**32 - 1),
+    **dict.fromkeys(("packets_orig", "packets_reply"), _numbers(64, *range(7))),
+    **dict.fromkeys(("bytes_orig", "bytes_reply"), _numbers(64, 28, 128, 1000, 3000)),
+    **dict.fromkeys(("snat", "dnat", "any_nat"), _NAT),
+}
+
+
+def simple_specs() -> st.SearchStrategy[Spec]:
+    """Up to three fields together."""
+    names = st.lists(st.sampled_from(sorted(FIELDS)), max_size=3, unique=True)
+    return names.flatmap(lambda some: st.fixed_dictionaries({name: FIELDS[name] for name in some}))
+
+
+def specs() -> st.SearchStrategy[Spec]:
+    """Filters, joined to some depth; among them those that match everything or nothing."""
+    return st.recursive(
+        simple_specs(),
+        lambda inner: st.one_of(
+            st.tuples(st.just("and"), inner, inner),
+            st.tuples(st.just("or"), inner, inner),
+            st.tuples(st.just("not"), inner),
+        ),
+        max_leaves=8,
+    )
+
+
+def numbered(table: Iterable[Facts], *names: str) -> Iterator[Any]:
+    """What a table has in some fields: tuples if they are more than one."""
+    for facts in table:
+        values = tuple(facts.get(name) for name in names)
+        yield values if len(values) > 1 else values[0]

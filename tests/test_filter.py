@@ -1,0 +1,685 @@
+"""Filters mean what plain Python says they mean, through every door, whoever filters."""
+
+from __future__ import annotations
+
+import copy
+import errno
+import functools
+import ipaddress
+import operator
+import pickle
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import nlct
+from nlct import ALL, DccpState, Filter, Flow, SctpState, Status, TcpState, Tuple, _pass
+from nlct._ffi import ffi, lib
+from tests import filters, oracle, tool
+from tests.test_probe import Lib
+
+AF_BRIDGE = 7
+
+
+class Where:
+    """A random table that holds still, and who looks at it: with the kernel's help, and without."""
+
+    def __init__(self, netns: nlct.Netns, asking: nlct.Conntrack, alone: nlct.Conntrack) -> None:
+        self.netns = netns
+        self.asking = asking
+        self.alone = alone
+        self.both = (asking, alone)
+        self.table = filters.read(netns)
+        self.lines = {flow.id or 0: tool.without_clocks(str(flow)) for flow in asking.dump()}
+
+
+@pytest.fixture(scope="module")
+def where() -> Iterator[Where]:
+    """Some hundred flows of every kind."""
+    try:
+        netns = nlct.Netns.scratch()
+    except PermissionError as exc:
+        pytest.skip(f"MISSING: no network namespace can be had here: {exc}")
+    with netns, nlct.Conntrack(netns) as asking:
+        filters.prepare(netns)
+        loaded = asking.load(filters.random_flows(1, 400))
+        # Some are there twice; and a kernel may lack the helper of FTP.
+        assert set(loaded.failed) <= {errno.EEXIST, errno.EOPNOTSUPP}
+        filters.talk(netns)
+        with nlct.Conntrack(netns, kernel_filter=False) as alone:
+            yield Where(netns, asking, alone)
+
+
+def few(examples: int) -> settings:
+    """Each look at the table costs the kernel's walk over all of its hash table."""
+    return settings(deadline=None, max_examples=examples)
+
+
+def test_the_table_has_something_of_everything(where: Where) -> None:
+    """Or the rest proves little."""
+    assert len(where.table) > 300
+    for name in filters.FIELDS.keys() - {"state", "status_none", "snat", "dnat", "any_nat"}:
+        found = Counter(filters.numbered(where.table, name))
+        assert len(found) > 1 or name == "helper", name
+    for spec in (
+        {"snat": True},
+        {"dnat": True},
+        {"state": list(TcpState)},
+        {"state": list(SctpState)},
+        {"labels": 1 << 127 | 1 << 5},
+        {"packets_reply": slice(1, None)},
+    ):
+        assert filters.ids(where.table, spec), spec
+    zones = Counter(
+        (flow.orig.zone is not None, flow.reply is not None and flow.reply.zone is not None)
+        for flow in where.asking.dump()
+    )
+    assert len(zones) == 3
+    if not filters.ids(where.table, {"helper": "ftp"}):
+        pytest.skip("MISSING: the helper of FTP")
+
+
+def test_it_holds_still(where: Where) -> None:
+    """Nothing came or went since, and no timeout is near to those that filters ask for."""
+    table = filters.read(where.netns)
+    assert filters.ids(table) == filters.ids(where.table)
+    assert all(-facts["timeout"] % filters.STEP < filters.STEP / 4 for facts in table)
+
+
+# Random filters ----------------------------------------------------------------------------------
+
+
+@few(100)
+@given(filters.simple_specs())
+def test_fields(where: Where, spec: filters.Spec) -> None:
+    """Fields by themselves and together, as plain Python says."""
+    meant = filters.ids(where.table, spec)
+    for ct in where.both:
+        assert sorted(flow.id or 0 for flow in ct.dump(filters.build(spec))) == meant
+
+
+@few(100)
+@given(filters.specs())
+def test_joined_filters(where: Where, spec: filters.Spec) -> None:
+    """Whatever is joined by and, or, not."""
+    meant = filters.ids(where.table, spec)
+    for ct in where.both:
+        assert sorted(flow.id or 0 for flow in ct.dump(filters.build(spec))) == meant
+
+
+@pytest.mark.parametrize("name", sorted(filters.FIELDS))
+def test_each_field(where: Where, name: str) -> None:
+    """No field is left to chance."""
+
+    @few(8)
+    @given(filters.FIELDS[name], st.booleans())
+    def check(value: Any, inverted: bool) -> None:
+        spec: filters.Spec = {name: value}
+        spec = ("not", spec) if inverted else spec
+        meant = filters.ids(where.table, spec)
+        for ct in where.both:
+            assert sorted(flow.id or 0 for flow in ct.dump(filters.build(spec))) == meant
+
+    check()
+
+
+@few(25)
+@given(filters.specs(), st.integers(1, 40))
+def test_every_door(where: Where, spec: filters.Spec, rows: int) -> None:
+    """Counts, tables, batches, text and a dry run agree with each other and with plain Python."""
+    wanted = filters.build(spec)
+    meant = [facts for facts in where.table if filters.matches(spec, facts)]
+    ids = filters.ids(meant)
+    for ct in where.both:
+        assert ct.count(wanted) == len(meant)
+        table = ct.table(wanted)
+        # An empty table has no columns.
+        assert sorted(table.column("id") if len(table) else ()) == ids
+        batches = list(ct.batches(wanted, columns=["id"], rows=rows))
+        assert sorted(one for batch in batches for one in batch.column("id")) == ids
+        assert all(0 < len(batch) <= rows for batch in batches)
+        by_kind = Counter(filters.numbered(meant, "zone", "proto"))
+        assert ct.count_by("zone", "proto", filter=wanted) == by_kind
+        by_state = Counter(filters.numbered(meant, "tcp_state"))
+        assert ct.count_by("state", filter=wanted) == by_state
+        by_address = Counter(filters.numbered(meant, "src", "reply_dst"))
+        assert ct.count_by("src", "reply_dst", filter=wanted) == by_address
+        lines = b"".join(ct.dump_text(wanted)).decode().splitlines()
+        assert sorted(map(tool.without_clocks, lines)) == sorted(where.lines[one] for one in ids)
+
+
+@few(25)
+@given(filters.specs())
+def test_a_dry_run_counts_and_deletes_nothing(where: Where, spec: filters.Spec) -> None:
+    """It counts what is meant; what may mean everything is refused even then."""
+    wanted = filters.build(spec)
+    meant = filters.ids(where.table, spec)
+    for ct in where.both:
+        if wanted.restricts_nothing:
+            assert meant == filters.ids(where.table)
+            with pytest.raises(ValueError, match=r"nlct\.ALL"):
+                ct.delete(wanted, dry_run=True)
+            continue
+        result = ct.delete(wanted, dry_run=True)
+        assert (result.matched, result.deleted, result.failed) == (len(meant), 0, {})
+        assert result.complete is (not meant)
+    assert where.asking.count() == len(where.table)
+
+
+@few(60)
+@given(filters.specs())
+def test_a_filter_is_what_it_is_joined_of(where: Where, spec: filters.Spec) -> None:
+    """It survives pickling and copying, equals its like, and two times not is nothing."""
+    wanted = filters.build(spec)
+    again = filters.build(spec)
+    assert wanted == again
+    assert hash(wanted) == hash(again)
+    assert repr(wanted) == repr(again)
+    assert ~~wanted == wanted
+    for other in (pickle.loads(pickle.dumps(wanted)), copy.copy(wanted), copy.deepcopy(wanted)):
+        assert (other, repr(other)) == (wanted, repr(wanted))
+    assert where.asking.count(other) == len(filters.ids(where.table, spec))
+
+
+# What is asked of the kernel ---------------------------------------------------------------------
+
+# It leaves these out on every kernel.
+ASKED: list[filters.Spec] = [
+    {"mark": 0},
+    {"mark": 0x80000001},
+    {"mark": (0x80000000, 0x80000000)},
+    {"mark": (0, 1)},
+    {"family": "ipv6"},
+    {"src": "10.0.0.1"},
+    {"dst": "10.0.0.1/32"},
+    {"src": "10.0.0.1", "dst": "10.0.0.2", "mark": 0},
+    {"family": "ipv4", "proto": "tcp", "dport": 80},
+    {"family": "ipv6", "proto": "udp", "sport": 53},
+]
+# It would leave out the wrong ones, or refuse to.
+NOT_ASKED: list[filters.Spec] = [
+    {"src": "fd00::1"},
+    {"dst": "fd00::1"},
+    {"src": "10.0.0.0/24"},
+    {"src": {"10.0.0.1", "fd00::1"}},
+    {"dport": 80},
+    {"proto": "tcp", "dport": 80},
+    {"reply_src": "10.0.0.1"},
+    {"mark": (1, 2)},
+    {"status": (0, 4)},
+    {"status_none": "assured"},
+    ("not", {"mark": 0}),
+    ("or", {"mark": 0}, {"mark": 1}),
+    ("not", {"src": "10.0.0.1"}),
+]
+
+
+@pytest.mark.parametrize("spec", ASKED, ids=repr)
+def test_what_the_kernel_leaves_out(where: Where, spec: filters.Spec) -> None:
+    """It sends what is meant and nothing else."""
+    result = where.asking.delete(filters.build(spec), dry_run=True)
+    assert result.scanned == result.matched == len(filters.ids(where.table, spec))
+    assert where.alone.delete(filters.build(spec), dry_run=True).scanned == len(where.table)
+
+
+@pytest.mark.parametrize("spec", NOT_ASKED, ids=repr)
+def test_what_the_kernel_is_not_asked(where: Where, spec: filters.Spec) -> None:
+    """It sends everything, and what is meant is found in it."""
+    result = where.asking.delete(filters.build(spec), dry_run=True)
+    assert (result.scanned, result.matched) == (
+        len(where.table),
+        len(filters.ids(where.table, spec)),
+    )
+
+
+OVERLAPPING: list[filters.Spec] = [
+    {"mark": [range(2**32 - 1), range(1, 2), range(2, 3)]},
+    {"mark": [slice(2, None), range(0x80000000, 0x80000002), 0]},
+    {"timeout": [slice(None), range(1), range(filters.STEP // 2)]},
+    {"bytes_orig": [range(1000), range(100, 200), 128, slice(2000, None)]},
+    {"dport": [range(1, 60), range(50, 90), slice(80, None), 0]},
+    {"src": ["10.0.0.0/8", "10.0.0.1", "10.0.0.0/30", "fd00::/16", "fd00::1"]},
+]
+
+
+@pytest.mark.parametrize("spec", OVERLAPPING, ids=repr)
+def test_alternatives_may_overlap(where: Where, spec: filters.Spec) -> None:
+    """The widest of them counts, in whatever order they come."""
+    meant = filters.ids(where.table, spec)
+    assert meant
+    for ct in where.both:
+        assert sorted(flow.id or 0 for flow in ct.dump(filters.build(spec))) == meant
+
+
+def test_contradictions(where: Where) -> None:
+    """The last of two values is no better than the first."""
+    for one, other in (
+        ({"mark": 0}, {"mark": 1}),
+        ({"zone": 1}, {"zone": 5}),
+        ({"family": "ipv6"}, {"src": "10.0.0.1"}),
+        ({"src": "10.0.0.1"}, {"family": "ipv6"}),
+        ({"src": "10.0.0.1"}, {"src": "10.0.0.2"}),
+        ({"proto": "tcp", "family": "ipv4"}, {"proto": "udp"}),
+    ):
+        for spec in (("and", one, other), ("and", other, one)):
+            assert filters.ids(where.table, spec) == []
+            assert [ct.count(filters.build(spec)) for ct in where.both] == [0, 0]
+
+
+def test_a_kernel_that_refuses_is_asked_for_everything(
+    where: Where, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its refusal changes nothing but the time."""
+    asked = []
+
+    def start(handle: ffi.CData, sock: ffi.CData, wanted: ffi.CData, ask: Any, fd: int) -> int:
+        if ask != ffi.NULL:
+            ask.family = ask.orig.family = AF_BRIDGE
+        asked.append(ask != ffi.NULL)
+        return int(lib.nlct_dump_start(handle, sock, wanted, ask, fd))
+
+    monkeypatch.setattr(_pass, "lib", Lib(nlct_dump_start=start))
+    spec = {"proto": "tcp", "family": "ipv4"}
+    ids = filters.ids(where.table, spec)
+    assert sorted(flow.id or 0 for flow in where.asking.dump(filters.build(spec))) == ids
+    assert asked == [True, False]
+    result = where.asking.delete(filters.build(spec), dry_run=True)
+    assert (result.scanned, result.matched) == (len(where.table), len(ids))
+
+
+# Sets --------------------------------------------------------------------------------------------
+
+
+SETS: dict[str, list[Any]] = {
+    "dport": [53, 80],
+    "mark": [0, 1],
+    "zone": [0, 65535],
+    "proto": ["tcp", 17],
+    "src": ["10.0.0.1", "fd00::/64"],
+    "state": [TcpState.ESTABLISHED, "close"],
+    "status": [Status.ASSURED, Status.SRC_NAT],
+    "status_none": [Status.ASSURED, Status.SRC_NAT],
+    "labels": [1, 1 << 127],
+    "helper": ["ftp", "sip"],
+    "snat": ["198.51.100.0/24", "fd00::/16"],
+}
+
+
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("kind", [set, list, frozenset, iter, dict.fromkeys])
+def test_collections(where: Where, name: str, kind: Callable[[Any], Any]) -> None:
+    """A set, a list, a generator and anything that is like them."""
+    wanted = Filter(**{name: kind(SETS[name])})
+    meant = filters.ids(where.table, {name: SETS[name]})
+    if name == "helper" and not meant:
+        pytest.skip("MISSING: the helper of FTP")
+    assert 0 < len(meant) < len(where.table)
+    # More than once: a generator is not empty the second time.
+    for _ in range(2):
+        assert sorted(flow.id or 0 for flow in where.asking.dump(wanted)) == meant
+
+
+def test_numpy_numbers(where: Where) -> None:
+    """NumPy's integers and arrays of them are numbers like any others."""
+    numpy = pytest.importorskip("numpy", reason="MISSING: numpy")
+    for name, values in {"dport": [53, 80], "mark": [0, 1], "zone": [0, 65535]}.items():
+        meant = filters.ids(where.table, {name: values})
+        for kind in ("uint32", "int64"):
+            array = numpy.array(values, dtype=kind)
+            for value in (array, list(array)):
+                assert where.asking.count(Filter(**{name: value})) == len(meant)
+        wanted = Filter(**{name: numpy.uint16(1)})
+        assert where.asking.count(wanted) == len(filters.ids(where.table, {name: 1}))
+    for bad in (numpy.float64(1), numpy.True_, numpy.array([1.5])):
+        with pytest.raises(TypeError, match="dport"):
+            Filter(dport=bad)
+
+
+def test_a_hundred_thousand_addresses(where: Where) -> None:
+    """Hits and misses of both families among very many, networks between them."""
+    many: set[Any] = {ipaddress.IPv4Address(0x0B000000 + 3 * number) for number in range(50_000)}
+    many |= {ipaddress.IPv6Address((0xFD77 << 112) + 5 * number) for number in range(50_000)}
+    many |= {ipaddress.ip_network((0x0C000000 + 256 * number, 24)) for number in range(1000)}
+    spec = {"src": [*filters.HOSTS[4][:3], "fd00::2", "fd00:0:0:1::/64"]}
+    meant = filters.ids(where.table, spec)
+    for wanted, expected in (
+        (Filter(src=many), []),
+        (Filter(src=many | set(spec["src"])), meant),
+        (Filter(src=many) | Filter(**spec), meant),
+    ):
+        for ct in where.both:
+            assert sorted(flow.id or 0 for flow in ct.dump(wanted)) == expected
+
+
+def test_a_hundred_thousand_addresses_that_are_there(ct: nlct.Conntrack) -> None:
+    """Each of them is found, and none beside it."""
+    hosts = [ipaddress.IPv4Address(0x0A000000 + 3 * number) for number in range(20_000)]
+    loaded = ct.load(
+        Flow(Tuple(host, "192.0.2.1", "udp", 1, 2), timeout=3600, mark=number % 2)
+        for number, host in enumerate(hosts)
+    )
+    assert loaded.created == len(hosts)
+    wanted = Filter(src=(host for number, host in enumerate(hosts) if number % 2))
+    assert ct.count_by("mark", filter=wanted) == {1: len(hosts) // 2}
+    assert ct.count_by("mark", filter=~wanted) == {0: len(hosts) // 2}
+    assert ct.count(Filter(src=[host + 1 for host in hosts])) == 0
+
+
+def test_very_many_joined_filters(where: Where) -> None:
+    """A rule for each of thousands of services: neither depth nor number is a limit."""
+    rules: list[filters.Spec] = [{"src": "10.0.0.1", "dport": port} for port in range(1500)]
+    for join, word in ((operator.or_, "or"), (operator.and_, "and")):
+        made = functools.reduce(join, map(filters.build, rules))
+        answer = any if word == "or" else all
+        meant = [f["id"] for f in where.table if answer(filters.matches(r, f) for r in rules)]
+        assert sorted(flow.id or 0 for flow in where.asking.dump(made)) == sorted(meant)
+        assert where.asking.count(~made) == len(where.table) - len(meant)
+        assert made == functools.reduce(join, map(filters.build, rules))
+
+
+# What could be taken for more than it is ---------------------------------------------------------
+
+NOTHING = ~ALL
+MEAGRE: dict[str, tuple[Filter, filters.Spec]] = {
+    "all of two bits, not one of them": (
+        Filter(status=Status.SEEN_REPLY | Status.ASSURED),
+        {"status": 6},
+    ),
+    "all of three bits in a list": (
+        Filter(status=[Status.SEEN_REPLY | Status.ASSURED | Status.SRC_NAT]),
+        {"status": 0x16},
+    ),
+    "nothing, and then or": (
+        (NOTHING & Filter(proto="tcp")) | Filter(proto="sctp"),
+        {"proto": "sctp"},
+    ),
+    "nothing, in the midst of it": (
+        (Filter(proto="tcp") & NOTHING & Filter(mark=0)) | (NOTHING & Filter(mark=1)),
+        {"zone": []},
+    ),
+    "not nothing": (~(NOTHING & Filter(proto="tcp")) & Filter(mark=1), {"mark": 1}),
+    "everything, in the midst of it": ((ALL & Filter(mark=1)) & ~NOTHING, {"mark": 1}),
+    "a mark of 0": (Filter(mark=0), {"mark": 0}),
+    "a zone of 0": (Filter(zone=0), {"zone": 0}),
+    "a port of 0": (Filter(dport=0), {"dport": 0}),
+    "a protocol of 0": (Filter(proto=0), {"proto": 0}),
+    "a timeout of 0": (Filter(timeout=0), {"timeout": 0}),
+    "a state of 0": (Filter(state=0), {"state": 0}),
+    "an id of 0": (Filter(id=0), {"id": 0}),
+    "an empty helper": (Filter(helper=""), {"helper": ""}),
+    "a value outside its mask": (Filter(mark=(3, 1)), {"mark": []}),
+    "labels outside their mask": (Filter(labels=(3, 1)), {"labels": []}),
+    "an address, not the other family's first bytes": (
+        Filter(src="fd00::/16"),
+        {"src": "fd00::/16"},
+    ),
+    "IPv4, not all there is": (Filter(src="0.0.0.0/0"), {"family": "ipv4"}),
+    "IPv6, not all there is": (Filter(src="::/0"), {"family": "ipv6"}),
+}
+
+
+@pytest.mark.parametrize("name", MEAGRE)
+def test_filters_that_mean_little(where: Where, name: str) -> None:
+    """What a filter means is never more than was said."""
+    wanted, spec = MEAGRE[name]
+    for ct in where.both:
+        assert sorted(f.id or 0 for f in ct.dump(wanted)) == filters.ids(where.table, spec)
+    assert not wanted.restricts_nothing
+
+
+@pytest.mark.parametrize("name", sorted(filters.FIELDS.keys() - {"family", "status_none"}))
+def test_an_empty_set_matches_nothing(where: Where, name: str) -> None:
+    """In every field that takes sets."""
+    for empty in ([], set(), frozenset(), iter(())):
+        wanted = Filter(**{name: empty})
+        assert [ct.count(wanted) for ct in where.both] == [0, 0]
+        assert not wanted.matches_everything
+        assert not wanted.restricts_nothing
+
+
+@pytest.mark.parametrize("name", [n for n in sorted(filters.FIELDS) if n != "status_none"])
+def test_a_flow_without_the_field_does_not_match(where: Where, name: str) -> None:
+    """A filter and its inverse make the whole, and who lacks the field is in the inverse."""
+    addresses = dict.fromkeys((*filters.ADDRESSES, "snat", "dnat", "any_nat"), "::/0")
+    bits = [(0, 2), (2, 2)]
+    others = {"family": "ipv4", "helper": "ftp", "labels": bits, "status": bits}
+    whole: Any = {**addresses, **others}.get(name, slice(None))
+    wanted = Filter(**{name: whole})
+    meant = filters.ids(where.table, {name: whole})
+    rest = sorted(set(filters.ids(where.table)) - set(meant))
+    for ct in where.both:
+        assert sorted(flow.id or 0 for flow in ct.dump(wanted)) == meant
+        assert sorted(flow.id or 0 for flow in ct.dump(~wanted)) == rest
+
+
+EVERYTHING = {
+    "Filter()": Filter(),
+    "None": Filter(zone=None, src=None, mark=None),
+    "or": Filter(mark=1) | Filter(),
+    "or of ALL": ALL | Filter(mark=1),
+    "and": Filter() & Filter(),
+    "and of ALL": ALL & ALL,
+    "not nothing": ~(~Filter()),
+    "not an empty set": ~Filter(src=[]),
+    "not an empty set of zones": ~Filter(zone=set()),
+    "not an empty set, or": ~Filter(src=[]) | Filter(mark=1),
+    "neither of two empty sets": ~(Filter(src=[]) | Filter(dst=[])),
+    "every zone": Filter(zone=range(65536)),
+    "every mark in a range": Filter(mark=slice(None)),
+    "every address": Filter(src=["0.0.0.0/0", "::/0"]),
+    "every protocol": Filter(proto=range(256)),
+    "every protocol in two": Filter(proto=[range(17), range(17, 256)]),
+    "every timeout": Filter(timeout=slice(0, None)),
+    "every id": Filter(id=range(2**32)),
+}
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_everything_is_known_as_such(where: Where, name: str) -> None:
+    """However it is said, a delete is refused, since only nlct.ALL says it on purpose."""
+    wanted = EVERYTHING[name]
+    assert wanted.restricts_nothing
+    for ct in where.both:
+        assert ct.count(wanted) == len(where.table)
+        for strategy in ("auto", "scan", "kernel"):
+            for dry_run in (True, False):
+                with pytest.raises(ValueError, match=r"nlct\.ALL"):
+                    ct.delete(wanted, strategy=strategy, dry_run=dry_run)
+    assert filters.ids(filters.read(where.netns)) == filters.ids(where.table)
+
+
+def test_all_stays_itself() -> None:
+    """Pickled or copied it is still said on purpose; nothing else becomes it."""
+    for same in (pickle.loads(pickle.dumps(ALL)), copy.copy(ALL), copy.deepcopy(ALL)):
+        assert same is ALL
+    assert repr(ALL) == "nlct.ALL"
+    assert Filter() == ALL
+    assert hash(ALL) == hash(Filter())
+    for other in (ALL & ALL, ALL | ALL, ~~ALL, type(ALL)(), copy.copy(Filter())):
+        assert other is not ALL
+
+
+def test_filters_are_compared_by_what_they_say() -> None:
+    """Equal filters serve as keys; others differ."""
+    assert Filter(zone=5) == Filter(zone=[5]) == Filter(zone={5}) == Filter(zone=range(5, 6))
+    assert Filter(src="10.0.0.1") == Filter(src=ipaddress.ip_address("10.0.0.1"))
+    assert Filter(src="10.0.0.1") == Filter(src="10.0.0.1/32")
+    assert Filter(zone=5, mark=1) == Filter(zone=5) & Filter(mark=1)
+    assert Filter(mark=(1, 3)) != Filter(mark=[1, 3])
+    assert Filter(src="10.0.0.1") != Filter(dst="10.0.0.1")
+    assert Filter(mark=1) & Filter(zone=1) != Filter(mark=1) | Filter(zone=1)
+    assert ~Filter(mark=1) != Filter(mark=1)
+    assert Filter(mark=1) != {"mark": 1}
+    assert len({Filter(zone=5), Filter(zone=[5]), ~Filter(zone=5)}) == 2
+
+
+def test_a_filter_shows_what_was_asked() -> None:
+    """For people, and good to paste."""
+    for text in (
+        "Filter(zone=7, src='10.0.0.0/8', mark=(1, 3))",
+        "Filter(zone=7) & Filter(mark=0)",
+        "(Filter(zone=7) | Filter(mark=0))",
+        "~(Filter(zone=7))",
+        "(~(Filter(zone=7)) | Filter(dport=range(1, 5)) & Filter(state='close'))",
+    ):
+        made = eval(text, {"Filter": Filter})
+        assert repr(made) == text
+        assert eval(repr(made), {"Filter": Filter}) == made
+
+
+# Bad arguments -----------------------------------------------------------------------------------
+
+HIGH = {
+    "zone": 65535,
+    "proto": 255,
+    **dict.fromkeys(("sport", "dport", "reply_sport", "reply_dport", "icmp_id"), 65535),
+    **dict.fromkeys(("icmp_type", "icmp_code", "state"), 255),
+    **dict.fromkeys(("mark", "status", "status_none", "timeout", "id"), 2**32 - 1),
+    **dict.fromkeys(("packets_orig", "bytes_orig", "packets_reply", "bytes_reply"), 2**64 - 1),
+    "labels": 2**128 - 1,
+}
+RANGED = sorted(set(HIGH) - {"zone", "status", "status_none", "labels", "state"})
+
+
+@pytest.mark.parametrize("name", HIGH)
+def test_numbers_out_of_range(name: str) -> None:
+    """The error names field and range; the ends of the range are fine."""
+    Filter(**{name: HIGH[name]})
+    for bad in (-1, HIGH[name] + 1, 2**200):
+        for value in (bad, [1, bad], {bad}, (one for one in (1, bad))):
+            with pytest.raises(ValueError, match=f"^{name} must be from 0 to {HIGH[name]}.*{bad}"):
+                Filter(**{name: value})
+
+
+@pytest.mark.parametrize("name", HIGH)
+@pytest.mark.parametrize("bad", [1.0, True, False, b"1", object(), None, [1], {}], ids=repr)
+def test_what_is_no_number(name: str, bad: object) -> None:
+    """Neither alone nor in a list; text only where there are names, and then a known one."""
+    if bad is not None and not isinstance(bad, (list, dict)):
+        with pytest.raises(TypeError, match=f"^{name} must be an integer from 0 to {HIGH[name]}"):
+            Filter(**{name: bad})
+    with pytest.raises(TypeError, match=f"^{name} must be an integer from 0 to {HIGH[name]}"):
+        Filter(**{name: [1, bad]})
+
+
+@pytest.mark.parametrize("name", HIGH)
+def test_names_of_numbers(name: str) -> None:
+    """Where there are names the error says which; elsewhere text is no number."""
+    kind = ValueError if name in ("proto", "status", "status_none", "state") else TypeError
+    known = {"proto": "udp", "status": "assured", "status_none": "assured", "state": "close_wait"}
+    for bad in ("7", "", "nope"):
+        with pytest.raises(kind, match=f"^{name.removesuffix('_none')}.*{known.get(name, '')}"):
+            Filter(**{name: bad})
+
+
+@pytest.mark.parametrize("name", RANGED)
+def test_bad_ranges(name: str) -> None:
+    """Steps, and ends beyond the field's own."""
+    high = HIGH[name]
+    for fine in (range(5), range(high + 1), range(7, 7), slice(None), slice(high, high + 1)):
+        Filter(**{name: fine})
+    for bad in (range(0, 10, 2), range(10, 0, -1), slice(0, 10, 2), slice(5, None, -1)):
+        with pytest.raises(ValueError, match=f"^{name} must be a range in steps of one"):
+            Filter(**{name: bad})
+    for bad in (range(-1, 5), range(high + 2), slice(-5, None), slice(None, high + 2)):
+        # The end of a range is not in it.
+        with pytest.raises(ValueError, match=f"^{name} must be from 0 to ({high}|{high + 1}),"):
+            Filter(**{name: bad})
+    for wrong in (slice("a", "b"), slice(1.0, 2.0), slice(True, None)):
+        with pytest.raises(TypeError, match=f"^{name} must be an integer"):
+            Filter(**{name: wrong})
+
+
+@pytest.mark.parametrize("name", ["mark", "status", "labels"])
+def test_bad_pairs(name: str) -> None:
+    """A tuple is a value and its mask, nothing else."""
+    for bad in ((), (1,), (1, 2, 3), (1, None), (1, "2"), (True, 1), (-1, 1), (1, HIGH[name] + 1)):
+        for value in (bad, [1, bad]):
+            with pytest.raises((TypeError, ValueError), match=f"^{name} must be"):
+                Filter(**{name: value})
+
+
+@pytest.mark.parametrize("name", RANGED)
+def test_a_tuple_is_no_set(name: str) -> None:
+    """It would be easy to take a pair (value, mask) for one, and the other way round."""
+    if name != "mark":
+        with pytest.raises(TypeError, match=f"^{name} must be an integer"):
+            Filter(**{name: (1, 2)})
+
+
+NO_BITS: dict[str, list[Any]] = {
+    "status": [0, [0], [1, 0], Status(0), (0, 0), [(0, 0)]],
+    "status_none": [0, [0], Status(0), [], set()],
+    "labels": [0, [0], [1, 0], (0, 0), [(0, 0)]],
+    "mark": [(0, 0), [1, (0, 0)], (1, 0)],
+}
+
+
+@pytest.mark.parametrize("name", NO_BITS)
+def test_no_bits_are_refused(name: str) -> None:
+    """All of no bits are set in every flow, and so are none of them."""
+    for nothing in NO_BITS[name]:
+        with pytest.raises(ValueError, match=f"^{name} must name a (bit|label) at least"):
+            Filter(**{name: nothing})
+
+
+@pytest.mark.parametrize("name", [*filters.ADDRESSES, "snat", "dnat", "any_nat"])
+def test_bad_addresses(name: str) -> None:
+    """What is no address; what has bits behind its prefix, and so may mean a host or a network."""
+    wrong = ("", "10.0.0", "10.0.0.256", "10.0.0.1/8", "fd00::1/64", "10.0.0.0/33", "host", "::g")
+    for bad in wrong:
+        for value in (bad, ["10.0.0.1", bad]):
+            with pytest.raises(ValueError, match=f"^{name} must be an address or a network"):
+                Filter(**{name: value})
+    for item in (10, 1.5, b"\x0a\x00\x00\x01", ("10.0.0.1", "10.0.0.2"), object(), range(3)):
+        for value in (item, ["10.0.0.1", item]):
+            with pytest.raises(TypeError, match=f"^{name} must be addresses"):
+                Filter(**{name: value})
+    with pytest.raises(TypeError, match=f"^{name} must be addresses"):
+        Filter(**{name: ["10.0.0.1", None]})
+
+
+def test_bad_helpers() -> None:
+    """Names are text of up to 15 bytes."""
+    for bad in ("sixteen bytes ok", "a\0b", "ä" * 8):
+        with pytest.raises(ValueError, match=r"^helper must be of up to 15 bytes"):
+            Filter(helper=bad)
+    for wrong in (7, b"ftp", ("ftp",), object()):
+        with pytest.raises(TypeError, match=r"^helper must be text"):
+            Filter(helper=[wrong])
+
+
+def test_bad_states() -> None:
+    """States of three protocols, each a number of its own."""
+    for state in (TcpState.CLOSE, SctpState.CLOSED, DccpState.OPEN):
+        Filter(state=[state])
+    with pytest.raises(ValueError, match="state must be from 0 to 255"):
+        Filter(state=256)
+
+
+def test_filters_join_filters_only() -> None:
+    """Neither a dict nor a number nor None."""
+    for other in (None, {}, {"zone": 5}, 7, True, "zone=7", frozenset({7})):
+        for join in (operator.and_, operator.or_):
+            with pytest.raises(TypeError):
+                join(Filter(zone=7), other)
+            with pytest.raises(TypeError):
+                join(other, Filter(zone=7))
+    with pytest.raises(TypeError):
+        Filter({"zone": 7})  # type: ignore[misc]
+    with pytest.raises(TypeError, match="zones"):
+        Filter(zones=7)  # type: ignore[call-arg]
+
+
+def test_a_filter_says_nothing_to_the_kernel(netns: nlct.Netns, ct: nlct.Conntrack) -> None:
+    """One bad field spoils the call, and nothing was sent."""
+    ct.create(Flow(Tuple("10.0.0.1", "10.0.0.2", "udp", 1, 2), timeout=3600))
+    before = oracle.dump(netns)
+    for call in (ct.delete, ct.dump, ct.count, ct.table):
+        with pytest.raises(ValueError, match="dport"):
+            call(Filter(proto="udp", dport=[2, 65536]))
+    assert oracle.dump(netns) == before
