@@ -4,12 +4,13 @@
 /* A refusal takes 750 to 900 bytes of the receive buffer, whatever its length. */
 enum { REFUSAL_ROOM = 1024 };
 
-void batch_init(struct batch *batch, struct nlct_socket *sock, struct nlct_tally *tally,
-                bool (*admits)(const void *request, size_t size))
+void batch_init(struct batch *batch, struct nlct_socket *sock,
+                bool (*admits)(const void *request, size_t size),
+                void (*settle)(void *context, uint32_t owner, int result), void *context)
 {
     size_t limit = sock->room / REFUSAL_ROOM;
 
-    *batch = (struct batch){.sock = sock, .tally = tally, .admits = admits};
+    *batch = (struct batch){.sock = sock, .admits = admits, .settle = settle, .context = context};
     if (limit > BATCH_REQUESTS)
         limit = BATCH_REQUESTS;
     batch->limit = limit ? (unsigned)limit : 1;
@@ -20,25 +21,31 @@ void *batch_room(struct batch *batch)
     return batch->bytes + batch->size;
 }
 
-static void refuse(struct nlct_tally *tally, int error, uint64_t count)
+void batch_tally(void *tally, uint32_t owner, int result)
 {
-    tally->refused[-error] += count;
+    struct nlct_tally *sums = tally;
+
+    (void)owner;
+    if (result < 0)
+        sums->refused[-result]++;
+    else
+        sums->done++;
 }
 
-int batch_add(struct batch *batch, int size)
+int batch_add(struct batch *batch, int size, uint32_t owner)
 {
     void *request = batch_room(batch);
 
     if (size >= 0 && !batch->admits(request, (size_t)size))
         size = -EBADMSG;
     if (size < 0) {
-        refuse(batch->tally, size, 1);
+        batch->settle(batch->context, owner, size);
         return 0;
     }
     message_stamp(request, 0, ++batch->sock->sequence);
     batch->latest = batch->size;
     batch->size += wire_align((size_t)size);
-    batch->count++;
+    batch->requests[batch->count++] = (struct batch_request){.owner = owner};
     if (batch->count == batch->limit || batch->size + REQUEST_MAX > sizeof(batch->bytes))
         return batch_send(batch);
     return 0;
@@ -48,11 +55,20 @@ int batch_add(struct batch *batch, int size)
 struct answers {
     uint32_t first;
     unsigned count;
-    unsigned refused;
     bool last;   /* the last request was answered: with it, all were */
     bool lost;   /* the kernel had no room for some answers */
     bool denied; /* no privilege: the kernel stops at the first request */
 };
+
+/* The first answer to a request counts. */
+static void settle(struct batch *batch, uint32_t number, int result)
+{
+    struct batch_request *request = &batch->requests[number];
+
+    if (!request->settled)
+        batch->settle(batch->context, request->owner, result);
+    request->settled = true;
+}
 
 static int read_answers(struct batch *batch, size_t size, struct answers *answers)
 {
@@ -68,10 +84,8 @@ static int read_answers(struct batch *batch, size_t size, struct answers *answer
         rc = socket_verdict(batch->sock, &header, payload);
         if (rc == -EPERM)
             answers->denied = true;
-        if (rc < 0 && answers->refused < answers->count) {
-            refuse(batch->tally, rc, 1);
-            answers->refused++;
-        }
+        if (rc < 0)
+            settle(batch, header.nlmsg_seq - answers->first, rc);
         if (header.nlmsg_seq == batch->sock->sequence)
             answers->last = true;
     }
@@ -106,6 +120,7 @@ int batch_send(struct batch *batch)
         .count = batch->count,
     };
     size_t size = batch->size;
+    unsigned i;
     int rc;
 
     if (!batch->count)
@@ -118,9 +133,7 @@ int batch_send(struct batch *batch)
         rc = collect(batch, &answers);
     if (answers.denied)
         return -EPERM;
-    if (rc == 0 && answers.last && !answers.lost)
-        batch->tally->done += answers.count - answers.refused;
-    else
-        refuse(batch->tally, -ENOBUFS, answers.count - answers.refused);
+    for (i = 0; i < answers.count; i++)
+        settle(batch, i, rc == 0 && answers.last && !answers.lost ? 0 : -ENOBUFS);
     return rc;
 }

@@ -81,27 +81,39 @@ int socket_transact(struct nlct_socket *sock, struct message *request, uint16_t 
 
 enum { BATCH_BYTES = 32768, BATCH_REQUESTS = 256, REQUEST_MAX = 1024 };
 
+struct batch_request {
+    uint32_t owner;
+    bool settled;
+};
+
 struct batch {
     struct nlct_socket *sock;
-    struct nlct_tally *tally;
     /* Looks at a finished request once more before it may be sent. */
     bool (*admits)(const void *request, size_t size);
+    /* Is told what became of each request: 0 or -errno. */
+    void (*settle)(void *context, uint32_t owner, int result);
+    void *context;
     unsigned limit; /* requests whose refusals are sure to fit the receive buffer */
     unsigned count;
     size_t size;
     size_t latest; /* where the last request begins */
+    struct batch_request requests[BATCH_REQUESTS];
     uint8_t bytes[BATCH_BYTES];
 };
 
-void batch_init(struct batch *batch, struct nlct_socket *sock, struct nlct_tally *tally,
-                bool (*admits)(const void *request, size_t size));
+void batch_init(struct batch *batch, struct nlct_socket *sock,
+                bool (*admits)(const void *request, size_t size),
+                void (*settle)(void *context, uint32_t owner, int result), void *context);
+
+/* A 'settle' that counts in a struct nlct_tally, whoever the owner is. */
+void batch_tally(void *tally, uint32_t owner, int result);
 
 /* Room for one request of up to REQUEST_MAX bytes. */
 void *batch_room(struct batch *batch);
 
-/* Takes what was written there; 'size' is a size or -errno, which counts as a refusal. Sends when
-   full. Returns 0 or -errno when the socket failed. */
-int batch_add(struct batch *batch, int size);
+/* Takes what was written there for 'owner'; 'size' is a size or -errno, which counts as a refusal.
+   Sends when full. Returns 0 or -errno when the socket failed. */
+int batch_add(struct batch *batch, int size, uint32_t owner);
 
 /* Sends what is left and accounts for every request. */
 int batch_send(struct batch *batch);
@@ -158,8 +170,8 @@ int flow_decode(struct view *view, struct nlct_heap *heap);
 
 void flow_put_tuple(struct message *message, uint16_t type, const struct nlct_tuple *tuple);
 
-/* Puts what names one flow: its original tuple and its zone. */
-void flow_put_key(struct message *message, const struct nlct_flow *flow);
+/* Puts what names one flow: its zone and one of its tuples, CTA_TUPLE_ORIG or CTA_TUPLE_REPLY. */
+void flow_put_key(struct message *message, const struct nlct_flow *flow, uint16_t type);
 
 /* Puts what changes a flow: its key and all that the kernel lets one change. */
 void flow_put_update(struct message *message, const struct nlct_flow *flow, const uint8_t *heap);
@@ -224,6 +236,35 @@ static inline uint64_t hash_bytes(const uint8_t bytes[16], uint64_t seed)
 
 /* Returns 1, 0, or -EBADMSG. */
 int filter_match(const struct nlct_filter *filter, struct view *view);
+
+/* flush.c: naming one flow to the kernel ------------------------------------------------------ */
+
+enum { SPARE_BYTES = 256 };
+
+/* Batches of deletes, of which none could hit more than one flow. A tuple may be the original one
+   of a flow and the reply of another, and then leads to one of them alone; the id keeps the wrong
+   one from harm. So what is not found by its original tuple is tried by its reply. */
+struct deletes {
+    struct batch batch;
+    struct batch second;
+    void (*settle)(void *context, uint32_t owner, int result);
+    void *context;
+    struct spare {
+        uint32_t owner;
+        bool wanted;
+        int size; /* of the request by the reply tuple; 0 where there is none */
+        uint8_t bytes[SPARE_BYTES];
+    } spares[BATCH_REQUESTS]; /* by place in the batch */
+};
+
+void deletes_init(struct deletes *deletes, struct nlct_socket *sock,
+                  void (*settle)(void *context, uint32_t owner, int result), void *context);
+
+/* Adds the delete of one flow, by its tuple, its zone and its id, as batch_add() does. */
+int deletes_add(struct deletes *deletes, const struct view *view, uint32_t owner);
+
+/* Sends what is left and accounts for every request. */
+int deletes_send(struct deletes *deletes);
 
 /* ask.c: what the kernel is asked to leave out ------------------------------------------------ */
 

@@ -651,9 +651,12 @@ void flow_put_tuple(struct message *message, uint16_t type, const struct nlct_tu
     message_nest_end(message, nest);
 }
 
-void flow_put_key(struct message *message, const struct nlct_flow *flow)
+void flow_put_key(struct message *message, const struct nlct_flow *flow, uint16_t type)
 {
-    put(message, &flow_table, flow->family, flow, named & ~without_zone(flow), NULL);
+    const uint64_t tuple = bit(type == CTA_TUPLE_ORIG ? NLCT_FLOW_ORIG : NLCT_FLOW_REPLY);
+
+    put(message, &flow_table, flow->family, flow,
+        (tuple | bit(NLCT_FLOW_ZONE)) & ~without_zone(flow), NULL);
 }
 
 /* Every flow in the table is confirmed, and the kernel refuses to make one otherwise. */

@@ -30,14 +30,14 @@ int nlct_load(struct nlct_socket *sock, const struct nlct_column *columns, size_
     batch = malloc(sizeof(*batch));
     if (!batch)
         return -ENOMEM;
-    batch_init(batch, sock, tally, is_new);
+    batch_init(batch, sock, is_new, batch_tally, tally);
     for (row = first; row < last && rc == 0; row++) {
         struct nlct_flow flow;
 
         nlct_columns_row(columns, ncolumns, row, &flow);
         if (has(flow.present, NLCT_FLOW_MASTER) != children)
             continue;
-        rc = batch_add(batch, nlct_flow_build(&flow, heap, batch_room(batch), REQUEST_MAX));
+        rc = batch_add(batch, nlct_flow_build(&flow, heap, batch_room(batch), REQUEST_MAX), 0);
     }
     if (rc == 0)
         rc = batch_send(batch);

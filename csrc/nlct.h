@@ -244,7 +244,8 @@ int nlct_create(struct nlct_socket *sock, const struct nlct_flow *flow, const ui
    synproxy. */
 int nlct_update(struct nlct_socket *sock, const struct nlct_flow *flow, const uint8_t *heap);
 
-/* Deletes the flow with the tuple, zone and id of '*flow'; -EINVAL without an id. */
+/* Deletes the flow with the tuple, zone and id of '*flow'; -EINVAL without an id. Where the
+   original tuple leads to another flow, whose reply it is, the reply of this one is tried. */
 int nlct_delete(struct nlct_socket *sock, const struct nlct_flow *flow);
 
 /* The kernel's own counter of entries in the namespace, and its limit. */
@@ -414,8 +415,38 @@ struct nlct_tally {
 };
 
 /* Sink: deletes each flow, named by its tuple, its zone and its id, in batches over 'sock', which
-   no pass may be using. 'sock' and 'tally' must outlive it. */
+   no pass may be using. A flow that its original tuple does not find is tried by its reply, since
+   the one may be the other of another flow. 'sock' and 'tally' must outlive it. */
 struct nlct_sink *nlct_deleter_new(struct nlct_socket *sock, struct nlct_tally *tally);
+
+/* Shares -------------------------------------------------------------------------------------- */
+
+/* One of many that share a walk: it wants what its filter matches or, without one, a zone. */
+struct nlct_target {
+    const struct nlct_filter *filter;
+    uint16_t zone;
+};
+
+/* What a target has come to. */
+struct nlct_share {
+    uint64_t matched;
+    uint64_t done;
+};
+
+/* Sink: deletes each flow that any of the targets wants, as nlct_deleter_new() does, and counts it
+   for each that does. The dump's own filter must let through what they want. 'sock' and the filters
+   must outlive it. A flow of which a filter cannot tell counts as refused with EBADMSG, for that
+   target alone. Returns 0, -ENOMEM, or -EINVAL when two targets want one zone. */
+int nlct_shares_new(struct nlct_sink **sink, struct nlct_socket *sock,
+                    const struct nlct_target *targets, size_t count);
+
+/* What each target has come to; it lasts as long as the sink. */
+const struct nlct_share *nlct_shares_get(const struct nlct_sink *sink);
+
+/* How many requests of each target were refused with the errno that goes to '*error', as struct
+   nlct_tally has it; it lasts until the sink is used again. 'which' counts the errnos that there
+   were; NULL past the last. */
+const uint64_t *nlct_shares_refused(const struct nlct_sink *sink, size_t which, int *error);
 
 /* The kernel's own flush of one zone, asked for in one of the two ways. DANGER: kernels that do not
    know the filter answer NLCT_ZONE_PLAIN by emptying the whole table; call it only where this

@@ -35,7 +35,7 @@ int nlct_get(struct nlct_socket *sock, const struct nlct_flow *key, struct nlct_
 
     message_begin(&request, room, sizeof(room), NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET,
                   NLM_F_REQUEST, key->family);
-    flow_put_key(&request, key);
+    flow_put_key(&request, key, CTA_TUPLE_ORIG);
     return socket_transact(sock, &request, flow_type, take_flow, &finding);
 }
 
