@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON_FILES := nlct tests bench setup.py kernels/run kernels/guest
-C_FILES := $(wildcard csrc/*.[ch] bench/*.c tests/c/*.[ch])
+C_FILES := $(wildcard csrc/*.[ch] bench/c/*.[ch] tests/c/*.[ch])
 STRICT := -std=c11 -O2 -D_GNU_SOURCE -Wall -Wextra -Wpedantic -Wconversion -Wshadow \
 	-Wstrict-prototypes -Wmissing-prototypes -Wcast-align -Wpointer-arith -Werror
 
@@ -37,13 +37,26 @@ format: $(VENV)/dev ## put everything in its format
 	clang-format -i $(C_FILES)
 
 strict: ## the C core with a strict set of warnings, as errors
-	for file in csrc/*.c bench/*.c; do $(CC) $(STRICT) $(CPPFLAGS) -fsyntax-only $$file || exit 1; done
+	for file in csrc/*.c $(BENCH_SOURCES); do \
+		$(CC) $(STRICT) $(CPPFLAGS) -fsyntax-only $$file || exit 1; done
 
-bench: $(VENV)/dev bench/floor ## the figures, as ratios to the kernel's own cost (as root)
-	$(BIN)/pytest $(or $(BENCH),bench) --benchmark-columns=min,median,max --benchmark-sort=name
+# What the benchmark compiles: libnetfilter_conntrack is a peer that may be missing.
+NFCT := $(wildcard /usr/include/libnetfilter_conntrack/libnetfilter_conntrack.h)
+BENCH_SOURCES := $(filter-out $(if $(NFCT),,%/nfct.c),$(wildcard bench/c/*.c))
+BENCH_BUILT := $(addprefix bench/build/,floor neighbour old.so $(if $(NFCT),nfct))
 
-bench/floor: bench/floor.c
-	$(CC) $(STRICT) -o $@ $<
+bench: $(VENV)/bench $(BENCH_BUILT) ## every case beside its peers, into bench/ (as root); see bench/run.py
+	$(BIN)/python -m bench.run $(if $(CASES),--cases $(CASES)) $(if $(SAMPLES),--samples $(SAMPLES)) \
+		$(if $(LIMIT),--limit $(LIMIT)) $(if $(OVSTEST),--ovstest $(OVSTEST)) \
+		$(if $(TO),--to $(TO)) $(if $(QUICK),--quick)
+
+bench/build/nfct: LDLIBS := -lnetfilter_conntrack
+bench/build/%.so: bench/c/%.c
+	@mkdir -p $(@D)
+	$(CC) $(STRICT) -shared -fPIC -o $@ $< -ldl
+bench/build/%: bench/c/%.c $(wildcard bench/c/*.h)
+	@mkdir -p $(@D)
+	$(CC) $(STRICT) -o $@ $< $(LDLIBS)
 
 fuzz: ## libFuzzer on the message path, FUZZ_SECONDS=60
 	$(MAKE) -C tests/c fuzz
@@ -59,7 +72,7 @@ dist: $(VENV)/dev ## source distribution and wheel, in dist/
 	$(BIN)/python -m build --outdir dist .
 
 clean: ## remove what was built
-	rm -rf $(VENV) build dist nlct.egg-info nlct/_nlct.* bench/floor .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist nlct.egg-info nlct/_nlct.* bench/build .pytest_cache .mypy_cache .ruff_cache
 	if [ -d tests/c ]; then $(MAKE) -C tests/c clean; fi
 
 $(BIN)/python:
@@ -73,4 +86,8 @@ $(VENV)/installed: $(BIN)/python pyproject.toml setup.py nlct/_build.py $(wildca
 
 $(VENV)/dev: $(VENV)/installed
 	$(BIN)/python -m pip install -qq --group dev
+	touch $@
+
+$(VENV)/bench: $(VENV)/dev
+	$(BIN)/python -m pip install -qq --group bench
 	touch $@
