@@ -28,6 +28,7 @@ from nlct.filter import ALL, Filter
 from nlct.flow import Flow, Tuple
 from nlct.flush import FlushResult
 from nlct.netns import Netns
+from nlct.storm import Flusher
 from nlct.table import FlowTable
 
 __version__ = "0.1.0"
@@ -43,6 +44,7 @@ __all__ = [
     "Flow",
     "FlowTable",
     "FlushResult",
+    "Flusher",
     "InterruptedDumpError",
     "InvalidRequestError",
     "LoadResult",

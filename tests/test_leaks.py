@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import copy
 import ctypes
@@ -15,6 +16,7 @@ import pickle
 import socket
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Callable
 
@@ -336,6 +338,49 @@ def flush_all(bench: Bench) -> None:
         assert ct.flush_all(dry_run=True).matched == 0
 
 
+@covers("Flusher", "Flusher.close", times=WALKS)
+def flusher_open_and_close(bench: Bench) -> None:
+    """Every way to let go of a Flusher."""
+    with nlct.Flusher(bench.netns) as flusher:
+        flusher.flush_zone(200)
+    flusher.close(wait=False)
+    with pytest.raises(ValueError, match="closed"):
+        flusher.flush_zone(1)
+    dropped = nlct.Flusher(bench.ct)
+    dropped.flush_zone(200)
+    del dropped
+
+
+@covers("Flusher.flush_zone", "Flusher.delete", "Flusher.passes", times=WALKS)
+def flusher_shared(bench: Bench) -> None:
+    """A shared pass, and arguments that are refused."""
+    bench.ct.load([flow(200, zone=200), flow(201, zone=201)])
+    with nlct.Flusher(bench.ct) as flusher, ThreadPoolExecutor(4) as pool:
+        done = [pool.submit(flusher.flush_zone, zone) for zone in (200, 201, 202)]
+        done.append(pool.submit(flusher.delete, nlct.Filter(zone={200, 201}, proto="udp")))
+        assert all(future.result().complete for future in done)
+        assert flusher.passes
+        with pytest.raises(ValueError, match="zone"):
+            flusher.flush_zone(-1)
+        with pytest.raises(ValueError, match="filter"):
+            flusher.delete(nlct.Filter())
+
+
+@covers("Flusher.aflush_zone", "Flusher.adelete", times=WALKS)
+def flusher_tasks(bench: Bench) -> None:
+    """Tasks, one of them cancelled."""
+
+    async def main() -> None:
+        with nlct.Flusher(bench.ct) as flusher:
+            gone = asyncio.ensure_future(flusher.aflush_zone(200))
+            kept = asyncio.ensure_future(flusher.adelete(nlct.Filter(zone=201, proto="udp")))
+            await asyncio.sleep(0)
+            gone.cancel()
+            assert (await kept).complete
+
+    asyncio.run(main())
+
+
 @covers("probe", "Capabilities", times=10)
 def probe(bench: Bench) -> None:  # noqa: ARG001
     """The measuring itself, not what is remembered of it."""
@@ -411,7 +456,7 @@ def arrow(bench: Bench) -> None:
 
 @covers(
     *("Filter", "Filter.to_c", "Filter.ask", "Filter.zone", "Filter.is_zones"),
-    *("Filter.matches_everything", "Filter.matches_nothing"),
+    *("Filter.matches_everything", "Filter.restricts_nothing", "Filter.matches_nothing"),
 )
 def filters(bench: Bench) -> None:  # noqa: ARG001
     """Filters made, joined, compiled, and refused."""
@@ -421,6 +466,7 @@ def filters(bench: Bench) -> None:  # noqa: ARG001
     assert nlct.Filter(zone=7).zone == {7}
     assert nlct.Filter(zone=7).is_zones
     assert nlct.Filter().matches_everything
+    assert (~nlct.Filter(src=[])).restricts_nothing
     assert nlct.Filter(mark=[]).matches_nothing
     for zone in (-1, 65536, [1, 65536]):
         with pytest.raises(ValueError, match="zone"):

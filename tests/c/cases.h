@@ -21,5 +21,6 @@ extern const struct test_case request_cases[];
 extern const struct test_case flow_cases[];
 extern const struct test_case filter_cases[];
 extern const struct test_case sink_cases[];
+extern const struct test_case share_cases[];
 
 #endif

@@ -104,20 +104,21 @@ static void check_delete(const uint8_t *request, size_t size, const uint8_t *sho
     while (at < size) {
         uint16_t length = two_bytes(request + at);
         uint16_t type = two_bytes(request + at + 2) & 0x3fff;
+        const bool tuple = type == CTA_TUPLE_ORIG || type == CTA_TUPLE_REPLY;
 
         ASSERT(length >= 4 && length <= size - at);
-        ASSERT(type == CTA_TUPLE_ORIG || type == CTA_ID || type == CTA_ZONE);
+        ASSERT(tuple || type == CTA_ID || type == CTA_ZONE);
         ASSERT(!seen[type]++);
         ASSERT(type != CTA_ID || length == 8);
         ASSERT(type != CTA_ZONE || length == 6);
         ASSERT(memmem(shown, shown_size, request + at, length));
-        if (type == CTA_TUPLE_ORIG) {
+        if (tuple) {
             ASSERT(nest_has(request + at, length, CTA_TUPLE_IP));
             ASSERT(nest_has(request + at, length, CTA_TUPLE_PROTO));
         }
         at += ((size_t)length + 3) & ~(size_t)3;
     }
-    ASSERT(seen[CTA_TUPLE_ORIG] && seen[CTA_ID]);
+    ASSERT(seen[CTA_TUPLE_ORIG] + seen[CTA_TUPLE_REPLY] == 1 && seen[CTA_ID]);
 }
 
 static void check_deletes(size_t from, const uint8_t *shown, size_t shown_size)

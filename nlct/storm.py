@@ -1,0 +1,498 @@
+"""Flusher: many who flush at the same time share one walk over the table.
+
+Requests are gathered as a database gathers commits: those that arrive while a pass runs wait for
+the next one, which serves them all. A thread leads the passes. The request that finds none starts
+it, and it ends as soon as nobody waits. So an interrupt, a cancelled task or an error of one who
+waits cannot take the pass away from the others, and no thread is left behind. It is a daemon that
+is stopped at exit, so that no request keeps the interpreter alive.
+
+Who waits holds no lock, and the leader takes the lock only when it is about to end: a signal
+handler may flush, too, whatever it interrupted.
+"""
+
+from __future__ import annotations
+
+import atexit
+import copy
+import errno
+import os
+import threading
+import time
+import weakref
+from collections import Counter, deque
+from collections.abc import Iterable
+from contextlib import suppress
+from types import TracebackType
+from typing import Callable
+
+from nlct import _check, _kernel
+from nlct._ffi import ffi, lib
+from nlct._kernel import Kernel
+from nlct._pass import Pass
+from nlct._socket import Socket
+from nlct.capabilities import by_release, known
+from nlct.conntrack import Conntrack
+from nlct.errors import Error, check
+from nlct.filter import ALL, Filter
+from nlct.flush import FlushResult, flush
+from nlct.netns import NetnsLike
+from nlct.strategy import FILTERED_DUMP
+
+# Called between the steps of a pass; raises to stop it.
+Watch = Callable[[], None]
+
+
+class _Request:
+    """What one caller asked for, and the answer. ``wake`` tells the caller that it is there."""
+
+    def __init__(self, wanted: Filter, wake: Callable[[], object]) -> None:
+        self.wanted = wanted
+        # Set by a caller who will not wait any longer.
+        self.abandoned = False
+        self._wake = wake
+        self._started = time.monotonic()
+        self._answer: FlushResult | BaseException | None = None
+
+    def settle(self, answer: FlushResult | BaseException) -> None:
+        """Answer it; the first answer counts."""
+        if self._answer is not None:
+            return
+        if isinstance(answer, FlushResult):
+            answer = answer._replace(seconds=time.monotonic() - self._started)
+        self._answer = answer
+        # The event loop that waited may be closed by now.
+        with suppress(RuntimeError):
+            self._wake()
+
+    def answer(self) -> FlushResult:
+        """Return the result or raise the error, each caller one of its own."""
+        if isinstance(self._answer, BaseException):
+            raise copy.copy(self._answer).with_traceback(self._answer.__traceback__)
+        assert self._answer is not None
+        return self._answer
+
+
+class Flusher:
+    """Flushes for many callers at once: those who come while a pass runs share the next one.
+
+    ``netns``: the namespace, as for Conntrack, or a Conntrack to work with, which stays open.
+    ``kernel_filter``: as for Conntrack.
+
+    Any number of threads, and of asyncio tasks in any number of event loops, may use one object.
+    When a call returns, a pass that began after the call has covered what it asked for, so that
+    nothing which existed at the time of the call is left. Its FlushResult counts what it asked for,
+    whoever else asked for the same flows; ``scanned`` and ``passes`` are those of the walks that it
+    shared, ``seconds`` includes the wait.
+
+    Errors reach those they concern: a bad argument only the caller, before anything is sent; what
+    ends a walk, all who shared it. A caller who is interrupted, or a task that is cancelled, leaves
+    the others undisturbed; a pass for which nobody waits any more is stopped.
+
+    After a fork the child begins anew: it runs no request of its parent. With None for ``netns``
+    all callers should be in one namespace.
+    """
+
+    def __init__(
+        self, netns: NetnsLike | Conntrack | None = None, *, kernel_filter: bool = True
+    ) -> None:
+        if isinstance(netns, Conntrack):
+            if not kernel_filter:
+                raise ValueError("kernel_filter is for the Conntrack to say")
+            self._conntrack, self._owned = netns, False
+        else:
+            self._conntrack, self._owned = Conntrack(netns, kernel_filter=kernel_filter), True
+        self._closed = self._cancelled = False
+        self._passes = 0
+        self._begin()
+        _flushers.add(self)
+
+    def _begin(self) -> None:
+        # Reentrant: a signal handler may ask in the middle of another request.
+        self._lock = threading.RLock()
+        self._waiting: deque[_Request] = deque()
+        # Those whose callers are threads.
+        self._unanswered: set[_Request] = set()
+        # Who leads, None when that thread is about to end; and the latest who did.
+        self._leader: threading.Thread | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def passes(self) -> int:
+        """How many passes there were so far."""
+        return self._passes
+
+    # Asking ----------------------------------------------------------------------------------
+
+    def flush_zone(self, zone: int) -> FlushResult:
+        """Delete every flow of one zone and nothing else, as Conntrack.flush_zone() does."""
+        return self._ask(_zone(zone))
+
+    def delete(self, filter: Filter) -> FlushResult:
+        """Delete every flow that matches and nothing else, as Conntrack.delete() does.
+
+        A filter that matches everything is refused with ValueError, unless it is nlct.ALL.
+        """
+        return self._ask(_restricting(filter))
+
+    async def aflush_zone(self, zone: int) -> FlushResult:
+        """Like flush_zone(), for asyncio."""
+        return await self._ask_async(_zone(zone))
+
+    async def adelete(self, filter: Filter) -> FlushResult:
+        """Like delete(), for asyncio."""
+        return await self._ask_async(_restricting(filter))
+
+    def _ask(self, wanted: Filter) -> FlushResult:
+        # No Event: its set() takes a lock that whoever waits may hold.
+        latch = threading.Lock()
+        latch.acquire()
+        request = _Request(wanted, latch.release)
+        self._unanswered.add(request)
+        try:
+            if not self._submit(request):
+                self._lead([request])
+            latch.acquire()
+        except BaseException:
+            request.abandoned = True
+            raise
+        finally:
+            self._unanswered.discard(request)
+        return request.answer()
+
+    async def _ask_async(self, wanted: Filter) -> FlushResult:
+        # Imported by whoever runs this; for all others it would be slow.
+        import asyncio  # noqa: PLC0415
+
+        loop = asyncio.get_running_loop()
+        answered = loop.create_future()
+
+        def wake() -> None:
+            if not answered.done():
+                answered.set_result(None)
+
+        request = _Request(wanted, lambda: loop.call_soon_threadsafe(wake))
+        try:
+            if not self._submit(request):
+                raise RuntimeError("no thread can be started to lead the pass")
+            await answered
+        except BaseException:
+            request.abandoned = True
+            raise
+        return request.answer()
+
+    def _submit(self, request: _Request) -> bool:
+        """Queue a request; False where no thread can be had, as when the interpreter ends."""
+        with self._lock:
+            if self._closed:
+                raise ValueError("this Flusher is closed")
+            self._waiting.append(request)
+            # It is not alive yet where it was us that a signal handler interrupted below.
+            if self._leader is None or not self._leader.is_alive():
+                return self._start_leader(request)
+        return True
+
+    def _start_leader(self, request: _Request) -> bool:
+        leader = threading.Thread(target=self._serve, name="nlct.Flusher", daemon=True)
+        self._leader = self._thread = leader
+        try:
+            leader.start()
+        except RuntimeError:
+            with suppress(ValueError):
+                self._waiting.remove(request)
+                return False
+        return True
+
+    # Leading ---------------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        """Lead passes until nobody waits."""
+        while True:
+            requests = self._take()
+            if requests:
+                self._gather(requests)
+                self._lead(requests)
+                continue
+            # From now on whoever comes starts another leader. Some may have come before.
+            self._leader = None
+            # Who has the lock may be interrupted by a signal handler, and that wait for us.
+            if not self._lock.acquire(timeout=0.1):
+                continue
+            try:
+                if self._leader is not None or not self._waiting:
+                    return
+                self._leader = threading.current_thread()
+            finally:
+                self._lock.release()
+
+    def _take(self) -> list[_Request]:
+        taken = []
+        with suppress(IndexError):
+            while True:
+                taken.append(self._waiting.popleft())
+        return [request for request in taken if not request.abandoned]
+
+    def _gather(self, requests: list[_Request]) -> None:
+        """Wait a little for more who are on their way, and add them.
+
+        A storm takes a while to arrive, and who comes too late costs another walk. So it is worth
+        a fiftieth of what the pass will take, and so on as long as they come, up to a tenth.
+        """
+        began = time.monotonic()
+        # Whatever is wrong, the pass will say it.
+        with suppress(Exception):
+            while not self._closed:
+                seconds = _seconds(self._conntrack._kernel, {each.wanted for each in requests})
+                time.sleep(seconds / 50)
+                more = self._take()
+                requests += more
+                if not more or time.monotonic() - began > seconds / 10:
+                    return
+
+    def _lead(self, requests: list[_Request]) -> None:
+        """Run one pass, and answer each of the requests."""
+        try:
+            self._run(requests)
+        except BaseException as exc:
+            for request in requests:
+                request.settle(exc)
+
+    def _run(self, requests: list[_Request]) -> None:
+        targets: dict[Filter, _Target] = {}
+        for request in requests:
+            targets.setdefault(request.wanted, _Target(request.wanted)).requests.append(request)
+
+        def watch() -> None:
+            if self._cancelled or all(request.abandoned for request in requests):
+                raise Error(errno.ECANCELED, "flush with a Flusher that was closed meanwhile")
+
+        self._passes += 1
+        watch()
+        _work(self._conntrack._kernel, list(targets.values()), watch)
+
+    # Ending ----------------------------------------------------------------------------------
+
+    def close(self, *, wait: bool = True) -> None:
+        """End. Every call from now on raises ValueError.
+
+        ``wait``: those who wait are served first. Otherwise they get an Error with ECANCELED; what
+        they asked for may have been done in part. Returns when the last pass has ended, which
+        without ``wait`` it does at its next step. May be called again.
+        """
+        with self._lock:
+            self._closed = True
+            self._cancelled = self._cancelled or not wait
+            thread = self._thread
+        if thread is not None and thread.is_alive():
+            thread.join()
+        if self._owned:
+            self._conntrack.close()
+
+    def __enter__(self) -> Flusher:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _after_fork(self) -> None:
+        """Begin anew in a child, which has no leader; it may come from a signal handler."""
+        unanswered = self._unanswered
+        self._begin()
+        for request in unanswered:
+            request.settle(RuntimeError("a flush does not outlive a fork: ask again"))
+
+
+_flushers: weakref.WeakSet[Flusher] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for flusher in list(_flushers):
+        flusher._after_fork()
+
+
+def _at_exit() -> None:
+    for flusher in list(_flushers):
+        flusher.close(wait=False)
+
+
+os.register_at_fork(after_in_child=_after_fork)
+atexit.register(_at_exit)
+
+
+def _zone(zone: int) -> Filter:
+    return Filter(zone=_check.integer("zone", zone, 0, _check.U16))
+
+
+def _restricting(filter: Filter) -> Filter:
+    if not isinstance(filter, Filter):
+        raise TypeError(f"filter must be a Filter, not {filter!r}")
+    if filter.restricts_nothing and filter is not ALL:
+        raise ValueError("filter must restrict something; nlct.ALL deletes every flow there is")
+    return filter
+
+
+# Passes -------------------------------------------------------------------------------------------
+
+
+def _single_zone(wanted: Filter) -> int | None:
+    """Return the zone, where that is all the filter is about."""
+    zones = wanted.zone if wanted.is_zones else None
+    return next(iter(zones)) if zones is not None and len(zones) == 1 else None
+
+
+class _Target:
+    """What some of the requests of a pass have asked for, and what has come of it."""
+
+    def __init__(self, wanted: Filter) -> None:
+        self.wanted = wanted
+        self.zone = _single_zone(wanted)
+        self.requests: list[_Request] = []
+        self._scanned = self._matched = self._deleted = self._walks = 0
+        self._refused: Counter[int] = Counter()
+        # Did the latest walk see the whole table, and hit what it aimed at?
+        self.certain = False
+
+    def settle(self, answer: FlushResult | BaseException) -> None:
+        """Answer all of the requests."""
+        for request in self.requests:
+            request.settle(answer)
+
+    def add(self, walk: Pass, matched: int, deleted: int, refused: dict[int, int]) -> None:
+        """Add what a walk did."""
+        self._scanned += walk.scanned
+        self._matched += matched
+        self._deleted += deleted
+        self._refused.update(refused)
+        self._walks += 1
+        # "Already gone" and "no such zone or id" are one answer of the kernel.
+        missed = matched > 0 and deleted == 0
+        self.certain = not (walk.disturbed or missed)
+
+    def result(self) -> FlushResult:
+        """Return the sum of the walks."""
+        failed = dict(self._refused)
+        gone = failed.pop(errno.ENOENT, 0)
+        return FlushResult(
+            scanned=self._scanned,
+            matched=self._matched,
+            deleted=self._deleted,
+            already_gone=gone,
+            failed=failed,
+            passes=self._walks,
+            complete=self.certain and not failed,
+        )
+
+
+def _work(kernel: Kernel, targets: list[_Target], watch: Watch) -> None:
+    """Do what all of the targets want, and settle each as soon as it is done."""
+    able = [target for target in targets if _is_able(kernel, target)]
+    if len(able) <= 1 or _apart(kernel, able):
+        for target in able:
+            _alone(kernel, target, watch)
+    else:
+        _together(kernel, able, watch)
+
+
+def _is_able(kernel: Kernel, target: _Target) -> bool:
+    """Settle what this kernel cannot do, as a zone where it has none."""
+    try:
+        kernel.require(target.wanted)
+    except Exception as exc:
+        target.settle(exc)
+        return False
+    return True
+
+
+def _costs(kernel: Kernel, wanted: Iterable[Filter]) -> tuple[float, float]:
+    """Estimate, as strategies do, what it costs to walk for each, and once for all: nanoseconds.
+
+    A walk for each is for zones, of which the kernel sends no more than is wanted.
+    """
+    flows, buckets = kernel.stats()[0], kernel.buckets or 0
+    filtered = FILTERED_DUMP.bucket * buckets + FILTERED_DUMP.flow * flows
+    whole = filtered + FILTERED_DUMP.sent * flows
+    found = known() or by_release(os.uname().release)
+    zones = [_single_zone(each) for each in wanted]
+    if None in zones or not kernel.kernel_filter or not found.zone_dump:
+        return len(zones) * whole, whole
+    return len(zones) * filtered, whole
+
+
+def _seconds(kernel: Kernel, wanted: Iterable[Filter]) -> float:
+    """Estimate what a pass takes."""
+    return min(_costs(kernel, wanted)) / 1e9
+
+
+def _apart(kernel: Kernel, targets: list[_Target]) -> bool:
+    """Tell if a walk for each of several is faster than one for all."""
+    for_each, for_all = _costs(kernel, [target.wanted for target in targets])
+    return for_each < for_all
+
+
+def _alone(kernel: Kernel, target: _Target, watch: Watch) -> None:
+    try:
+        watch()
+        target.settle(flush(kernel, target.wanted, "auto", False, 1, lambda _scanned: watch()))
+    except Exception as exc:
+        target.settle(exc)
+
+
+def _together(kernel: Kernel, targets: list[_Target], watch: Watch) -> None:
+    """Walk for all of them, and again for those that are not certain."""
+    for walks_left in reversed(range(_kernel.MAX_PASSES)):
+        if not targets:
+            return
+        _walk(kernel, targets, watch)
+        for target in targets:
+            if target.certain or not walks_left:
+                target.settle(target.result())
+        targets = [target for target in targets if not target.certain]
+
+
+def _walk(kernel: Kernel, targets: list[_Target], watch: Watch) -> None:
+    # The kernel sends everything: no filter of its own would let through what each target wants.
+    with kernel.walk(Filter()) as walk, kernel.pool.lend() as sock:
+        sink = _Sink(sock, targets)
+        for _ in walk.steps(sink.c):
+            watch()
+        sink.account(walk)
+
+
+class _Sink:
+    """Deletes what any of the targets wants."""
+
+    def __init__(self, sock: Socket, targets: list[_Target]) -> None:
+        self._targets = targets
+        self._c_targets = ffi.new("struct nlct_target[]", len(targets))
+        # Zones cost one look-up for all of them, filters one test each.
+        self._filters = [t.wanted.to_c() if t.zone is None else ffi.NULL for t in targets]
+        for c_target, target, c_filter in zip(self._c_targets, targets, self._filters):
+            c_target.filter = c_filter
+            c_target.zone = target.zone or 0
+        handle = ffi.new("struct nlct_sink **")
+        rc = lib.nlct_shares_new(handle, sock.handle, self._c_targets, len(targets))
+        check(rc, "share a walk")
+        self.c = ffi.gc(handle[0], lib.nlct_sink_free)
+
+    def account(self, walk: Pass) -> None:
+        """Tell each target what the walk did for it."""
+        shares = lib.nlct_shares_get(self.c)
+        refused = self._refused()
+        for number, target in enumerate(self._targets):
+            share = shares[number]
+            own = {error: counts[number] for error, counts in refused.items() if counts[number]}
+            target.add(walk, share.matched, share.done, own)
+
+    def _refused(self) -> dict[int, ffi.CData]:
+        """Return how many were refused, by errno, then by target."""
+        error = ffi.new("int *")
+        refused: dict[int, ffi.CData] = {}
+        while True:
+            counts = lib.nlct_shares_refused(self.c, len(refused), error)
+            if counts == ffi.NULL:
+                return refused
+            refused[error[0]] = counts

@@ -1,0 +1,315 @@
+/* Deletes for many at once: each answer of the kernel goes to those whose request it answers. */
+#include "cases.h"
+#include "check.h"
+#include "fake.h"
+
+#include <linux/netfilter/nfnetlink_conntrack.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+static struct packet packet;
+
+/* Targets: zone 1, zone 2, UDP from low ports, every label; the last is what no flow has. */
+enum { ZONE_1, ZONE_2, LOW, LABELLED, TARGETS };
+
+enum { LOW_PORTS = 100 };
+
+struct storm {
+    struct nlct_socket *sock;
+    struct nlct_sink *sink;
+    struct nlct_filter *low;
+    struct nlct_filter *labelled;
+};
+
+static void storm_begin(struct storm *storm, size_t room)
+{
+    const struct nlct_range ports = {0, LOW_PORTS};
+    const struct nlct_mask labels = {{1, 0}, {1, 0}};
+    const struct nlct_test low = {
+        field_number("sport"), NLCT_TEST_RANGES, NLCT_MATCH, NLCT_DROP, 1, &ports};
+    const struct nlct_test labelled = {
+        field_number("labels"), NLCT_TEST_MASKS, NLCT_MATCH, NLCT_DROP, 1, &labels};
+    struct nlct_target targets[TARGETS] = {{NULL, 1}, {NULL, 2}};
+
+    fake_reset();
+    storm->sock = fake_open();
+    storm->sock->room = room;
+    CHECK_IS(nlct_filter_new(&storm->low, &low, 1), 0);
+    CHECK_IS(nlct_filter_new(&storm->labelled, &labelled, 1), 0);
+    targets[LOW].filter = storm->low;
+    targets[LABELLED].filter = storm->labelled;
+    CHECK_IS(nlct_shares_new(&storm->sink, storm->sock, targets, TARGETS), 0);
+}
+
+static void storm_end(struct storm *storm)
+{
+    nlct_sink_free(storm->sink);
+    nlct_filter_free(storm->low);
+    nlct_filter_free(storm->labelled);
+    fake_close(storm->sock);
+}
+
+/* Begins a flow whose number is its source port and its id. */
+static void begin(uint16_t zone, uint16_t number)
+{
+    packet_begin_flow(&packet, AF_INET);
+    packet_tuple(&packet, CTA_TUPLE_ORIG, "10.0.0.1", "192.0.2.1", IPPROTO_UDP, number, 53);
+    packet_be16(&packet, CTA_ZONE, zone);
+    packet_be32(&packet, CTA_ID, number);
+}
+
+/* Gives the flow in the packet to the sink. Returns what that says. */
+static int give(struct storm *storm)
+{
+    struct view view;
+
+    CHECK_IS(packet_view(&packet, &view), 0);
+    return storm->sink->take(storm->sink, &view);
+}
+
+static void flow(struct storm *storm, uint16_t zone, uint16_t number)
+{
+    begin(zone, number);
+    CHECK_IS(give(storm), 0);
+}
+
+static uint64_t refused(const struct storm *storm, size_t target, int wanted)
+{
+    const uint64_t *counts;
+    size_t i;
+    int error;
+
+    for (i = 0; (counts = nlct_shares_refused(storm->sink, i, &error)); i++)
+        if (error == wanted)
+            return counts[target];
+    return 0;
+}
+
+static void check_share(const struct storm *storm, size_t target, unsigned matched, unsigned done)
+{
+    CHECK_IS(nlct_shares_get(storm->sink)[target].matched, matched);
+    CHECK_IS(nlct_shares_get(storm->sink)[target].done, done);
+}
+
+/* Calls 'answer' with the number of each request, from 1, and queues what it returns: 0 for an
+   acknowledgement, which is due for the last one alone, an errno, or SILENT. */
+enum { SILENT = -1 };
+
+static int (*answer_to)(uint32_t number, bool is_last);
+
+static void answer_each(const uint8_t *data, size_t size)
+{
+    struct nlmsghdr header;
+    size_t at;
+    int error;
+
+    for (at = 0; at < size; at += (header.nlmsg_len + 3) & ~3U) {
+        memcpy(&header, data + at, sizeof(header));
+        error = answer_to(header.nlmsg_seq, header.nlmsg_flags & NLM_F_ACK);
+        if (error == SILENT)
+            continue;
+        packet.size = 0;
+        packet_verdict(&packet, header.nlmsg_seq, error);
+        fake_queue(packet.bytes, packet.size, 0, 0);
+    }
+}
+
+static int odd_are_gone(uint32_t number, bool is_last)
+{
+    if (number % 2)
+        return ENOENT;
+    return is_last ? 0 : SILENT;
+}
+
+static void a_flow_counts_for_each_who_wants_it_and_is_deleted_once(void)
+{
+    struct storm storm;
+
+    storm_begin(&storm, 1 << 20);
+    fake_answer(fake_acknowledge);
+    flow(&storm, 1, 1);
+    flow(&storm, 1, 1000);
+    flow(&storm, 2, 2);
+    flow(&storm, 3, 3);
+    CHECK_IS(fake_sent.sends, 0);
+    flow(&storm, 3, 1000);
+    CHECK_IS(storm.sock->sequence, 4);
+    CHECK_IS(storm.sink->finish(storm.sink), 0);
+    CHECK_IS(fake_sent.sends, 1);
+    check_share(&storm, ZONE_1, 2, 2);
+    check_share(&storm, ZONE_2, 1, 1);
+    check_share(&storm, LOW, 3, 3);
+    check_share(&storm, LABELLED, 0, 0);
+    CHECK(!nlct_shares_refused(storm.sink, 0, &(int){0}));
+    storm_end(&storm);
+}
+
+static void a_refusal_goes_to_those_who_wanted_the_flow(void)
+{
+    struct storm storm;
+
+    storm_begin(&storm, 1 << 20);
+    answer_to = odd_are_gone;
+    fake_answer(answer_each);
+    flow(&storm, 1, 1); /* refused */
+    flow(&storm, 2, 1000);
+    flow(&storm, 1, 1000); /* refused */
+    flow(&storm, 1, 2);
+    CHECK_IS(storm.sink->finish(storm.sink), 0);
+    check_share(&storm, ZONE_1, 3, 1);
+    check_share(&storm, ZONE_2, 1, 1);
+    check_share(&storm, LOW, 2, 1);
+    CHECK_IS(refused(&storm, ZONE_1, ENOENT), 2);
+    CHECK_IS(refused(&storm, ZONE_2, ENOENT), 0);
+    CHECK_IS(refused(&storm, LOW, ENOENT), 1);
+    storm_end(&storm);
+}
+
+static void every_batch_has_its_own_account(void)
+{
+    const unsigned flows = 1000;
+    struct storm storm;
+    uint16_t i;
+
+    /* Room for the answers to a few requests only: many small batches. */
+    storm_begin(&storm, 5 * 1024);
+    answer_to = odd_are_gone;
+    fake_answer(answer_each);
+    for (i = 1; i <= flows; i++)
+        flow(&storm, i % 2 ? 1 : 2, i);
+    CHECK_IS(storm.sink->finish(storm.sink), 0);
+    CHECK(fake_sent.sends >= flows / 5);
+    check_share(&storm, ZONE_1, flows / 2, 0);
+    check_share(&storm, ZONE_2, flows / 2, flows / 2);
+    check_share(&storm, LOW, LOW_PORTS, LOW_PORTS / 2);
+    CHECK_IS(refused(&storm, ZONE_1, ENOENT), flows / 2);
+    CHECK_IS(refused(&storm, ZONE_2, ENOENT), 0);
+    CHECK_IS(refused(&storm, LOW, ENOENT), LOW_PORTS / 2);
+    storm_end(&storm);
+}
+
+static int first_is_busy_then_silence(uint32_t number, bool is_last)
+{
+    (void)is_last;
+    return number == 1 ? EBUSY : SILENT;
+}
+
+static void what_has_no_answer_counts_as_lost_for_its_owner(void)
+{
+    struct storm storm;
+
+    storm_begin(&storm, 1 << 20);
+    answer_to = first_is_busy_then_silence;
+    fake_answer(answer_each);
+    flow(&storm, 1, 1000);
+    flow(&storm, 2, 1);
+    CHECK_IS(storm.sink->finish(storm.sink), 0);
+    check_share(&storm, ZONE_1, 1, 0);
+    check_share(&storm, ZONE_2, 1, 0);
+    CHECK_IS(refused(&storm, ZONE_1, EBUSY), 1);
+    CHECK_IS(refused(&storm, ZONE_1, ENOBUFS), 0);
+    CHECK_IS(refused(&storm, ZONE_2, ENOBUFS), 1);
+    CHECK_IS(refused(&storm, LOW, ENOBUFS), 1);
+    storm_end(&storm);
+}
+
+static int all_twice(uint32_t number, bool is_last)
+{
+    (void)is_last;
+    packet.size = 0;
+    packet_verdict(&packet, number, ENOENT);
+    fake_queue(packet.bytes, packet.size, 0, 0);
+    return ENOENT;
+}
+
+static void a_second_answer_to_a_request_does_not_count(void)
+{
+    struct storm storm;
+
+    storm_begin(&storm, 1 << 20);
+    answer_to = all_twice;
+    fake_answer(answer_each);
+    flow(&storm, 1, 1);
+    flow(&storm, 1, 1000);
+    CHECK_IS(storm.sink->finish(storm.sink), 0);
+    CHECK_IS(refused(&storm, ZONE_1, ENOENT), 2);
+    CHECK_IS(refused(&storm, LOW, ENOENT), 1);
+    storm_end(&storm);
+}
+
+static void a_filter_that_cannot_tell_troubles_its_target_alone(void)
+{
+    struct storm storm;
+
+    storm_begin(&storm, 1 << 20);
+    fake_answer(fake_acknowledge);
+    begin(1, 1);
+    packet_attr(&packet, CTA_LABELS, "odd", 3);
+    CHECK_IS(give(&storm), 0);
+    CHECK_IS(storm.sink->finish(storm.sink), 0);
+    check_share(&storm, ZONE_1, 1, 1);
+    check_share(&storm, LOW, 1, 1);
+    check_share(&storm, LABELLED, 0, 0);
+    CHECK_IS(refused(&storm, LABELLED, EBADMSG), 1);
+    CHECK_IS(refused(&storm, ZONE_1, EBADMSG), 0);
+    storm_end(&storm);
+}
+
+static void a_flow_that_cannot_be_named_is_never_sent(void)
+{
+    struct storm storm;
+
+    storm_begin(&storm, 1 << 20);
+    fake_answer(fake_acknowledge);
+    packet_begin_flow(&packet, AF_INET);
+    packet_be16(&packet, CTA_ZONE, 1);
+    packet_be32(&packet, CTA_ID, 1);
+    CHECK_IS(give(&storm), 0);
+    CHECK_IS(storm.sink->finish(storm.sink), 0);
+    CHECK_IS(fake_sent.sends, 0);
+    check_share(&storm, ZONE_1, 1, 0);
+    CHECK_IS(refused(&storm, ZONE_1, EBADMSG), 1);
+    CHECK_IS(refused(&storm, ZONE_2, EBADMSG), 0);
+    storm_end(&storm);
+}
+
+static void what_nobody_wants_is_left_alone(void)
+{
+    struct storm storm;
+
+    storm_begin(&storm, 1 << 20);
+    flow(&storm, 0, 1000);
+    flow(&storm, 258, 1000);
+    flow(&storm, UINT16_MAX, 1000);
+    CHECK_IS(storm.sink->finish(storm.sink), 0);
+    CHECK_IS(fake_sent.sends, 0);
+    storm_end(&storm);
+}
+
+static void two_targets_with_one_zone_are_refused(void)
+{
+    const struct nlct_target targets[] = {{NULL, 7}, {NULL, 8}, {NULL, 7}};
+    struct nlct_socket *sock = fake_open();
+    struct nlct_sink *sink = NULL;
+
+    CHECK_IS(nlct_shares_new(&sink, sock, targets, 3), -EINVAL);
+    CHECK_IS(nlct_shares_new(&sink, sock, targets, 2), 0);
+    nlct_sink_free(sink);
+    CHECK_IS(nlct_shares_new(&sink, sock, targets, 0), 0);
+    nlct_sink_free(sink);
+    CHECK_IS(nlct_shares_new(&sink, sock, targets, SIZE_MAX), -EINVAL);
+    fake_close(sock);
+}
+
+const struct test_case share_cases[] = {
+    CASE(a_flow_counts_for_each_who_wants_it_and_is_deleted_once),
+    CASE(a_refusal_goes_to_those_who_wanted_the_flow),
+    CASE(every_batch_has_its_own_account),
+    CASE(what_has_no_answer_counts_as_lost_for_its_owner),
+    CASE(a_second_answer_to_a_request_does_not_count),
+    CASE(a_filter_that_cannot_tell_troubles_its_target_alone),
+    CASE(a_flow_that_cannot_be_named_is_never_sent),
+    CASE(what_nobody_wants_is_left_alone),
+    CASE(two_targets_with_one_zone_are_refused),
+    END_OF_CASES,
+};
