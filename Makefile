@@ -8,7 +8,7 @@ C_FILES := $(wildcard csrc/*.[ch] bench/c/*.[ch] tests/c/*.[ch])
 STRICT := -std=c11 -O2 -D_GNU_SOURCE -Wall -Wextra -Wpedantic -Wconversion -Wshadow \
 	-Wstrict-prototypes -Wmissing-prototypes -Wcast-align -Wpointer-arith -Werror
 
-.PHONY: help demo test kernels lint format bench fuzz sanitize valgrind strict dist clean
+.PHONY: help demo test kernels lint format bench profile fuzz sanitize valgrind strict dist clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name what; do \
@@ -57,6 +57,13 @@ bench/build/%.so: bench/c/%.c
 bench/build/%: bench/c/%.c $(wildcard bench/c/*.h)
 	@mkdir -p $(@D)
 	$(CC) $(STRICT) -o $@ $< $(LDLIBS)
+
+profile: $(VENV)/installed bench/build/scan ## where our share of a walk goes: instructions, by callgrind
+	$(BIN)/python -m bench.profile
+
+bench/build/scan: bench/c/scan.c $(wildcard csrc/*)
+	@mkdir -p $(@D)
+	$(CC) $(STRICT) -g -o $@ $< csrc/*.c
 
 fuzz: ## libFuzzer on the message path, FUZZ_SECONDS=60
 	$(MAKE) -C tests/c fuzz

@@ -51,15 +51,6 @@ static struct column *column_of(struct columns *columns, const struct field *fie
     return &columns->parts[part_of(field)].columns[field->bit];
 }
 
-/* Counts through the bits that are set. */
-static unsigned next_bit(uint64_t *bits)
-{
-    const unsigned found = (unsigned)__builtin_ctzll(*bits);
-
-    *bits &= *bits - 1;
-    return found;
-}
-
 static void copy(uint8_t *to, const uint8_t *from, size_t size)
 {
     switch (size) {

@@ -143,6 +143,15 @@ static inline bool has(uint64_t present, unsigned field)
     return present >> field & 1;
 }
 
+/* Counts through the bits that are set. */
+static inline unsigned next_bit(uint64_t *bits)
+{
+    const unsigned found = (unsigned)__builtin_ctzll(*bits);
+
+    *bits &= *bits - 1;
+    return found;
+}
+
 /* A flow as it came: where its attributes are, and what of them has been decoded so far. */
 struct view {
     struct wire payload;

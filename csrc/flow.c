@@ -497,12 +497,11 @@ static int keep_unknown(struct view *view, struct nlct_heap *heap)
 int flow_decode(struct view *view, struct nlct_heap *heap)
 {
     struct nlct_flow *flow = &view->flow;
-    unsigned type;
-    int rc = 0;
+    uint64_t types = view->present & ~view->decoded;
+    int rc = decode_type(view, 0);
 
-    for (type = 0; type < VIEW_ATTRS && rc == 0; type++)
-        if (type == 0 || view->present & 1U << type)
-            rc = decode_type(view, type);
+    while (types && rc == 0)
+        rc = decode_type(view, next_bit(&types));
     if (rc == 0)
         rc = decode_zone(view);
     if (rc == 0 && has(flow->present, NLCT_FLOW_HELPER_INFO))

@@ -1,0 +1,92 @@
+/*
+ * One walk over the table of the namespace it runs in, by nlct's core alone, for a profiler: `scan
+ * WORK`.
+ *
+ *     flush    delete the flows of zone 1, the kernel's filter unasked: as on an old kernel
+ *     count    count by zone
+ *     table    keep every column
+ *     text     write every line
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../csrc/nlct.h"
+
+enum { LINES = 1 << 20 };
+
+static unsigned field_named(const char *name)
+{
+    struct nlct_field field;
+    unsigned number;
+
+    for (number = 0; nlct_field_get(number, &field) == 0; number++)
+        if (strcmp(field.name, name) == 0)
+            return number;
+    abort();
+}
+
+static struct nlct_filter *make_filter(bool one_zone)
+{
+    const struct nlct_range zone = {1, 1};
+    const struct nlct_test test = {
+        field_named("zone"), NLCT_TEST_RANGES, NLCT_MATCH, NLCT_DROP, 1, &zone,
+    };
+    struct nlct_filter *filter = NULL;
+
+    nlct_filter_new(&filter, &test, one_zone ? 1 : 0);
+    return filter;
+}
+
+static struct nlct_sink *make_sink(const char *work, struct nlct_socket *sock, char *lines)
+{
+    static struct nlct_tally tally;
+    static uint8_t wanted[128];
+    const unsigned zone = field_named("zone");
+
+    memset(wanted, 1, sizeof(wanted));
+    if (strcmp(work, "flush") == 0)
+        return nlct_deleter_new(sock, &tally);
+    if (strcmp(work, "count") == 0)
+        return nlct_groups_new(&zone, 1);
+    if (strcmp(work, "table") == 0)
+        return nlct_columns_new(wanted, SIZE_MAX);
+    return nlct_lines_new(lines, LINES);
+}
+
+static int walk(const char *work)
+{
+    struct nlct_socket *socks[2] = {NULL, NULL};
+    struct nlct_filter *filter = make_filter(strcmp(work, "flush") == 0);
+    char *lines = malloc(LINES);
+    struct nlct_dump *dump = NULL;
+    struct nlct_sink *sink;
+    int rc = -1;
+
+    if (!filter || !lines || nlct_socket_open(&socks[0], -1) < 0 ||
+        nlct_socket_open(&socks[1], -1) < 0)
+        return 1;
+    sink = make_sink(work, socks[1], lines);
+    if (sink && nlct_dump_start(&dump, socks[0], filter, NULL, -1) == 0)
+        do {
+            rc = nlct_dump_next(dump, sink, 1000);
+            if (strcmp(work, "text") == 0)
+                nlct_lines_take(sink);
+        } while (rc > 0);
+    nlct_dump_free(dump);
+    nlct_sink_free(sink);
+    nlct_filter_free(filter);
+    nlct_socket_close(socks[0]);
+    nlct_socket_close(socks[1]);
+    free(lines);
+    return rc != 0;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 2) {
+        fprintf(stderr, "usage: scan flush|count|table|text\n");
+        return 2;
+    }
+    return walk(argv[1]);
+}
