@@ -8,7 +8,7 @@ C_FILES := $(wildcard csrc/*.[ch] bench/c/*.[ch] tests/c/*.[ch])
 STRICT := -std=c11 -O2 -D_GNU_SOURCE -Wall -Wextra -Wpedantic -Wconversion -Wshadow \
 	-Wstrict-prototypes -Wmissing-prototypes -Wcast-align -Wpointer-arith -Werror
 
-.PHONY: help demo test kernels lint format bench profile fuzz sanitize valgrind strict dist clean
+.PHONY: help demo test kernels lint format bench profile soak fuzz sanitize valgrind strict dist clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name what; do \
@@ -64,6 +64,11 @@ profile: $(VENV)/installed bench/build/scan ## where our share of a walk goes: i
 bench/build/scan: bench/c/scan.c $(wildcard csrc/*)
 	@mkdir -p $(@D)
 	$(CC) $(STRICT) -g -o $@ $< csrc/*.c
+
+soak: $(VENV)/dev ## everything at once for MINUTES=2, and nothing may be wrong (as root)
+	tools/bootstrap test
+	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),2) $(if $(SEED),--seed $(SEED)) \
+		$(if $(FLOWS),--flows $(FLOWS)) $(SOAK)
 
 fuzz: ## libFuzzer on the message path, FUZZ_SECONDS=60
 	$(MAKE) -C tests/c fuzz

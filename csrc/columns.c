@@ -113,9 +113,11 @@ static bool add_flags(const struct columns *columns, struct column *column, uint
 static int add_column(const struct columns *columns, struct column *column)
 {
     column->values = calloc(columns->capacity, column->size);
-    if (!column->values || (columns->count && !add_flags(columns, column, 0)))
-        return -ENOMEM;
-    return 0;
+    if (column->values && (!columns->count || add_flags(columns, column, 0)))
+        return 0;
+    free(column->values);
+    column->values = NULL;
+    return -ENOMEM;
 }
 
 static int put_absent(const struct columns *columns, struct column *column)
@@ -137,7 +139,8 @@ static int keep_part(const struct columns *columns, struct part_columns *part,
         const unsigned field = next_bit(&bits);
 
         rc = add_column(columns, &part->columns[field]);
-        part->existing |= bit(field);
+        if (rc == 0)
+            part->existing |= bit(field);
     }
     bits = part->existing & ~present;
     while (bits && rc == 0)
@@ -175,6 +178,12 @@ static int keep(struct columns *columns, const struct nlct_flow *flow)
     return rc;
 }
 
+static bool wants_spans(const struct columns *columns)
+{
+    return columns->parts[FLOW].wanted &
+           (bit(NLCT_FLOW_HELPER_INFO) | bit(NLCT_FLOW_SECCTX) | bit(NLCT_FLOW_UNKNOWN));
+}
+
 static int take(struct nlct_sink *sink, struct view *view)
 {
     struct columns *columns = (struct columns *)sink;
@@ -183,6 +192,8 @@ static int take(struct nlct_sink *sink, struct view *view)
     if (columns->count == columns->limit)
         return 1;
     rc = flow_decode(view, &columns->heap);
+    if (!wants_spans(columns))
+        columns->heap.size = 0;
     return rc ? rc : keep(columns, &view->flow);
 }
 
@@ -285,8 +296,18 @@ static void set_bit(struct nlct_flow *flow, size_t offset, unsigned field)
     memcpy((uint8_t *)flow + offset, &present, sizeof(present));
 }
 
-void nlct_columns_row(const struct nlct_column *columns, size_t ncolumns, size_t row,
-                      struct nlct_flow *flow)
+/* What leads out of the heap is not there. */
+static void check_span(struct nlct_flow *flow, struct nlct_span *span, unsigned field,
+                       size_t heap_size)
+{
+    if (span->size <= heap_size && span->at <= heap_size - span->size)
+        return;
+    *span = (struct nlct_span){0, 0};
+    flow->present &= ~bit(field);
+}
+
+void nlct_columns_row(const struct nlct_column *columns, size_t ncolumns, size_t heap_size,
+                      size_t row, struct nlct_flow *flow)
 {
     size_t i;
 
@@ -303,6 +324,11 @@ void nlct_columns_row(const struct nlct_column *columns, size_t ncolumns, size_t
         set_bit(flow, field->present, field->bit);
         set_bit(flow, offsetof(struct nlct_flow, present), field->part);
     }
+    flow->present |= bit(NLCT_FLOW_ZONE);
+    /* Checked here, on a copy of ours: who has the table's memory may write to it. */
+    check_span(flow, &flow->helper_info, NLCT_FLOW_HELPER_INFO, heap_size);
+    check_span(flow, &flow->secctx, NLCT_FLOW_SECCTX, heap_size);
+    check_span(flow, &flow->unknown, NLCT_FLOW_UNKNOWN, heap_size);
     if (has(flow->present, NLCT_FLOW_ORIG))
         flow->orig.family = flow->family;
     if (has(flow->present, NLCT_FLOW_REPLY))

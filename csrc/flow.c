@@ -832,12 +832,15 @@ static void plain_reply(const struct nlct_flow *flow, struct nlct_tuple *reply)
 /* The bits of NAT that 'flow' asks for. */
 static uint32_t nat_of(const struct nlct_flow *flow)
 {
-    const uint64_t needed = BIT(NLCT_FLOW_REPLY) | BIT(NLCT_FLOW_STATUS);
+    return has(flow->present, NLCT_FLOW_STATUS) ? flow->status & IPS_NAT_MASK : 0;
+}
+
+/* Does its reply say what it is translated to? */
+static bool has_translation(const struct nlct_flow *flow)
+{
     const uint64_t addresses = BIT(NLCT_TUPLE_SRC) | BIT(NLCT_TUPLE_DST);
 
-    if ((flow->present & needed) != needed || (flow->reply.present & addresses) != addresses)
-        return 0;
-    return flow->status & IPS_NAT_MASK;
+    return has(flow->present, NLCT_FLOW_REPLY) && (flow->reply.present & addresses) == addresses;
 }
 
 int nlct_flow_build(const struct nlct_flow *flow, const uint8_t *heap, void *buffer,
@@ -851,6 +854,8 @@ int nlct_flow_build(const struct nlct_flow *flow, const uint8_t *heap, void *buf
         return -EINVAL;
     if (flow->family != AF_INET && flow->family != AF_INET6)
         return -EINVAL;
+    if (nat && !has_translation(flow))
+        return -EINVAL;
     confirm(&whole);
     if (nat || !has(flow->present, NLCT_FLOW_REPLY))
         plain_reply(flow, &whole.reply);
@@ -861,7 +866,8 @@ int nlct_flow_build(const struct nlct_flow *flow, const uint8_t *heap, void *buf
     message_begin(&message, buffer, capacity, NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_NEW,
                   NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL, flow->family);
     put(&message, &flow_table, flow->family, &whole, creatable & ~without_zone(flow), heap);
-    if (nat & IPS_SRC_NAT)
+    /* Left to itself the kernel would choose another source port where the reply is taken. */
+    if (nat)
         put_nat(&message, CTA_NAT_SRC, flow->reply);
     if (nat & IPS_DST_NAT)
         put_nat(&message, CTA_NAT_DST, flow->reply);

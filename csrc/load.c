@@ -16,7 +16,7 @@ static bool is_new(const void *request, size_t size)
 }
 
 int nlct_load(struct nlct_socket *sock, const struct nlct_column *columns, size_t ncolumns,
-              const uint8_t *heap, size_t first, size_t last, bool children,
+              const uint8_t *heap, size_t heap_size, size_t first, size_t last, bool children,
               struct nlct_tally *tally)
 {
     struct batch *batch;
@@ -34,7 +34,7 @@ int nlct_load(struct nlct_socket *sock, const struct nlct_column *columns, size_
     for (row = first; row < last && rc == 0; row++) {
         struct nlct_flow flow;
 
-        nlct_columns_row(columns, ncolumns, row, &flow);
+        nlct_columns_row(columns, ncolumns, heap_size, row, &flow);
         if (has(flow.present, NLCT_FLOW_MASTER) != children)
             continue;
         rc = batch_add(batch, nlct_flow_build(&flow, heap, batch_room(batch), REQUEST_MAX), 0);

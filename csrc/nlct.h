@@ -167,8 +167,8 @@ int nlct_flow_parse(const void *message, size_t size, struct nlct_flow *flow,
 /* Writes the request that would create '*flow' into 'buffer'; a missing reply tuple becomes the
    reverse of the original. Where 'status' says that the flow is translated (NAT), the kernel is
    given the reverse and what to make of it. 'heap' holds the spans, NULL if there are none.
-   Returns its size, -EMSGSIZE when it does not fit, or -EINVAL when '*flow' has no original tuple
-   or no known family. */
+   Returns its size, -EMSGSIZE when it does not fit, or -EINVAL when '*flow' has no original tuple,
+   no known family, or NAT without a reply that says to what. */
 int nlct_flow_build(const struct nlct_flow *flow, const uint8_t *heap, void *buffer,
                     size_t capacity);
 
@@ -401,9 +401,10 @@ size_t nlct_columns_take(struct nlct_sink *sink, struct nlct_column *columns,
                          struct nlct_heap *heap);
 void nlct_free(void *memory);
 
-/* Fills '*flow' from one row. Its spans stay in the table's heap. */
-void nlct_columns_row(const struct nlct_column *columns, size_t ncolumns, size_t row,
-                      struct nlct_flow *flow);
+/* Fills '*flow' from one row, in zone 0 where no column says otherwise. Its spans stay in the
+   table's heap of 'heap_size' bytes; one that leads out of it is absent. */
+void nlct_columns_row(const struct nlct_column *columns, size_t ncolumns, size_t heap_size,
+                      size_t row, struct nlct_flow *flow);
 
 /* Deletes and flushes ------------------------------------------------------------------------- */
 
@@ -462,7 +463,7 @@ int nlct_flush_all(struct nlct_socket *sock);
    says: those without a master, or 'children', which can only be made after their masters. A row
    that cannot be built counts as refused with its errno. */
 int nlct_load(struct nlct_socket *sock, const struct nlct_column *columns, size_t ncolumns,
-              const uint8_t *heap, size_t first, size_t last, bool children,
+              const uint8_t *heap, size_t heap_size, size_t first, size_t last, bool children,
               struct nlct_tally *tally);
 
 /* Arrays -------------------------------------------------------------------------------------- */

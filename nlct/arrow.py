@@ -200,6 +200,12 @@ def _with_nulls(type: Any, rows: _Rows, buffers: list[Any], children: Iterable[A
     return _array(type, rows.length, [found, *buffers], nulls, children)
 
 
+def _frozen(rows: _Rows) -> _Rows:
+    """A copy that stays as it is between two looks at it, whoever has the table's memory."""
+    valid = None if rows.valid is None else memoryview(bytes(rows.valid))
+    return rows._replace(values=memoryview(bytes(rows.values)), valid=valid)
+
+
 def _fixed(type: Any, rows: _Rows) -> Any:
     return _with_nulls(type, rows, [rows.values])
 
@@ -221,11 +227,12 @@ def _text(type: Any, rows: _Rows, offsets: Any, data: Any) -> Any:
 
 def _addresses(type: Any, rows: _Rows) -> Any:
     # Few tables have both families; where memory is not touched it is not taken either.
-    ipv6 = bytes(rows.families).count(socket.AF_INET) < rows.length
+    copied = bytes(rows.families)
+    ipv6 = copied.count(socket.AF_INET) < rows.length
     size = lib.NLCT_ARRAYS_IPV6 if ipv6 else lib.NLCT_ARRAYS_IPV4
     offsets = _new("int32_t[]", rows.length + 1)
     data = _new("char[]", size * rows.length + lib.NLCT_ARRAYS_MORE)
-    families = ffi.from_buffer(rows.families)
+    families = ffi.from_buffer(copied)
     lib.nlct_arrays_addresses(*rows.pointers, families, rows.length, offsets, data)
     return _with_nulls(type, rows, [ffi.buffer(offsets), ffi.buffer(data, offsets[rows.length])])
 
@@ -263,6 +270,7 @@ def _set_dictionary(array: Any, words: list[str]) -> None:
 
 
 def _labels(type: Any, rows: _Rows) -> Any:
+    rows = _frozen(rows)
     offsets = _new("int32_t[]", rows.length + 1)
     lib.nlct_arrays_labels(*rows.pointers, rows.length, offsets, ffi.NULL)
     count = offsets[rows.length]
@@ -280,6 +288,7 @@ def _texts(type: Any, rows: _Rows) -> Any:
 
 
 def _spans(type: Any, rows: _Rows) -> Any:
+    rows = _frozen(rows)
     offsets = _new("int64_t[]", rows.length + 1)
     heap = ffi.from_buffer(rows.heap)
     arguments = (*rows.pointers, rows.length, heap, len(heap), offsets)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 from nlct import _check
 from nlct._ffi import ffi, lib, own
 from nlct._kernel import Heap, Kernel, Progress
-from nlct.errors import InterruptedDumpError, TableFullError
+from nlct.errors import InterruptedDumpError, NotFoundError, TableFullError
 from nlct.filter import ALL, Filter, Zones, zone_set
 from nlct.flow import Flow, Tuple, flows_from, to_c
 from nlct.flush import FlushResult, Tally, flush
@@ -21,7 +22,7 @@ from nlct.table import Columns, FlowTable, column_set
 
 ROWS = 1024
 TEXT_BYTES = 262144
-ALL_ROWS = 2**63
+ALL_ROWS = sys.maxsize
 # Rows given to the core at once: some 20 ms of creating.
 LOAD_ROWS = 4096
 
@@ -170,7 +171,8 @@ class Conntrack:
     ) -> FlowTable:
         """Return the flows that match as columns, in one pass.
 
-        ``columns``: names of nlct.table.COLUMNS to keep, None for all; "family" always is.
+        ``columns``: names of nlct.table.COLUMNS to keep, None for all; "family" and the zones
+        always are.
         Some 110 bytes a flow. Where the table is resized meanwhile it is walked again.
         ``progress``: see count().
         """
@@ -220,9 +222,15 @@ class Conntrack:
     def get(self, tuple: Tuple, zone: int | None = None) -> Flow:
         """Return the flow with this tuple, original or reply, in this zone (``conntrack -G``).
 
+        Without a zone it is looked up in zone 0, or in that of the tuple.
+
         Raises NotFoundError.
         """
-        return self._kernel.get(Flow(tuple, zone=zone))
+        found = self._kernel.get(Flow(tuple, zone=zone))
+        # A zone of one direction does not count for the look-up of the other.
+        if zone is not None and found.zone != zone:
+            raise NotFoundError(errno.ENOENT, f"get a flow in zone {zone}")
+        return found
 
     @property
     def limit(self) -> int:
@@ -257,7 +265,7 @@ class Conntrack:
             sock.check(rc, "create a flow")
 
     def update(self, flow: Flow) -> None:
-        """Change a flow, named by its original tuple and zone (``conntrack -U``).
+        """Change a flow, named by its tuple, its zone and, if given, its id (``conntrack -U``).
 
         What else the flow holds is set: timeout, mark, status, states of its protocol, labels,
         helper, sequence adjustment, synproxy. To change the mark alone, give it alone:
@@ -267,6 +275,7 @@ class Conntrack:
         Raises NotFoundError; Error with EBUSY for such a status, with ENOSPC for labels where no
         rule uses labels; UnsupportedError for a helper that the kernel does not have.
         """
+        self._find(flow, "update")
         with self._kernel.pool.lend() as sock:
             sock.check(lib.nlct_update(sock.handle, *to_c(flow)), "update a flow")
 
@@ -278,10 +287,17 @@ class Conntrack:
         """
         row, _heap = to_c(flow)
         if flow.id is None:
-            found = self._kernel.get(flow, "find the flow to delete")
-            row, _heap = to_c(flow.replace(id=found.id))
+            row, _heap = to_c(flow.replace(id=self._find(flow, "delete").id))
         with self._kernel.pool.lend() as sock:
             sock.check(lib.nlct_delete(sock.handle, row), "delete a flow")
+
+    def _find(self, flow: Flow, what: str) -> Flow:
+        """Look a flow up that is to be changed: the kernel may lead to one of another zone."""
+        operation = f"find the flow to {what}"
+        found = self._kernel.get(flow, operation)
+        if found.zone != flow.zone or flow.id not in (None, found.id):
+            raise NotFoundError(errno.ENOENT, operation)
+        return found
 
     def load(
         self, flows: FlowTable | Iterable[Flow], *, progress: Progress | None = None
@@ -312,7 +328,8 @@ class Conntrack:
         columns, heap = table.to_c()
         with self._kernel.pool.lend() as sock:
             rc = lib.nlct_load(
-                sock.handle, columns, len(columns), heap, first, last, children, tally.c
+                *(sock.handle, columns, len(columns), heap, len(table.heap)),
+                *(first, last, children, tally.c),
             )
             sock.check(rc, "create flows")
 

@@ -34,7 +34,7 @@ _RANGE = struct.Struct("=QQ")
 _MASK = struct.Struct("=QQQQ")
 _PREFIX = struct.Struct("=16sBB")
 _EVERY_BIT = 2**32 - 1
-_IN_EVERY_FLOW = ("zone", "src", "dst", "proto", "status", "timeout", "mark", "id")
+_IN_EVERY_FLOW = ("family", "zone", "src", "dst", "proto", "status", "timeout", "mark", "id")
 
 
 # Expressions: tests joined by and, or, not -------------------------------------------------------
@@ -92,10 +92,26 @@ def _verdict(node: _Node) -> bool | None:
         return _verdict_of_test(node)
     # The verdict of one part that settles the whole.
     settles = isinstance(node, _Or)
-    verdicts = {_verdict(part) for part in node.parts}
+    parts = _merged(node.parts) if settles else node.parts
+    verdicts = {_verdict(part) for part in parts}
     if settles in verdicts:
         return settles
     return None if None in verdicts else not settles
+
+
+def _merged(parts: Iterable[_Node]) -> list[_Node]:
+    """Alternatives, in which those about one field are one test."""
+    tests: dict[tuple[str, int], tuple[bytes, ...]] = {}
+    others: list[_Node] = []
+    for part in parts:
+        if isinstance(part, _Test):
+            key = part.field, part.kind
+            tests[key] = tests.get(key, ()) + part.values
+        elif isinstance(part, _Or):
+            others += _merged(part.parts)
+        else:
+            others.append(part)
+    return [*(_Test(*key, values) for key, values in tests.items()), *others]
 
 
 def _verdict_of_test(test: _Test) -> bool | None:
@@ -103,14 +119,44 @@ def _verdict_of_test(test: _Test) -> bool | None:
         return False
     if test.field not in _IN_EVERY_FLOW:
         return None
-    if test.kind == lib.NLCT_TEST_MASKS:
-        whole = False
+    if test.field == "family":
+        whole = all(_has(test.values, family) for family in (socket.AF_INET, socket.AF_INET6))
+    elif test.kind == lib.NLCT_TEST_MASKS:
+        whole = test.field == "status" and any(map(_is_confirmed, test.values))
     elif test.kind == lib.NLCT_TEST_RANGES:
         whole = _covers(test.values, 2 ** (8 * FIELDS[test.field].size) - 1)
     else:
-        # 0.0.0.0/0 and ::/0.
-        whole = sum(prefix[-1] == 0 for prefix in test.values) == 2
+        whole = _covers_addresses(test.values)
     return True if whole else None
+
+
+def _has(ranges: Iterable[bytes], number: int) -> bool:
+    return any(low <= number <= high for low, high in map(_RANGE.unpack, ranges))
+
+
+def _is_confirmed(mask: bytes) -> bool:
+    """Tell if this is what the status of every flow in a table has."""
+    value, _, bits, _ = _MASK.unpack(mask)
+    return bool(value == bits == Status.CONFIRMED)
+
+
+def _covers_addresses(prefixes: Iterable[bytes]) -> bool:
+    """Tell if networks leave out no address, neither of IPv4 nor of IPv6."""
+    # So many would cover everything by an exotic plan only.
+    networks = [_PREFIX.unpack(packed) for packed in prefixes][:1000]
+    ipv4 = [
+        ipaddress.IPv4Network((packed[:4], length))
+        for packed, family, length in networks
+        if family == socket.AF_INET
+    ]
+    ipv6 = [
+        ipaddress.IPv6Network((packed, length))
+        for packed, family, length in networks
+        if family == socket.AF_INET6
+    ]
+    whole4 = [network.prefixlen for network in ipaddress.collapse_addresses(ipv4)]
+    whole6 = [network.prefixlen for network in ipaddress.collapse_addresses(ipv6)]
+    return whole4 == whole6 == [0]
 
 
 def _covers(ranges: Iterable[bytes], high: int) -> bool:
@@ -458,7 +504,7 @@ class Filter:
     def __init__(
         self,
         *,
-        zone: Zones | None = None,
+        zone: Zones | slice | None = None,
         family: int | str | None = None,
         proto: Any = None,
         src: Any = None,
@@ -545,7 +591,11 @@ class Filter:
 
     @property
     def restricts_nothing(self) -> bool:
-        """True where it matches whatever flow there may be, however that is said."""
+        """True where it matches whatever flow there may be.
+
+        That is known of what one field is given, in one filter or in several that are joined by
+        ``|``; a tautology of another kind goes unnoticed.
+        """
         return _verdict(self._node) is True
 
     @property

@@ -324,8 +324,10 @@ def _attributes_from(packed: bytes) -> dict[int, bytes]:
     """Payloads by type, without the flags of the type."""
     found: dict[int, bytes] = {}
     at = 0
-    while at < len(packed):
+    while at + 4 <= len(packed):
         size, kind = struct.unpack_from("=HH", packed, at)
+        if size < 4:
+            break
         found[kind & 0x3FFF] = packed[at + 4 : at + size]
         at += (size + 3) & ~3
     return found
@@ -554,7 +556,7 @@ class Flow:
         return {name: value for name, value in values.items() if value is not None}
 
     def __str__(self) -> str:
-        size = lib.NLCT_TEXT_MAX + len(self._heap)
+        size = lib.NLCT_TEXT_MAX + len((self.secctx or "").encode())
         buffer = ffi.new("char[]", size)
         size = check(lib.nlct_flow_text(*pointers(self), buffer, size), "write a flow")
         return bytes(ffi.buffer(buffer, size)).decode(errors="replace").rstrip()

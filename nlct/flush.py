@@ -12,7 +12,15 @@ from nlct._ffi import ffi, lib, own
 from nlct._kernel import Kernel, Progress
 from nlct.capabilities import zone_request
 from nlct.filter import Filter
-from nlct.strategy import by_kernel, check_strategy, kernel_ends_it_faster, zone_by_zone
+from nlct.strategy import (
+    FLUSHED,
+    Scan,
+    by_kernel,
+    check_strategy,
+    experience,
+    kernel_ends_it_faster,
+    zone_by_zone,
+)
 
 
 class FlushResult(NamedTuple):
@@ -91,7 +99,9 @@ def flush(
         walk = kernel.look(wanted, progress=progress)
         result = FlushResult(walk.scanned, walk.matched, 0, 0, {}, complete=walk.matched == 0)
     elif by_kernel(kernel, wanted, strategy):
+        flows, began = kernel.stats()[0], time.monotonic_ns()
         result = _by_kernel(kernel, wanted, passes)
+        _learn_flush(kernel, wanted, flows, (time.monotonic_ns() - began) / passes)
     elif strategy == "auto" and zone_by_zone(kernel, wanted):
         assert wanted.zone is not None
         result = _by_scans(kernel, sorted(wanted.zone), strategy, passes, progress)
@@ -126,6 +136,14 @@ def _flush_zones(kernel: Kernel, zones: list[int]) -> None:
             sock.check(rc, f"flush zone {zone}")
 
 
+def _learn_flush(kernel: Kernel, wanted: Filter, flows: int, nanoseconds: float) -> None:
+    """Note what kernel flushes took, without what deleting itself did."""
+    if wanted.zone and kernel.buckets is not None:
+        deleted = max(flows - kernel.stats()[0], 0)
+        took = nanoseconds - deleted * FLUSHED
+        experience.learn("kernel", len(wanted.zone), flows, kernel.buckets, took)
+
+
 def _by_scan(
     kernel: Kernel, wanted: Filter, strategy: str, passes: int, progress: Progress | None
 ) -> FlushResult:
@@ -134,15 +152,25 @@ def _by_scan(
     looking = True
     while looking:
         done_before = tally.done
+        zones = len(wanted.zone) if wanted.is_zones and wanted.zone else 0
+        scan = Scan(zones, kernel.stats()[0], kernel.buckets or 0, 0, 0, 0)
+        started = time.monotonic_ns()
         with kernel.walk(wanted) as walk, kernel.pool.lend() as sock:
             for _ in walk.steps(own(lib.nlct_deleter_new(sock.handle, tally.c))):
                 if progress is not None:
                     progress(scanned + walk.scanned)
+                scan = scan._replace(
+                    scanned=walk.scanned,
+                    deleted=tally.done - done_before,
+                    nanoseconds=time.monotonic_ns() - started,
+                )
                 hand_over = strategy == "auto" and not walk.ended
-                if hand_over and kernel_ends_it_faster(kernel, wanted, tally.done):
-                    rest = _by_kernel(kernel, wanted, passes - walks)
+                if hand_over and kernel_ends_it_faster(kernel, wanted, scan):
+                    rest = _by_kernel(kernel, wanted, max(1, passes - walks))
                     walks += 1 + rest.passes
                     return _result(tally, None, None, "scan+kernel", walks, True)
+        if zones and scan.buckets and kernel.kernel_filter:
+            experience.learn("scan", zones, scan.flows, scan.buckets, scan.walked)
         walks += 1
         scanned += walk.scanned
         matched += walk.matched

@@ -82,4 +82,5 @@ class Groups:
 
 # Of struct nlct_group: count, two values, whether they are there, family.
 _Row = tuple[int, bytes, bytes, int, int, int]
-_GROUP = struct.Struct("=Q16s16sBBB5x")
+_PADDING = ffi.sizeof("struct nlct_group") - struct.calcsize("=Q16s16sBBB")
+_GROUP = struct.Struct(f"=Q16s16sBBB{_PADDING}x")

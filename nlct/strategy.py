@@ -38,10 +38,14 @@ class Cost(NamedTuple):
 
 # Measured on two machines, with 10,000 to 1,000,000 flows in 65,536 to 1,048,576 buckets. A kernel
 # flush cost 250 and 400 a flow there, a dump 200 on both, but far more a bucket: so a flush wins on
-# sparse tables, a filtered dump on filled ones, here from about 0.4 flows a bucket.
+# sparse tables, a filtered dump on filled ones, here from about 0.4 flows a bucket. A flow costs
+# less where the table fits the caches, and more where other namespaces have flows as well, so this
+# is only where to begin: see Experience.
 FILTERED_DUMP = Cost(bucket=40, flow=200, sent=1000)
 KERNEL_FLUSH = Cost(bucket=5, flow=290, sent=0)
+# And a delete by id, and what a flow that it deletes adds to a kernel flush.
 DELETE = 1700
+FLUSHED = 400
 
 
 def _scan_cost(zones: int, flows: int, buckets: int) -> float:
@@ -55,10 +59,60 @@ def _kernel_cost(zones: int, flows: int, buckets: int) -> float:
     return zones * (KERNEL_FLUSH.bucket * buckets + KERNEL_FLUSH.flow * flows)
 
 
+def _estimate(way: str, zones: int, flows: int, buckets: int) -> float:
+    cost = _scan_cost if way == "scan" else _kernel_cost
+    return max(cost(zones, flows, buckets), 1)
+
+
+class Experience:
+    """How wrong the estimates were in this process, for tables of about this size.
+
+    The decision is between two estimates, each times what it was wrong by so far. A way that has
+    not been tried yet is tried once where it might be the better one.
+    """
+
+    # Estimates that are wrong by more than this are not worth a try.
+    HOPE = 3
+
+    def __init__(self) -> None:
+        self._factors: dict[tuple[str, bool, int, int], float] = {}
+
+    @staticmethod
+    def _key(way: str, zones: int, flows: int, buckets: int) -> tuple[str, bool, int, int]:
+        return way, zones == 1, flows.bit_length(), buckets
+
+    def learn(self, way: str, zones: int, flows: int, buckets: int, nanoseconds: float) -> None:
+        """Note what a walk, or the flushes, of this kind took."""
+        factor = min(max(nanoseconds / _estimate(way, zones, flows, buckets), 0.1), 10)
+        key = self._key(way, zones, flows, buckets)
+        self._factors[key] = (self._factors.get(key, factor) + factor) / 2
+
+    def cost(self, way: str, zones: int, flows: int, buckets: int) -> float:
+        """Estimate the nanoseconds, as experience says."""
+        factor = self._factors.get(self._key(way, zones, flows, buckets), 1)
+        return factor * _estimate(way, zones, flows, buckets)
+
+    def is_new(self, way: str, zones: int, flows: int, buckets: int) -> bool:
+        """Tell if that has not been tried yet."""
+        return self._key(way, zones, flows, buckets) not in self._factors
+
+    def prefers_kernel(self, zones: int, flows: int, buckets: int) -> bool:
+        """Decide for the kernel's flush or against it."""
+        scan, kernel = (self.cost(way, zones, flows, buckets) for way in ("scan", "kernel"))
+        if self.is_new("kernel", zones, flows, buckets):
+            return kernel < scan * self.HOPE
+        if self.is_new("scan", zones, flows, buckets):
+            return kernel * self.HOPE < scan
+        return kernel < scan
+
+
+experience = Experience()
+
+
 def zone_by_zone(kernel: Kernel, wanted: Filter) -> bool:
     """Decide whether to scan for each zone by itself, filtered by the kernel.
 
-    Good for a few: a flow that is not sent costs a fifth of one that is.
+    Good for a few: a flow that is not sent costs a sixth of one that is.
     """
     if not wanted.is_zones or not wanted.zone:
         return False
@@ -70,7 +124,8 @@ def zone_by_zone(kernel: Kernel, wanted: Filter) -> bool:
     if found is not None and not found.zone_dump:
         return False
     flows = kernel.stats()[0]
-    return zones * _scan_cost(1, flows, buckets) < _scan_cost(zones, flows, buckets)
+    one, all_of_them = (experience.cost("scan", n, flows, buckets) for n in (1, zones))
+    return zones * one < all_of_them
 
 
 def _allowed(wanted: Filter, found: Capabilities) -> bool:
@@ -114,13 +169,14 @@ def by_kernel(kernel: Kernel, wanted: Filter, strategy: str) -> bool:
     if buckets is None or not kernel.kernel_filter:
         _explain("scan: the costs of a kernel flush are not known here")
         return False
-    scan, flush = _scan_cost(count, flows, buckets), _kernel_cost(count, flows, buckets)
-    gain = scan - flush
-    chosen = gain > 0 and _worth_knowing(gain, flows, buckets) and _allowed(wanted, probe())
+    scan, flush = (experience.cost(way, count, flows, buckets) for way in ("scan", "kernel"))
+    if known() is None and not _worth_knowing(scan - flush, flows, buckets):
+        _explain("scan: it is not worth a probe yet whether the kernel may flush")
+        return False
+    chosen = experience.prefers_kernel(count, flows, buckets) and _allowed(wanted, probe())
     _explain(
-        "%s: for %d zones, %d flows, %d buckets a scan should take %.1f ms, kernel flushes %.1f%s",
+        "%s: for %d zones, %d flows, %d buckets a scan should take %.1f ms, kernel flushes %.1f",
         *("kernel" if chosen else "scan", count, flows, buckets, scan / 1e6, flush / 1e6),
-        "" if chosen or gain <= 0 else ", but has not been seen to be safe, or not worth a probe",
     )
     return chosen
 
@@ -132,28 +188,60 @@ _lost = 0.0
 def _worth_knowing(gain: float, flows: int, buckets: int) -> bool:
     """Tell if to probe: it walks the table three times, too much for the sake of one flush."""
     global _lost  # noqa: PLW0603
-    if known() is not None:
-        return True
-    _lost += gain
+    _lost += max(gain, 0)
     return _lost > 3 * _kernel_cost(1, flows, buckets)
 
 
-def kernel_ends_it_faster(kernel: Kernel, wanted: Filter, deleted: int) -> bool:
+class Scan(NamedTuple):
+    """A scan under way: the table it began with, and how far it is."""
+
+    zones: int
+    flows: int
+    buckets: int
+    scanned: int
+    deleted: int
+    nanoseconds: float
+
+    @property
+    def walked(self) -> float:
+        """Nanoseconds without those of the deletes."""
+        return self.nanoseconds - self.deleted * DELETE
+
+    def share(self) -> float:
+        """Estimate how much of the table it has seen."""
+        if self.zones > 1:
+            seen = self.scanned / max(self.flows, 1)
+        else:
+            seen = self.walked / experience.cost("scan", 1, self.flows, self.buckets)
+        return min(max(seen, 0.05), 1)
+
+
+# A few deletes say nothing about the rest.
+ENOUGH_DELETES = 256
+
+
+def kernel_ends_it_faster(kernel: Kernel, wanted: Filter, scan: Scan) -> bool:
     """Decide, in the middle of a scan, whether to let the kernel flush the rest.
 
-    A zone that takes so many deletes holds a good part of the table, where a flush wins.
+    The more of the table a zone holds, the better: a flush deletes at a quarter of the cost. What
+    is left to delete is guessed from what was there so far.
     """
-    buckets = kernel.buckets
-    if not deleted or not kernel.kernel_filter or buckets is None:
+    if scan.deleted < ENOUGH_DELETES or not kernel.kernel_filter or not scan.buckets:
         return False
     if not wanted.is_zones or wanted.zone is None:
         return False
-    spent = deleted * DELETE
-    flush_costs = _kernel_cost(len(wanted.zone), kernel.stats()[0] + deleted, buckets)
-    found = known()
-    if found is None and spent > 2 * flush_costs:
-        found = probe()
-    if found is None or spent <= flush_costs / 2 or not _allowed(wanted, found):
+    left = 1 - scan.share()
+    to_delete = scan.deleted / scan.share() * left
+    size = (scan.zones, scan.flows, scan.buckets)
+    scan_left = left * experience.cost("scan", *size) + to_delete * DELETE
+    kernel_left = experience.cost("kernel", *size) + to_delete * FLUSHED
+    gain = scan_left - kernel_left
+    if gain <= 0 or (known() is None and gain < 3 * _kernel_cost(1, *size[1:])):
         return False
-    _explain("kernel: after %d deletes a flush of the rest should be faster", deleted)
+    if not _allowed(wanted, probe()):
+        return False
+    _explain(
+        "kernel: after %d deletes the scan should take %.1f ms more, a kernel flush %.1f",
+        *(scan.deleted, scan_left / 1e6, kernel_left / 1e6),
+    )
     return True

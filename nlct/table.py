@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from nlct.arrow import ArrowTable
 
 COLUMNS = tuple(FIELDS)
+_ALWAYS = ("family", "zone", "orig_zone", "reply_zone")
 # Formats of the buffer protocol; of what size they are here, their itemsize says.
 _UNSIGNED = tuple("BHILQ")
 _ROWS = 1024
@@ -74,7 +76,7 @@ class FlowTable:
     @classmethod
     def from_flows(cls, flows: Iterable[Flow]) -> FlowTable:
         """Build a table from flows."""
-        collector = Columns(None, 2**63)
+        collector = Columns(None, sys.maxsize)
         for flow in flows:
             if not isinstance(flow, Flow):
                 raise TypeError(f"flows must be Flow objects, not {flow!r}")
@@ -110,12 +112,14 @@ class FlowTable:
         """
         if not self._length and name in FIELDS:
             return _column(name, b"")
-        return self._columns[name]
+        # A view of its own: who releases it does not take ours away.
+        return memoryview(self._columns[name])
 
     def valid(self, name: str) -> memoryview | None:
         """Return one byte a row, 0 where the value is absent; None when it is there in all."""
         self.column(name)
-        return self._valid.get(name)
+        flags = self._valid.get(name)
+        return None if flags is None else memoryview(flags)
 
     @overload
     def __getitem__(self, row: int) -> Flow: ...
@@ -155,7 +159,9 @@ class FlowTable:
         columns, _heap = self.to_c()
         rows = ffi.new("struct nlct_flow[]", last - first)
         for number in range(last - first):
-            lib.nlct_columns_row(columns, len(columns), first + number, rows + number)
+            lib.nlct_columns_row(
+                columns, len(columns), len(self.heap), first + number, rows + number
+            )
         yield from flows_from(ffi.buffer(rows)[:], self._heap_bytes())
 
     def _heap_bytes(self) -> bytes:
@@ -229,12 +235,13 @@ def column_set(names: Iterable[str] | None) -> frozenset[str] | None:
 class Columns:
     """What collects flows as columns, in the core.
 
-    ``wanted``: the columns to keep, None for all; "family" is always among them.
+    ``wanted``: the columns to keep, None for all; those without which a row would be mistaken for
+    another flow, family and zones, are always among them.
     ``limit``: rows that fit.
     """
 
     def __init__(self, wanted: frozenset[str] | None, limit: int) -> None:
-        kept = bytes(wanted is None or name in wanted or name == "family" for name in FIELDS)
+        kept = bytes(wanted is None or name in wanted or name in _ALWAYS for name in FIELDS)
         self.sink = own(lib.nlct_columns_new(kept, limit))
         self._limit = limit
 

@@ -48,7 +48,7 @@ _KNOWN = {TUPLE_IP: range(1, 5), TUPLE_PROTO: range(1, 10)}
 # Types of addresses: in a message of another family they are out of place.
 ADDRESSES = {1, 2, 3, 4}
 # Top-level types that ctnetlink may have given out; none of them comes twice.
-TOP_LEVEL_TYPES = range(32)
+TOP_LEVEL_TYPES = range(1, 32)
 
 ICMP_PAIRS = {
     1: ((8, 0), (13, 14), (15, 16), (17, 18)),

@@ -491,7 +491,6 @@ FILTERS = [
     ("--timeout 0-60", nlct.Filter(timeout=range(61))),
     ("-t 60-", nlct.Filter(timeout=slice(60, None))),
     ("--src-nat", nlct.Filter(snat=True)),
-    ("-n 10.0.0.1", nlct.Filter(snat="10.0.0.1")),
     ("--dst-nat", nlct.Filter(dnat=True)),
     ("-g 10.0.0.0/8 -g 11.0.0.1", nlct.Filter(dnat={"10.0.0.0/8", "11.0.0.1"})),
     ("--any-nat", nlct.Filter(any_nat=True)),

@@ -115,7 +115,9 @@ def test_auto_hands_a_zone_that_fills_the_table_to_the_kernel(
 ) -> None:
     """The switch in the middle of a scan deletes that zone and no other, and says what it was."""
     monkeypatch.setattr(strategy, "_kernel_cost", lambda *_: 1e6)
-    monkeypatch.setattr(strategy, "_scan_cost", lambda *_: 0)
+    monkeypatch.setattr(strategy.experience, "_factors", {})
+    monkeypatch.setattr(strategy.experience, "prefers_kernel", lambda *_: False)
+    nlct.probe()
     with nlct.Conntrack(netns) as ct:
         fill(ct, 60_000, 1)
         flows.populate(ct, (0, 5, 7))

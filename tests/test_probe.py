@@ -346,4 +346,29 @@ def test_auto_does_not_probe_for_the_sake_of_one_flush(
     monkeypatch.setattr(strategy, "_lost", 0.0)
     monkeypatch.setattr(strategy, "_scan_cost", lambda *_: 5.0)
     monkeypatch.setattr(strategy, "_kernel_cost", lambda *_: 3.0)
+    monkeypatch.setattr(strategy.experience, "learn", lambda *_: None)
+    monkeypatch.setattr(strategy.experience, "_factors", {})
     assert [ct.flush_zone(7).strategy for _ in range(6)] == ["scan"] * 4 + ["kernel"] * 2
+
+
+@pytest.mark.usefixtures("kernel_flush")
+def test_auto_learns_which_way_is_the_faster(
+    ct: nlct.Conntrack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a way took counts for more than what it was estimated to take; each is tried once."""
+    nlct.probe()
+    monkeypatch.setattr(strategy, "_scan_cost", lambda *_: 1e6)
+    # One that is hopeless is not tried, one that may be the better is.
+    for cost, way in ((4e6, "scan"), (2e6, "kernel")):
+        monkeypatch.setattr(strategy.experience, "_factors", {})
+        monkeypatch.setattr(strategy, "_kernel_cost", lambda *_, cost=cost: cost)
+        assert ct.flush_zone(7).strategy == way
+    experience = strategy.Experience()
+    size = (1, 1000, 65536)
+    assert experience.is_new("scan", *size)
+    before = experience.cost("scan", *size)
+    experience.learn("scan", *size, 2 * before)
+    assert experience.cost("scan", *size) == pytest.approx(2 * before)
+    experience.learn("scan", *size, before)
+    assert experience.cost("scan", *size) == pytest.approx(1.5 * before)
+    assert experience.cost("scan", 1, 500_000, 65536) != 1.5 * before

@@ -117,15 +117,16 @@ def test_a_table_says_the_same_as_its_flows(reading: Reading) -> None:
             other = reading.flows[flow.id or 0]
             assert not everything.differences(as_read(other), as_read(flow))
         for flow in reading.flows.values():
-            found = ct.get(flow.orig, zone=None if flow.orig.zone is not None else named(flow))
+            found = ct.get(flow.orig, zone=named(flow))
             # A look-up uses the flow itself.
             assert everything.differences(as_read(flow), as_read(found)).keys() <= {"use"}
             assert flow.unknown is None
 
 
-def named(flow: nlct.Flow) -> int:
-    """The zone in which the original tuple is looked up: 0 where the reply alone has one."""
-    return 0 if flow.reply is not None and flow.reply.zone is not None else flow.zone
+def named(flow: nlct.Flow) -> int | None:
+    """The zone in which the original tuple is looked up; none where one direction alone has it."""
+    in_reply = flow.reply is not None and flow.reply.zone is not None
+    return None if in_reply or flow.orig.zone is not None else flow.zone
 
 
 def settable(flow: nlct.Flow) -> everything.Flow:

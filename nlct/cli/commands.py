@@ -375,8 +375,8 @@ def delete(
       nlct delete --zone 7 --proto tcp --state syn_sent --timeout 0-60
       nlct delete --mark 0x100/0xff00 --status-none assured --json
     """
-    restricted = not wanted.matches_everything
-    if everything and restricted:
+    restricted = not wanted.restricts_nothing
+    if everything and not wanted.matches_everything:
         raise click.UsageError("--all contradicts what selects flows")
     if not (everything or restricted):
         raise click.UsageError("say which flows, such as --src ADDRESS; every flow is --all --yes")

@@ -174,7 +174,7 @@ _OPTIONS = (
     _Option("--label -l", "labels", "LABEL", _labels, "All of these labels, 0 to 127."),
     _Option("--helper", "helper", "NAME", lambda t: list(_items(t)), "Helper: ftp, sip, ..."),
     _Option("--timeout -t", "timeout", "N[-[N]]", _ranges(_U32), "Seconds left: 60, 0-60, 60-."),
-    _nat_option("--src-nat -n", "snat", "Source is translated, to this address if one is given."),
+    _nat_option("--src-nat", "snat", "Source is translated, to this address if one is given."),
     _nat_option("--dst-nat -g", "dnat", "Destination is translated, likewise."),
     _nat_option("--any-nat -j", "any_nat", "Either is translated, likewise."),
     _Option("--id", "id", "ID", _ranges(_U32), "The kernel's id of the flow."),

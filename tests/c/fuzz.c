@@ -331,6 +331,15 @@ static bool has_one_zone(const struct nlct_flow *flow)
     return !(orig || reply) || flow->zone == (orig ? flow->orig.zone : flow->reply.zone);
 }
 
+/* NAT, and a reply that does not say to what? */
+static bool lacks_translation(const struct nlct_flow *flow)
+{
+    const uint64_t addresses = bit(NLCT_TUPLE_SRC) | bit(NLCT_TUPLE_DST);
+
+    return has(flow->present, NLCT_FLOW_STATUS) && flow->status & (IPS_SRC_NAT | IPS_DST_NAT) &&
+           (!has(flow->present, NLCT_FLOW_REPLY) || (flow->reply.present & addresses) != addresses);
+}
+
 static void build(const struct nlct_flow *flow, const struct nlct_heap *heap, size_t capacity)
 {
     struct nlct_heap other = {0};
@@ -342,6 +351,11 @@ static void build(const struct nlct_flow *flow, const struct nlct_heap *heap, si
     ASSERT(room);
     needed = nlct_flow_build(flow, heap->data, room, REQUEST_MAX);
     if (needed == -EMSGSIZE && flow->helper_info.size > 100) {
+        free(room);
+        return;
+    }
+    if (needed == -EINVAL) {
+        ASSERT(lacks_translation(flow));
         free(room);
         return;
     }
@@ -492,7 +506,7 @@ static uint64_t take_columns(struct target *target)
         if (columns[i].values)
             columns[ncolumns++] = columns[i];
     for (i = 0; i < rows; i++) {
-        nlct_columns_row(columns, ncolumns, i, &flow);
+        nlct_columns_row(columns, ncolumns, heap.size, i, &flow);
         check_spans(&flow, heap.size);
         ASSERT(nlct_columns_add(again, &flow, heap.data) == 0);
     }

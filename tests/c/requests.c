@@ -360,6 +360,7 @@ static void a_create_translates_ipv6_addresses(void)
     packet_tuple(&expected, CTA_TUPLE_ORIG, "fd00::1", "2001:db8::1", IPPROTO_TCP, 1024, 80);
     packet_tuple(&expected, CTA_TUPLE_REPLY, "2001:db8::1", "fd00::1", IPPROTO_TCP, 80, 1024);
     packet_be32(&expected, CTA_STATUS, IPS_DST_NAT | IPS_CONFIRMED);
+    expect_nat(CTA_NAT_SRC, "fd00::1", 1024);
     expect_nat(CTA_NAT_DST, "2001:db8::2", 8080);
     check_sent();
     fake_close(sock);
@@ -399,13 +400,13 @@ static void masters_are_loaded_before_their_children(void)
     struct nlct_socket *sock = open_acknowledging();
     size_t sent;
 
-    CHECK_IS(nlct_load(sock, columns, 3, NULL, 0, 3, false, &tally), 0);
+    CHECK_IS(nlct_load(sock, columns, 3, NULL, 0, 0, 3, false, &tally), 0);
     CHECK_IS(tally.done, 1);
     CHECK_IS(tally.refused[EINVAL], 1);
     CHECK(memmem(fake_sent.bytes, fake_sent.size, "\5\0\1\0\21", 5));
     CHECK(!memmem(fake_sent.bytes, fake_sent.size, "\5\0\1\0\6", 5));
     sent = fake_sent.size;
-    CHECK_IS(nlct_load(sock, columns, 3, NULL, 0, 3, true, &tally), 0);
+    CHECK_IS(nlct_load(sock, columns, 3, NULL, 0, 0, 3, true, &tally), 0);
     CHECK_IS(tally.done, 2);
     CHECK_IS(tally.refused[EINVAL], 1);
     CHECK(memmem(fake_sent.bytes + sent, fake_sent.size - sent, "\5\0\1\0\6", 5));

@@ -550,7 +550,7 @@ static struct nlct_flow row_of(const struct table *table, size_t row)
     for (field = 0; field < flow_fields(); field++)
         if (table->columns[field].values)
             present[count++] = table->columns[field];
-    nlct_columns_row(present, count, row, &flow);
+    nlct_columns_row(present, count, table->heap.size, row, &flow);
     return flow;
 }
 

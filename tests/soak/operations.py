@@ -1,0 +1,313 @@
+"""What a worker does, over and over, in random order."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import threading
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Callable, NamedTuple
+
+import nlct
+from nlct import Filter, FlushResult
+from tests.soak import content
+from tests.soak.content import CHURN, FLUSHED, KEPT, STRANGERS
+from tests.soak.tally import Tally
+
+# How long a worker rests after an operation, at most: others want to run, too.
+REST = 0.02
+
+
+@dataclass
+class Place:
+    """What the workers of one process share. ``kept``: the ids of the kept flows by zone."""
+
+    netns: nlct.Netns
+    total: int
+    kept: dict[int, list[int]]
+    tally: Tally
+
+    def __post_init__(self) -> None:
+        self.ct = nlct.Conntrack(self.netns)
+        self.flusher = nlct.Flusher(self.ct)
+
+    @cached_property
+    def tables(self) -> dict[int, nlct.FlowTable]:
+        """What fills each zone."""
+        return {zone: content.zone_table(self.total, zone) for zone in CHURN}
+
+    @cached_property
+    def kept_ids(self) -> set[int]:
+        """The ids of all kept flows."""
+        return set(itertools.chain.from_iterable(self.kept.values()))
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self.flusher.close()
+        self.ct.close()
+
+
+class Worker(threading.Thread):
+    """Does random operations until stopped; which ones, the seed says."""
+
+    def __init__(self, place: Place, seed: str, stop: threading.Event) -> None:
+        super().__init__(name=f"worker {seed}", daemon=True)
+        self.place, self.ct, self.flusher = place, place.ct, place.flusher
+        self.tally = place.tally
+        self.dice = random.Random(seed)
+        self.enough = stop
+
+    def run(self) -> None:
+        """Work."""
+        weights = [each.weight for each in OPERATIONS]
+        while not self.enough.is_set():
+            self.do(*self.dice.choices(OPERATIONS, weights))
+            self.enough.wait(self.dice.random() * REST)
+
+    def do(self, operation: Operation) -> None:
+        """Do one, and account for whatever comes of it."""
+        try:
+            operation.call(self)
+        except Exception as exc:
+            self.tally.error(operation.name, exc)
+        self.tally.count("operations", operation.name)
+
+    # What operations use ---------------------------------------------------------------------
+
+    def zone(self) -> int:
+        """A zone that may be flushed."""
+        zone: int = self.dice.choice(FLUSHED)
+        return zone
+
+    def zones(self, most: int) -> list[int]:
+        """Some of them."""
+        return self.dice.sample(FLUSHED, self.dice.randrange(1, most))
+
+    def strategy(self, *zones: int) -> str:
+        """A strategy that this kernel has been seen to be safe with."""
+        found = nlct.probe()
+        able = found.zone_flush and (found.zone0_flush or 0 not in zones)
+        return self.dice.choice(("auto", "scan", "kernel") if able else ("auto", "scan"))
+
+    def flushed(self, name: str, *results: FlushResult) -> None:
+        """Account for flushes."""
+        for result in results:
+            self.tally.count("flows", "deleted", result.deleted or 0)
+            self.tally.count("events", "passes", result.passes)
+            for number, count in result.failed.items():
+                self.tally.error(name, number, count)
+            if not result.complete and not result.failed:
+                self.tally.count("errors", f"{name}: incomplete")
+
+    def loaded(self, name: str, result: nlct.LoadResult) -> None:
+        """Account for a load."""
+        self.tally.count("flows", "created", result.created)
+        for number, count in result.failed.items():
+            self.tally.error(name, number, count)
+
+    def saw(self, ids: Iterable[int | None], zone: int | None = None) -> None:
+        """Check that a walk that nothing disturbed has seen every kept flow."""
+        wanted = self.place.kept_ids if zone is None else set(self.place.kept[zone])
+        missing = wanted.difference(ids)
+        assert not missing, f"{len(missing)} of {len(wanted)} kept flows were not seen"
+
+
+# Creating ----------------------------------------------------------------------------------------
+
+
+def create(worker: Worker) -> None:
+    """One flow."""
+    worker.ct.create(content.random_flow(worker.dice))
+    worker.tally.count("flows", "created")
+
+
+def load(worker: Worker) -> None:
+    """Many, in many zones."""
+    many = [content.random_flow(worker.dice) for _ in range(worker.dice.randrange(1, 300))]
+    worker.loaded("load", worker.ct.load(many))
+
+
+def refill(worker: Worker) -> None:
+    """All that a few zones can hold."""
+    for zone in worker.dice.sample(CHURN, 8):
+        worker.loaded("refill", worker.ct.load(worker.place.tables[zone]))
+
+
+def change(worker: Worker) -> None:
+    """A flow from its creation to its end."""
+    flow = content.random_flow(worker.dice)
+    worker.ct.create(flow)
+    worker.tally.count("flows", "created")
+    found = worker.ct.get(flow.orig, zone=flow.zone)
+    assert found.orig == flow.orig, f"asked for {flow!r}, got {found!r}"
+    worker.ct.update(
+        nlct.Flow(flow.orig, zone=flow.zone, mark=worker.dice.randrange(1 << 16, 1 << 17))
+    )
+    worker.ct.delete_flow(found)
+    worker.tally.count("flows", "deleted")
+
+
+# Flushing ----------------------------------------------------------------------------------------
+
+
+def flush_zone(worker: Worker) -> None:
+    """One zone, in any way."""
+    zone, passes = worker.zone(), worker.dice.choice((1, 1, 3))
+    result = worker.ct.flush_zone(zone, strategy=worker.strategy(zone), passes=passes)
+    worker.flushed("flush zone", result)
+
+
+def flush_zones(worker: Worker) -> None:
+    """Several, in any way."""
+    zones = worker.zones(10)
+    worker.flushed("flush zones", worker.ct.flush_zones(zones, strategy=worker.strategy(*zones)))
+
+
+def delete(worker: Worker) -> None:
+    """By a filter."""
+    worker.flushed("delete", worker.ct.delete(content.random_filter(worker.dice)))
+
+
+def dry_run(worker: Worker) -> None:
+    """It deletes nothing, not even of the kept."""
+    result = worker.ct.delete(Filter(zone=KEPT), dry_run=True)
+    assert result.deleted == 0, "a dry run has deleted"
+    assert (result.matched or 0) >= len(worker.place.kept_ids), "a dry run has missed kept flows"
+
+
+def storm(worker: Worker) -> None:
+    """Many threads, each for a zone or a filter of its own."""
+    zones = worker.zones(30)
+    filters = [content.random_filter(worker.dice) for _ in range(worker.dice.randrange(5))]
+    with ThreadPoolExecutor(len(zones) + len(filters)) as pool:
+        futures = [pool.submit(worker.flusher.flush_zone, zone) for zone in zones]
+        futures += [pool.submit(worker.flusher.delete, each) for each in filters]
+    worker.flushed("storm", *(each.result() for each in futures))
+
+
+def async_storm(worker: Worker) -> None:
+    """The same with asyncio; some do not wait for the end."""
+    zones = worker.zones(30)
+    impatient = worker.dice.sample(range(len(zones)), len(zones) // 4)
+    patience = worker.dice.random() * 0.02
+
+    async def run() -> None:
+        tasks = [asyncio.ensure_future(worker.flusher.aflush_zone(zone)) for zone in zones]
+        await asyncio.sleep(patience)
+        for number in impatient:
+            tasks[number].cancel()
+        for number, task in enumerate(tasks):
+            try:
+                worker.flushed("async storm", await task)
+            except asyncio.CancelledError:
+                assert number in impatient, "a task was cancelled that nobody has cancelled"
+                worker.tally.count("events", "storm tasks cancelled")
+
+    asyncio.run(run())
+
+
+def close(worker: Worker) -> None:
+    """A Flusher that is closed while some wait: they get an answer or an error that says so."""
+    with ThreadPoolExecutor(4) as pool:
+        flusher = nlct.Flusher(worker.place.netns)
+        futures = [pool.submit(flusher.flush_zone, worker.zone()) for _ in range(4)]
+        worker.enough.wait(worker.dice.random() * 0.02)
+        flusher.close(wait=worker.dice.random() < 0.5)
+    for future in futures:
+        exc = future.exception()
+        if exc is not None:
+            worker.tally.error("close", exc)
+        else:
+            worker.flushed("close", future.result())
+
+
+# Looking -----------------------------------------------------------------------------------------
+
+
+def dump(worker: Worker) -> None:
+    """To the end, or so far."""
+    flows = worker.ct.dump(zone=KEPT)
+    if worker.dice.random() < 0.5:
+        worker.saw(flow.id for flow in flows)
+    else:
+        for _ in itertools.islice(worker.ct.dump(), worker.dice.randrange(2000)):
+            pass
+
+
+def dump_text(worker: Worker) -> None:
+    """A line for each."""
+    zone = worker.dice.choice(KEPT)
+    lines = b"".join(worker.ct.dump_text(zone=zone)).count(b"\n")
+    assert lines >= len(worker.place.kept[zone]), f"{lines} lines of zone {zone}"
+
+
+def table(worker: Worker) -> None:
+    """All columns of everything, or some of a zone."""
+    if worker.dice.random() < 0.3:
+        worker.saw(worker.ct.table().column("id"))
+    else:
+        zone = worker.dice.choice(KEPT)
+        worker.saw(worker.ct.table(zone=zone, columns=["id"]).column("id"), zone)
+
+
+def batches(worker: Worker) -> None:
+    """Tables of any size."""
+    rows = worker.dice.choice((1000, 65536))
+    seen: set[int] = set()
+    for batch in worker.ct.batches(columns=["id", "zone"], rows=rows):
+        assert 0 < len(batch) <= rows, f"a batch of {len(batch)} rows"
+        seen.update(batch.column("id"))
+    worker.saw(seen)
+
+
+def count_by(worker: Worker) -> None:
+    """Flows of each zone."""
+    counts = worker.ct.count_by("zone")
+    for zone, kept in worker.place.kept.items():
+        assert counts.get(zone, 0) >= len(kept), f"{counts.get(zone)} of {len(kept)} in zone {zone}"
+    assert sum(worker.ct.count_by("proto", "state", zone=KEPT).values()) >= len(
+        worker.place.kept_ids
+    )
+
+
+def count(worker: Worker) -> None:
+    """Kept flows by zone, and all of them by the kernel's counter."""
+    zone = worker.dice.choice(KEPT)
+    assert worker.ct.count(zone=zone) >= len(worker.place.kept[zone])
+    assert worker.ct.count() >= len(worker.place.kept_ids)
+    assert worker.ct.limit > 0
+    assert worker.ct.buckets
+
+
+def reopen(worker: Worker) -> None:
+    """A Conntrack and a Flusher that live for one flush."""
+    netns = worker.place.netns
+    kernel_filter = worker.dice.random() < 0.5
+    with nlct.Conntrack(netns, kernel_filter=kernel_filter) as ct, nlct.Flusher(ct) as flusher:
+        worker.flushed("reopen", ct.flush_zone(worker.dice.choice(STRANGERS)))
+        worker.flushed("reopen", flusher.flush_zone(worker.zone()))
+
+
+class Operation(NamedTuple):
+    """Something to do, and how often beside the others."""
+
+    name: str
+    call: Callable[[Worker], None]
+    weight: int = 10
+
+
+OPERATIONS = (
+    # What fills the table must outweigh what empties it, or it would never be at its limit.
+    *(Operation("create", create, 40), Operation("change", change, 40)),
+    *(Operation("load", load, 40), Operation("refill", refill, 80)),
+    *(Operation("flush zone", flush_zone, 20), Operation("flush zones", flush_zones)),
+    *(Operation("delete", delete), Operation("dry run", dry_run, 4)),
+    *(Operation("storm", storm, 6), Operation("async storm", async_storm, 6)),
+    *(Operation("close", close, 4), Operation("reopen", reopen)),
+    *(Operation("dump", dump), Operation("dump text", dump_text), Operation("table", table)),
+    *(Operation("batches", batches, 6), Operation("count by", count_by), Operation("count", count)),
+)
