@@ -13,7 +13,7 @@ import socket
 import struct
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Callable, TypedDict, Union
+from typing import TYPE_CHECKING, Any, Callable, Union
 
 from nlct import _check
 from nlct._ffi import ffi, lib
@@ -22,11 +22,53 @@ from nlct.enums import DccpState, Proto, SctpState, Status, TcpState
 from nlct.errors import check
 
 if TYPE_CHECKING:
+    from typing import TypedDict
+
     from typing_extensions import Unpack
 
 Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 AddressLike = Union[Address, str]
 ProtoLike = Union[int, str]
+
+if TYPE_CHECKING:
+
+    class FlowFields(TypedDict, total=False):
+        """What a Flow may be given by name; see there."""
+
+        master: Tuple | None
+        tcp_state: int | str | None
+        tcp_wscale_orig: int | None
+        tcp_wscale_reply: int | None
+        tcp_flags_orig: int | None
+        tcp_flags_reply: int | None
+        sctp_state: int | str | None
+        sctp_vtag_orig: int | None
+        sctp_vtag_reply: int | None
+        dccp_state: int | str | None
+        dccp_role: int | None
+        dccp_handshake_seq: int | None
+        packets_orig: int | None
+        bytes_orig: int | None
+        packets_reply: int | None
+        bytes_reply: int | None
+        timestamp_start: int | None
+        timestamp_stop: int | None
+        timestamp_event: int | None
+        labels: int | None
+        helper: str | None
+        helper_info: bytes | None
+        seqadj_orig_pos: int | None
+        seqadj_orig_before: int | None
+        seqadj_orig_after: int | None
+        seqadj_reply_pos: int | None
+        seqadj_reply_before: int | None
+        seqadj_reply_after: int | None
+        secctx: str | None
+        synproxy_isn: int | None
+        synproxy_its: int | None
+        synproxy_tsoff: int | None
+        unknown: Mapping[int, bytes] | None
+
 
 _read_number = {size: struct.Struct(f"={code}").unpack_from for size, code in CODES.items()}
 _read_present = _read_number[8]
@@ -95,13 +137,19 @@ def labels_to(value: int) -> bytes:
 # Reading a row ----------------------------------------------------------------------------------
 
 
+def _place(bit: int) -> tuple[int, int]:
+    """Where a bit of "present" lies: the byte, and its mask in there. A byte is read quickly."""
+    byte = bit // 8
+    return byte if sys.byteorder == "little" else 7 - byte, 1 << bit % 8
+
+
 def _number(bit: int, offset: int, size: int, make: Callable[[int], Any] | None = None) -> property:
     read = _read_number[size]
-    mask = 1 << bit
+    byte, mask = _place(bit)
 
     def get(self: Any) -> Any:
         row = self._row
-        if _read_present(row)[0] & mask:
+        if row[byte] & mask:
             return read(row, offset)[0]
         return None
 
@@ -125,12 +173,12 @@ def _of_flow(name: str, make: Callable[[int], Any] | None = None) -> Any:
 
 def _address_of_tuple(name: str) -> Any:
     at = FIELDS[name].offset - TUPLES["orig"]
-    mask = 1 << getattr(lib, f"NLCT_TUPLE_{name.upper()}")
+    byte, mask = _place(getattr(lib, f"NLCT_TUPLE_{name.upper()}"))
     ipv4, ipv6 = ipaddress.IPv4Address, ipaddress.IPv6Address
 
     def get(self: Tuple) -> Address | None:
         row = self._row
-        if not _read_present(row)[0] & mask:
+        if not row[byte] & mask:
             return None
         if row[_TUPLE_FAMILY] == _IPV4:
             return ipv4(_read_ipv4(row, at)[0])
@@ -285,15 +333,16 @@ _TUPLE_ORDER = [
 
 def _tuple_of_flow(name: str) -> Any:
     at = TUPLES[name]
-    mask = 1 << getattr(lib, f"NLCT_FLOW_{name.upper()}")
-    new = object.__new__
+    end = at + TUPLE_SIZE
+    byte, mask = _place(getattr(lib, f"NLCT_FLOW_{name.upper()}"))
+    new, kind = object.__new__, Tuple
 
     def get(self: Flow) -> Tuple | None:
         row = self._row
-        if not _read_present(row)[0] & mask:
+        if not row[byte] & mask:
             return None
-        one: Tuple = new(Tuple)
-        one._row = row[at : at + TUPLE_SIZE]
+        one: Tuple = new(kind)
+        one._row = row[at:end]
         return one
 
     return property(get)
@@ -301,11 +350,11 @@ def _tuple_of_flow(name: str) -> Any:
 
 def _bytes_of_flow(name: str, make: Callable[[bytes], Any]) -> Any:
     field = FIELDS[name]
-    mask = 1 << getattr(lib, f"NLCT_FLOW_{name.upper()}")
+    byte, mask = _place(getattr(lib, f"NLCT_FLOW_{name.upper()}"))
 
     def get(self: Flow) -> Any:
         row = self._row
-        if not _read_present(row)[0] & mask:
+        if not row[byte] & mask:
             return None
         if field.kind != lib.NLCT_SPAN:
             return make(row[field.offset : field.offset + field.size])
@@ -344,44 +393,6 @@ def _attributes_to(attributes: Mapping[int, bytes]) -> bytes:
         header = struct.pack("=HH", 4 + len(payload), _check.integer("unknown", kind, 0, 0x3FFF))
         packed += header + payload + bytes(-len(payload) % 4)
     return packed
-
-
-class FlowFields(TypedDict, total=False):
-    """What a Flow may be given by name; see there."""
-
-    master: Tuple | None
-    tcp_state: int | str | None
-    tcp_wscale_orig: int | None
-    tcp_wscale_reply: int | None
-    tcp_flags_orig: int | None
-    tcp_flags_reply: int | None
-    sctp_state: int | str | None
-    sctp_vtag_orig: int | None
-    sctp_vtag_reply: int | None
-    dccp_state: int | str | None
-    dccp_role: int | None
-    dccp_handshake_seq: int | None
-    packets_orig: int | None
-    bytes_orig: int | None
-    packets_reply: int | None
-    bytes_reply: int | None
-    timestamp_start: int | None
-    timestamp_stop: int | None
-    timestamp_event: int | None
-    labels: int | None
-    helper: str | None
-    helper_info: bytes | None
-    seqadj_orig_pos: int | None
-    seqadj_orig_before: int | None
-    seqadj_orig_after: int | None
-    seqadj_reply_pos: int | None
-    seqadj_reply_before: int | None
-    seqadj_reply_after: int | None
-    secctx: str | None
-    synproxy_isn: int | None
-    synproxy_its: int | None
-    synproxy_tsoff: int | None
-    unknown: Mapping[int, bytes] | None
 
 
 _STATES: dict[str, type[enum.IntEnum]] = {
@@ -700,8 +711,9 @@ _ROWS = struct.Struct(f"{FLOW_SIZE}s")
 def flows_from(rows: bytes | memoryview, heap: bytes) -> Iterator[Flow]:
     """Make flows of an array of ``struct nlct_flow``."""
     new = object.__new__
+    kind = Flow
     for (row,) in _ROWS.iter_unpack(rows):
-        flow: Flow = new(Flow)
+        flow: Flow = new(kind)
         flow._row = row
         flow._heap = heap
         yield flow
