@@ -13,7 +13,7 @@ from nlct import _check
 from nlct._ffi import ffi, lib, own
 from nlct._kernel import Heap, Kernel, Progress
 from nlct.errors import InterruptedDumpError, NotFoundError, TableFullError
-from nlct.filter import ALL, Filter, Zones, zone_set
+from nlct.filter import Filter, Zones, to_delete, zone_set
 from nlct.flow import Flow, Tuple, flows_from, to_c
 from nlct.flush import FlushResult, Tally, flush
 from nlct.groups import Groups
@@ -411,11 +411,7 @@ class Conntrack:
         The arguments are those of flush_zones(). A filter that matches everything is refused with
         ValueError, unless it is nlct.ALL.
         """
-        if not isinstance(filter, Filter):
-            raise TypeError(f"filter must be a Filter, not {filter!r}")
-        if filter.restricts_nothing and filter is not ALL:
-            raise ValueError("filter must restrict something; nlct.ALL deletes every flow there is")
-        return flush(self._kernel, filter, strategy, dry_run, passes, progress)
+        return flush(self._kernel, to_delete(filter), strategy, dry_run, passes, progress)
 
 
 def _filter(filter: Filter | None, zone: Zones | None) -> Filter:

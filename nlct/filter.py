@@ -681,3 +681,12 @@ class _All(Filter):
 
 
 ALL = _All()
+
+
+def to_delete(filter: Filter) -> Filter:
+    """Refuse a filter that would delete every flow, unless that is said on purpose."""
+    if not isinstance(filter, Filter):
+        raise TypeError(f"filter must be a Filter, not {filter!r}")
+    if filter.restricts_nothing and filter is not ALL:
+        raise ValueError("filter must restrict something; nlct.ALL deletes every flow there is")
+    return filter

@@ -33,7 +33,7 @@ from nlct._socket import Socket
 from nlct.capabilities import by_release, known
 from nlct.conntrack import Conntrack
 from nlct.errors import Error, check
-from nlct.filter import ALL, Filter
+from nlct.filter import Filter, to_delete
 from nlct.flush import FlushResult, flush
 from nlct.netns import NetnsLike
 from nlct.strategy import FILTERED_DUMP
@@ -132,7 +132,7 @@ class Flusher:
 
         A filter that matches everything is refused with ValueError, unless it is nlct.ALL.
         """
-        return self._ask(_restricting(filter))
+        return self._ask(to_delete(filter))
 
     async def aflush_zone(self, zone: int) -> FlushResult:
         """Like flush_zone(), for asyncio."""
@@ -140,7 +140,7 @@ class Flusher:
 
     async def adelete(self, filter: Filter) -> FlushResult:
         """Like delete(), for asyncio."""
-        return await self._ask_async(_restricting(filter))
+        return await self._ask_async(to_delete(filter))
 
     def _ask(self, wanted: Filter) -> FlushResult:
         # No Event: its set() takes a lock that whoever waits may hold.
@@ -325,14 +325,6 @@ atexit.register(_at_exit)
 
 def _zone(zone: int) -> Filter:
     return Filter(zone=_check.integer("zone", zone, 0, _check.U16))
-
-
-def _restricting(filter: Filter) -> Filter:
-    if not isinstance(filter, Filter):
-        raise TypeError(f"filter must be a Filter, not {filter!r}")
-    if filter.restricts_nothing and filter is not ALL:
-        raise ValueError("filter must restrict something; nlct.ALL deletes every flow there is")
-    return filter
 
 
 # Passes -------------------------------------------------------------------------------------------
