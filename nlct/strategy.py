@@ -210,10 +210,13 @@ class Scan(NamedTuple):
     def share(self) -> float:
         """Estimate how much of the table it has seen."""
         if self.zones > 1:
-            seen = self.scanned / max(self.flows, 1)
+            seen, most = self.scanned / max(self.flows, 1), 1.0
         else:
-            seen = self.walked / experience.cost("scan", 1, self.flows, self.buckets)
-        return min(max(seen, 0.05), 1)
+            size = (1, self.flows, self.buckets)
+            seen = self.walked / experience.cost("scan", *size)
+            # An estimate that no experience backs may be far too low: a part may still be left.
+            most = 2 / 3 if experience.is_new("scan", *size) else 1.0
+        return min(max(seen, 0.05), most)
 
 
 # A few deletes say nothing about the rest.
