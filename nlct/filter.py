@@ -299,12 +299,6 @@ def _numbers(
     return _either(tests)
 
 
-def _some_bit(name: str, bits: int) -> None:
-    """Refuse no bits at all: of every flow one may say that all of them, or none, are set."""
-    if not bits:
-        raise ValueError(f"{name} must have a bit set, not 0")
-
-
 def _pair(name: str, pair: tuple[Any, ...], high: int) -> bytes:
     if len(pair) != 2:
         raise ValueError(f"{name} must be a number or a pair (value, mask), not {pair!r}")
