@@ -151,7 +151,9 @@ class Flusher:
         try:
             if not self._submit(request):
                 self._lead([request])
-            latch.acquire()
+            # A signal that comes between Python's last look and the wait does not end the wait.
+            while not latch.acquire(timeout=0.5):
+                pass
         except BaseException:
             request.abandoned = True
             raise
