@@ -6,18 +6,15 @@ import os
 import platform
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from types import FrameType
 
 LIMIT = Path("/proc/sys/net/netfilter/nf_conntrack_max")
 BUCKETS = Path("/proc/sys/net/netfilter/nf_conntrack_buckets")
-STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def describe() -> str:
@@ -74,23 +71,6 @@ def kept(flows: int) -> Iterator[None]:
     finally:
         for path, value in before.items():
             set_to(path, value)
-
-
-@contextmanager
-def stoppable() -> Iterator[None]:
-    """Let the signals that end a program unwind it, and only the first of them."""
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        for each in STOP:
-            signal.signal(each, lambda *_: None)
-        raise SystemExit(128 + number)
-
-    before = {each: signal.signal(each, stop) for each in STOP}
-    try:
-        yield
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
 
 
 def set_to(path: Path, value: int) -> None:

@@ -30,6 +30,7 @@ from bench.lab import Lab
 from bench.peers import Missing, Peer, Program, find, worker
 from bench.report import Section, Store
 from bench.scale import FULL, QUICK, Scale
+from nlct.cli.limit import stoppable
 
 
 @dataclasses.dataclass
@@ -73,7 +74,7 @@ def run(scale: Scale, cases: Sequence[str], folder: Path, ovstest: str | None) -
     store = Store(folder, list(CASES))
     failures = 0
     with ExitStack() as stack:
-        stack.enter_context(machine.stoppable())
+        stack.enter_context(stoppable())
         stack.enter_context(machine.kept(scale.room(cases)))
         here = {"machine": machine.describe()}
         here["versions"] = ", ".join(f"{n} {v}" for n, v in machine.versions().items())

@@ -6,10 +6,10 @@ import errno
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from types import TracebackType
 from typing import Any, NamedTuple
 
 from nlct import _check
+from nlct._closing import Closing
 from nlct._ffi import ffi, lib, own
 from nlct._kernel import Heap, Kernel, Progress
 from nlct.errors import InterruptedDumpError, NotFoundError, TableFullError
@@ -39,7 +39,7 @@ class LoadResult(NamedTuple):
     seconds: float
 
 
-class Conntrack:
+class Conntrack(Closing):
     """The connection tracking table of one network namespace.
 
     ``netns``: None for the caller's own namespace, or a name, path, process id or descriptor, see
@@ -65,17 +65,6 @@ class Conntrack:
         May be called again; every other call then raises ValueError.
         """
         self._kernel.close()
-
-    def __enter__(self) -> Conntrack:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         if hasattr(self, "_kernel"):

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 import socket as socketlib
-from types import TracebackType
 from typing import Protocol, Union
 
 from nlct import _check
+from nlct._closing import Closing
 from nlct._ffi import lib
 from nlct.errors import check
 
@@ -38,7 +38,7 @@ def _c_path(path: str) -> bytes:
     return os.fsencode(path)
 
 
-class Netns:
+class Netns(Closing):
     """A network namespace, held by a descriptor. A context manager."""
 
     def __init__(self, fd: int) -> None:
@@ -110,17 +110,6 @@ class Netns:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-
-    def __enter__(self) -> Netns:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         if getattr(self, "_fd", -1) >= 0:

@@ -22,10 +22,10 @@ import weakref
 from collections import Counter, deque
 from collections.abc import Iterable
 from contextlib import suppress
-from types import TracebackType
 from typing import Callable
 
 from nlct import _check, _kernel
+from nlct._closing import Closing
 from nlct._ffi import ffi, lib
 from nlct._kernel import Kernel
 from nlct._pass import Pass
@@ -72,7 +72,7 @@ class _Request:
         return self._answer
 
 
-class Flusher:
+class Flusher(Closing):
     """Flushes for many callers at once: those who come while a pass runs share the next one.
 
     ``netns``: the namespace, as for Conntrack, or a Conntrack to work with, which stays open.
@@ -288,17 +288,6 @@ class Flusher:
             thread.join()
         if self._owned:
             self._conntrack.close()
-
-    def __enter__(self) -> Flusher:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _after_fork(self) -> None:
         """Begin anew in a child, which has no leader; it may come from a signal handler."""
