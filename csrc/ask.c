@@ -4,6 +4,8 @@
 #include <linux/netfilter/nfnetlink_conntrack.h>
 #include <netinet/in.h>
 
+/* Newer than the headers that this must build with. */
+enum { STATUS_MASK = 26 };
 /* The names of the flags are not in the kernel's public headers; FILTER_ZONE is newer as well. */
 enum { FILTER_ORIG_FLAGS = 1, FILTER_ZONE = 3 };
 
@@ -93,7 +95,7 @@ void ask_put(struct message *message, const struct nlct_ask *ask)
     }
     if (ask->status_mask) {
         message_put_be32(message, CTA_STATUS, ask->status);
-        message_put_be32(message, CTA_STATUS_MASK, ask->status_mask);
+        message_put_be32(message, STATUS_MASK, ask->status_mask);
     }
     if (ask->zone_request)
         ask_put_zone(message, ask->zone, ask->zone_request);
