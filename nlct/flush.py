@@ -170,7 +170,7 @@ def _by_scan(
                     walks += 1 + rest.passes
                     return _result(tally, None, None, "scan+kernel", walks, True)
         if zones and scan.buckets and kernel.kernel_filter:
-            experience.learn("scan", zones, scan.flows, scan.buckets, scan.walked)
+            experience.learn_scan(scan)
         walks += 1
         scanned += walk.scanned
         matched += walk.matched

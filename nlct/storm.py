@@ -36,7 +36,7 @@ from nlct.errors import Error, check
 from nlct.filter import Filter, to_delete
 from nlct.flush import FlushResult, flush
 from nlct.netns import NetnsLike
-from nlct.strategy import FILTERED_DUMP
+from nlct.strategy import MANY, Scan, experience
 
 # Called between the steps of a pass; raises to stop it.
 Watch = Callable[[], None]
@@ -395,14 +395,12 @@ def _costs(kernel: Kernel, wanted: Iterable[Filter]) -> tuple[float, float]:
 
     A walk for each is for zones, of which the kernel sends no more than is wanted.
     """
-    flows, buckets = kernel.stats()[0], kernel.buckets or 0
-    filtered = FILTERED_DUMP.bucket * buckets + FILTERED_DUMP.flow * flows
-    whole = filtered + FILTERED_DUMP.sent * flows
-    found = known() or by_release(os.uname().release)
+    size = (kernel.stats()[0], kernel.buckets or 0)
     zones = [_single_zone(each) for each in wanted]
-    if None in zones or not kernel.kernel_filter or not found.zone_dump:
-        return len(zones) * whole, whole
-    return len(zones) * filtered, whole
+    found = known() or by_release(os.uname().release)
+    filtered = None not in zones and kernel.kernel_filter and found.zone_dump
+    for_each = experience.cost("scan", 1 if filtered else MANY, *size)
+    return len(zones) * for_each, experience.cost("scan", MANY, *size)
 
 
 def _seconds(kernel: Kernel, wanted: Iterable[Filter]) -> float:
@@ -437,12 +435,17 @@ def _together(kernel: Kernel, targets: list[_Target], watch: Watch) -> None:
 
 
 def _walk(kernel: Kernel, targets: list[_Target], watch: Watch) -> None:
+    flows, buckets, began = kernel.stats()[0], kernel.buckets or 0, time.monotonic_ns()
     # The kernel sends everything: no filter of its own would let through what each target wants.
     with kernel.walk(Filter()) as walk, kernel.pool.lend() as sock:
         sink = _Sink(sock, targets)
         for _ in walk.steps(sink.c):
             watch()
-        sink.account(walk)
+        deleted = sink.account(walk)
+    # What several filters want is counted more than once.
+    if all(target.zone is not None for target in targets):
+        took = time.monotonic_ns() - began
+        experience.learn_scan(Scan(MANY, flows, buckets, walk.scanned, deleted, took))
 
 
 class _Sink:
@@ -461,14 +464,17 @@ class _Sink:
         check(rc, "share a walk")
         self.c = ffi.gc(handle[0], lib.nlct_sink_free)
 
-    def account(self, walk: Pass) -> None:
-        """Tell each target what the walk did for it."""
+    def account(self, walk: Pass) -> int:
+        """Tell each target what the walk did for it. Return the deletes of all."""
         shares = lib.nlct_shares_get(self.c)
         refused = self._refused()
+        deleted = 0
         for number, target in enumerate(self._targets):
             share = shares[number]
             own = {error: counts[number] for error, counts in refused.items() if counts[number]}
             target.add(walk, share.matched, share.done, own)
+            deleted += share.done
+        return deleted
 
     def _refused(self) -> dict[int, ffi.CData]:
         """Return how many were refused, by errno, then by target."""

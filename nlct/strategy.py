@@ -13,6 +13,9 @@ from nlct.filter import Filter
 
 STRATEGIES = ("auto", "scan", "kernel")
 
+# Zones of a scan: whatever number above one, for the kernel then sends the whole table.
+MANY = 2
+
 
 def _explain(text: str, *values: object) -> None:
     """Say why, to the log at debug level."""
@@ -64,6 +67,33 @@ def _estimate(way: str, zones: int, flows: int, buckets: int) -> float:
     return max(cost(zones, flows, buckets), 1)
 
 
+class Scan(NamedTuple):
+    """A scan under way: the table it began with, and how far it is."""
+
+    zones: int
+    flows: int
+    buckets: int
+    scanned: int
+    deleted: int
+    nanoseconds: float
+
+    @property
+    def walked(self) -> float:
+        """Nanoseconds without those of the deletes."""
+        return self.nanoseconds - self.deleted * DELETE
+
+    def share(self) -> float:
+        """Estimate how much of the table it has seen."""
+        if self.zones > 1:
+            seen, most = self.scanned / max(self.flows, 1), 1.0
+        else:
+            size = (1, self.flows, self.buckets)
+            seen = self.walked / experience.cost("scan", *size)
+            # An estimate that no experience backs may be far too low: a part may still be left.
+            most = 2 / 3 if experience.is_new("scan", *size) else 1.0
+        return min(max(seen, 0.05), most)
+
+
 class Experience:
     """How wrong the estimates were in this process, for tables of about this size.
 
@@ -86,6 +116,10 @@ class Experience:
         factor = min(max(nanoseconds / _estimate(way, zones, flows, buckets), 0.1), 10)
         key = self._key(way, zones, flows, buckets)
         self._factors[key] = (self._factors.get(key, factor) + factor) / 2
+
+    def learn_scan(self, scan: Scan) -> None:
+        """Note what a scan took, which is at its end."""
+        self.learn("scan", scan.zones, scan.flows, scan.buckets, scan.walked)
 
     def cost(self, way: str, zones: int, flows: int, buckets: int) -> float:
         """Estimate the nanoseconds, as experience says."""
@@ -190,33 +224,6 @@ def _worth_knowing(gain: float, flows: int, buckets: int) -> bool:
     global _lost  # noqa: PLW0603
     _lost += max(gain, 0)
     return _lost > 3 * _kernel_cost(1, flows, buckets)
-
-
-class Scan(NamedTuple):
-    """A scan under way: the table it began with, and how far it is."""
-
-    zones: int
-    flows: int
-    buckets: int
-    scanned: int
-    deleted: int
-    nanoseconds: float
-
-    @property
-    def walked(self) -> float:
-        """Nanoseconds without those of the deletes."""
-        return self.nanoseconds - self.deleted * DELETE
-
-    def share(self) -> float:
-        """Estimate how much of the table it has seen."""
-        if self.zones > 1:
-            seen, most = self.scanned / max(self.flows, 1), 1.0
-        else:
-            size = (1, self.flows, self.buckets)
-            seen = self.walked / experience.cost("scan", *size)
-            # An estimate that no experience backs may be far too low: a part may still be left.
-            most = 2 / 3 if experience.is_new("scan", *size) else 1.0
-        return min(max(seen, 0.05), most)
 
 
 # A few deletes say nothing about the rest.
