@@ -1,6 +1,6 @@
 /*
  * What the files of the core share, from the bottom up: message, socket, batch know nothing of
- * conntrack; flow and filter know only attributes; sinks know only flows.
+ * conntrack; decode, build and filter know only attributes; sinks know only flows.
  */
 #ifndef NLCT_CORE_H
 #define NLCT_CORE_H
@@ -129,9 +129,7 @@ int heap_add(struct nlct_heap *heap, const void *data, size_t size);
    null byte. Returns where it ends; up to three bytes behind that are written to. */
 char *text_address(char *at, const uint8_t *address, uint8_t family);
 
-/* flow.c: attributes of a flow, both ways ----------------------------------------------------- */
-
-enum { VIEW_ATTRS = 32 };
+/* Bits and bytes ------------------------------------------------------------------------------ */
 
 static inline uint64_t bit(unsigned field)
 {
@@ -151,6 +149,22 @@ static inline unsigned next_bit(uint64_t *bits)
     *bits &= *bits - 1;
     return found;
 }
+
+/* Spreads the bits of 16 bytes and a number. */
+static inline uint64_t hash_bytes(const uint8_t bytes[16], uint64_t seed)
+{
+    uint64_t words[2];
+    uint64_t hash;
+
+    memcpy(words, bytes, sizeof(words));
+    hash = (words[0] ^ seed) * UINT64_C(0x9e3779b97f4a7c15);
+    hash = (hash ^ hash >> 32 ^ words[1]) * UINT64_C(0xd6e8feb86659fd93);
+    return hash ^ hash >> 32;
+}
+
+/* decode.c: message -> flow ------------------------------------------------------------------- */
+
+enum { VIEW_ATTRS = 32 };
 
 /* A flow as it came: where its attributes are, and what of them has been decoded so far. */
 struct view {
@@ -177,6 +191,8 @@ int view_decode(struct view *view, const struct field *field);
    -EBADMSG. */
 int flow_decode(struct view *view, struct nlct_heap *heap);
 
+/* build.c: flow -> message -------------------------------------------------------------------- */
+
 void flow_put_tuple(struct message *message, uint16_t type, const struct nlct_tuple *tuple);
 
 /* Puts what names one flow: its zone and one of its tuples, CTA_TUPLE_ORIG or CTA_TUPLE_REPLY. */
@@ -184,6 +200,25 @@ void flow_put_key(struct message *message, const struct nlct_flow *flow, uint16_
 
 /* Puts what changes a flow: its key and all that the kernel lets one change. */
 void flow_put_update(struct message *message, const struct nlct_flow *flow, const uint8_t *heap);
+
+/* nat.c: where a reply is not the reverse of the original tuple ------------------------------- */
+
+enum { TO_ADDRESS, TO_PORT };
+
+/* What a request wants a flow translated to. */
+struct translation {
+    uint64_t present;
+    uint8_t address[16];
+    uint16_t port;
+};
+
+/* Puts what translates a flow to 'reply'; 'type' is CTA_NAT_SRC or CTA_NAT_DST. */
+void nat_put(struct message *message, uint16_t type, struct nlct_tuple reply);
+
+/* The reverse of nat_put(). Returns false where 'reply' lacks what 'to' changes. */
+bool nat_apply(struct nlct_tuple *reply, uint16_t type, struct translation to);
+
+/* fields.c ------------------------------------------------------------------------------------ */
 
 /* Where a field lies in a flow, and the bits that say it is there. */
 struct field {
@@ -227,18 +262,6 @@ static inline uint64_t flow_number(const struct nlct_flow *flow, const struct fi
     default:
         return *(const uint8_t *)value;
     }
-}
-
-/* Spreads the bits of 16 bytes and a number. */
-static inline uint64_t hash_bytes(const uint8_t bytes[16], uint64_t seed)
-{
-    uint64_t words[2];
-    uint64_t hash;
-
-    memcpy(words, bytes, sizeof(words));
-    hash = (words[0] ^ seed) * UINT64_C(0x9e3779b97f4a7c15);
-    hash = (hash ^ hash >> 32 ^ words[1]) * UINT64_C(0xd6e8feb86659fd93);
-    return hash ^ hash >> 32;
 }
 
 /* filter.c ------------------------------------------------------------------------------------ */
