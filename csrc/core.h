@@ -62,6 +62,9 @@ int socket_send(struct nlct_socket *sock, const void *data, size_t size);
    queued, or -errno; -ENOBUFS says that replies were lost. */
 int socket_receive(struct nlct_socket *sock);
 
+/* The same into another buffer of SOCKET_BUFFER bytes. */
+int socket_receive_to(struct nlct_socket *sock, uint8_t *buffer);
+
 /* Waits for a datagram. Returns 0, -EAGAIN after 'milliseconds', or -EINTR. */
 int socket_wait(struct nlct_socket *sock, int milliseconds);
 
@@ -76,6 +79,22 @@ int socket_verdict(struct nlct_socket *sock, const struct nlmsghdr *header, stru
    kernel's verdict, which is returned; -EBADMSG when it is success without that message. */
 int socket_transact(struct nlct_socket *sock, struct message *request, uint16_t answer,
                     int (*take)(void *context, struct wire payload), void *context);
+
+/* ahead.c: receiving ahead, in a thread ------------------------------------------------------- */
+
+struct ahead;
+
+/* Starts to receive. The socket is the thread's until it has been stopped, or has ended. NULL
+   where there is no second processor for it, or no thread. */
+struct ahead *ahead_start(struct nlct_socket *sock);
+
+/* Gets the next datagram, valid until the next call. Returns 0, -EINTR when there is none by
+   'deadline' (CLOCK_MONOTONIC, milliseconds), or what socket_receive() returned, after which the
+   thread has ended. */
+int ahead_next(struct ahead *ahead, struct wire *wire, int64_t deadline);
+
+/* Waits for the thread, which ends after what it is receiving. May be given NULL. */
+void ahead_stop(struct ahead *ahead);
 
 /* batch.c: many requests in one send, and every refusal counted ------------------------------- */
 

@@ -8,8 +8,13 @@
 #include <time.h>
 #include <unistd.h>
 
+/* A small table is done by the time that a thread has begun. */
+enum { ALONE = 16 };
+
 struct nlct_dump {
     struct nlct_socket *sock;
+    struct ahead *ahead; /* NULL as long as, or since, the caller receives by itself */
+    unsigned datagrams;
     const struct nlct_filter *filter;
     struct nlct_progress progress;
     struct wire wire; /* what is left of the latest datagram */
@@ -146,8 +151,14 @@ static int walk(struct nlct_dump *dump, struct nlct_sink *sink)
     }
 }
 
-/* Gets the next datagram. Returns 0, -EAGAIN when there is none by 'deadline', or -errno. */
-static int refill(struct nlct_dump *dump, int64_t deadline)
+static void stop_ahead(struct nlct_dump *dump)
+{
+    ahead_stop(dump->ahead);
+    dump->ahead = NULL;
+}
+
+/* Receives the next datagram. Returns 0, -EAGAIN when there is none by 'deadline', or -errno. */
+static int receive(struct nlct_dump *dump, int64_t deadline)
 {
     int rc = socket_receive(dump->sock);
 
@@ -161,26 +172,52 @@ static int refill(struct nlct_dump *dump, int64_t deadline)
     if (rc < 0)
         return rc;
     dump->wire = (struct wire){dump->sock->buffer, (size_t)rc};
-    watch_size(dump);
     return 0;
+}
+
+/* Gets the next datagram. Returns 0, -EAGAIN or -EINTR when there is none yet, or -errno. */
+static int refill(struct nlct_dump *dump, int64_t deadline)
+{
+    int rc = -EAGAIN;
+
+    if (++dump->datagrams == ALONE)
+        dump->ahead = ahead_start(dump->sock);
+    if (dump->ahead)
+        rc = ahead_next(dump->ahead, &dump->wire, deadline);
+    /* The kernel has at least one datagram ready up to the end of a dump. So a socket without
+       has nothing to receive ahead. */
+    if (rc == -EAGAIN) {
+        stop_ahead(dump);
+        rc = receive(dump, deadline);
+    }
+    if (rc == 0)
+        watch_size(dump);
+    return rc;
+}
+
+/* Walks on until 'deadline'. Returns a step, or -errno. */
+static int walk_on(struct nlct_dump *dump, struct nlct_sink *sink, int64_t deadline)
+{
+    int rc;
+
+    while ((rc = walk(dump, sink)) == MORE && now_milliseconds() < deadline) {
+        rc = refill(dump, deadline);
+        if (rc == -EAGAIN || rc == -EINTR)
+            return MORE;
+        if (rc < 0)
+            return rc;
+    }
+    return rc;
 }
 
 int nlct_dump_next(struct nlct_dump *dump, struct nlct_sink *sink, int milliseconds)
 {
-    int64_t deadline = now_milliseconds() + milliseconds;
-    int rc;
+    int rc = walk_on(dump, sink, now_milliseconds() + milliseconds);
 
-    while ((rc = walk(dump, sink)) == MORE) {
-        if (now_milliseconds() >= deadline)
-            return 1;
-        rc = refill(dump, deadline);
-        if (rc == -EAGAIN || rc == -EINTR)
-            return 1;
-        if (rc < 0)
-            return rc;
-    }
-    if (rc == FULL)
+    if (rc == MORE || rc == FULL)
         return 1;
+    /* The socket is for the next request from now on. */
+    stop_ahead(dump);
     if (rc == END)
         rc = sink && sink->finish ? sink->finish(sink) : 0;
     return rc;
@@ -193,6 +230,8 @@ void nlct_dump_progress(const struct nlct_dump *dump, struct nlct_progress *prog
 
 void nlct_dump_free(struct nlct_dump *dump)
 {
+    if (dump)
+        stop_ahead(dump);
     free(dump);
 }
 

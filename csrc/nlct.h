@@ -335,7 +335,8 @@ struct nlct_dump;
 
 /* Asks for the table. 'ask' changes what the kernel sends, never what matches; NULL asks for all.
    'buckets' is a descriptor of the sysctl nf_conntrack_buckets, watched for a resize, or -1.
-   'filter' must outlive the dump. */
+   'filter' and 'sock' must outlive the dump; a thread may receive on 'sock' until the dump has
+   ended or is freed. */
 int nlct_dump_start(struct nlct_dump **dump, struct nlct_socket *sock,
                     const struct nlct_filter *filter, const struct nlct_ask *ask, int buckets);
 

@@ -98,8 +98,13 @@ int socket_send(struct nlct_socket *sock, const void *data, size_t size)
 
 int socket_receive(struct nlct_socket *sock)
 {
+    return socket_receive_to(sock, sock->buffer);
+}
+
+int socket_receive_to(struct nlct_socket *sock, uint8_t *buffer)
+{
     struct sockaddr_nl from = {0};
-    struct iovec part = {.iov_base = sock->buffer, .iov_len = sizeof(sock->buffer)};
+    struct iovec part = {.iov_base = buffer, .iov_len = SOCKET_BUFFER};
     struct msghdr message = {
         .msg_name = &from, .msg_namelen = sizeof(from), .msg_iov = &part, .msg_iovlen = 1};
     ssize_t size;

@@ -27,6 +27,7 @@ ffi.set_source(
     include_dirs=["csrc"],
     define_macros=[("_GNU_SOURCE", None)],
     # Hidden, so that nothing in the host program can take the place of a function of the core.
-    extra_compile_args=["-std=c11", "-O2", "-fvisibility=hidden", "-Wall", "-Wextra"],
+    extra_compile_args=["-std=c11", "-O2", "-fvisibility=hidden", "-Wall", "-Wextra", "-pthread"],
+    extra_link_args=["-pthread"],
     py_limited_api=True,
 )

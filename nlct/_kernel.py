@@ -122,7 +122,11 @@ class Kernel:
             zoned = self._has_zones is not False
             ask = capabilities.zone_request() if zoned else lib.NLCT_ZONE_UNASKED
         with self.pool.lend() as sock:
-            yield Pass(sock, wanted, ask, self._open_buckets())
+            walk = Pass(sock, wanted, ask, self._open_buckets())
+            try:
+                yield walk
+            finally:
+                walk.close()
 
     def look(
         self,

@@ -73,6 +73,10 @@ class Pass:
             self._sock.clean = self.ended = not more
             yield
 
+    def close(self) -> None:
+        """Stop receiving. Before the socket is closed or used again."""
+        ffi.release(self._dump)
+
     @property
     def scanned(self) -> int:
         """Flows that the kernel sent so far."""

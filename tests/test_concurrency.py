@@ -293,6 +293,68 @@ def test_a_dump_that_was_forked_does_not_spoil_the_childs_sockets(netns: nlct.Ne
         assert len(list(dump)) == 1999
 
 
+def threads() -> int:
+    """Count the threads of this process, those of the core as well."""
+    return len(os.listdir("/proc/self/task"))
+
+
+def begin_a_long_dump(ct: nlct.Conntrack) -> Iterator[nlct.Flow]:
+    """Dump until a thread of the core receives ahead, where there is a processor for it."""
+    before = threads()
+    dump = ct.dump()
+    if len(os.sched_getaffinity(0)) > 1:
+        for _ in dump:
+            if threads() > before:
+                return dump
+        pytest.fail("nobody received ahead")
+    return dump
+
+
+def until_threads_are(count: int) -> None:
+    """Wait for the kernel, which counts a thread until a moment after its end."""
+    deadline = time.monotonic() + 30
+    while threads() != count:
+        assert time.monotonic() < deadline, f"{threads()} threads in place of {count}"
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize("left", ["ended", "closed", "forgotten", "closed table"])
+def test_no_thread_outlives_its_walk(netns: nlct.Netns, left: str) -> None:
+    """However the walk ends; what was received ahead is let go of."""
+    with nlct.Conntrack(netns) as ct:
+        fill(ct, 20_000, 20)
+        before = threads()
+        dump = begin_a_long_dump(ct)
+        if left == "ended":
+            assert sum(1 for _ in dump) > 0
+        elif left == "closed":
+            dump.close()  # type: ignore[attr-defined]
+        elif left == "closed table":
+            ct.close()
+        del dump
+        until_threads_are(before)
+
+
+def test_a_child_has_no_thread_of_its_parents_walk(netns: nlct.Netns) -> None:
+    """It is refused to go on with the walk, and may let go of it; the parent goes on."""
+    with nlct.Conntrack(netns) as ct:
+        fill(ct, 20_000, 20)
+        dump = begin_a_long_dump(ct)
+
+        def child() -> None:
+            nonlocal dump
+            with pytest.raises(RuntimeError, match="fork"):
+                list(dump)
+            del dump
+            assert threads() == 1
+            assert sum(1 for _ in ct.dump()) == 20_000
+
+        assert in_child(child) == 0
+        rest = {flow.orig for flow in dump}
+        assert 0 < len(rest) < 20_000
+        assert {flow.orig for flow in ct.dump()} > rest
+
+
 def test_a_fork_while_another_thread_measures_the_kernel(netns: nlct.Netns) -> None:
     """The child does not wait for a thread that it does not have."""
     del netns

@@ -62,6 +62,14 @@ def test_core_under_sanitizers(program: str, build: Path) -> None:
     run([make(build, f"{program}-sanitized")])
 
 
+def test_threads_of_the_core_under_tsan(build: Path) -> None:
+    """Against a scripted kernel, TSan finds no race."""
+    need("make", "cc", "setarch")
+    need_sanitizers(build, "cc", "thread")
+    # TSan knows no address space as random as the latest kernels make it.
+    run(["setarch", "-R", make(build, "scripted-threads")])
+
+
 @pytest.mark.parametrize("arguments", [["scripted"], ["driver", "--stay"]], ids=lambda a: a[0])
 def test_core_under_valgrind(arguments: list[str], build: Path) -> None:
     """Against a scripted kernel and the real one, valgrind finds no error and no leak."""

@@ -5,6 +5,8 @@
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netfilter/nfnetlink_conntrack.h>
 #include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 
@@ -39,6 +41,8 @@ static struct {
 static void (*answer_with)(const uint8_t *data, size_t size);
 static int send_error;
 static int poll_error;
+static pthread_t resetter;
+static atomic_bool by_another;
 
 void fake_reset(void)
 {
@@ -50,6 +54,13 @@ void fake_reset(void)
     answer_with = NULL;
     send_error = 0;
     poll_error = 0;
+    resetter = pthread_self();
+    by_another = false;
+}
+
+bool fake_received_by_another_thread(void)
+{
+    return by_another;
 }
 
 struct nlct_socket *fake_open(void)
@@ -163,6 +174,8 @@ ssize_t __wrap_recvmsg(int fd, struct msghdr *message, int flags)
 
     if (fd != FAKE_FD)
         return __real_recvmsg(fd, message, flags);
+    if (!pthread_equal(pthread_self(), resetter))
+        by_another = true;
     if (queue.first == queue.last)
         return fail(EAGAIN);
     queue.first++;

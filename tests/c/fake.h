@@ -32,6 +32,9 @@ void fake_close(struct nlct_socket *sock);
 void fake_queue(const void *data, size_t size, uint32_t from, int flags);
 void fake_queue_error(int error);
 
+/* Has anybody received since then who did not call fake_reset()? */
+bool fake_received_by_another_thread(void);
+
 /* What the next call of sendto(2) or poll(2) fails with. */
 void fake_fail_send(int error);
 void fake_fail_poll(int error);

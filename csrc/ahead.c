@@ -1,0 +1,151 @@
+/* Receiving ahead: while one datagram of a dump is looked at, a thread has the kernel write more.
+ */
+#include "core.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+/* As much as the kernel writes while Python looks at some thousand flows. */
+enum { SLOTS = 16 };
+
+struct ahead {
+    struct nlct_socket *sock;
+    pid_t pid;
+    pthread_t thread;
+    pthread_mutex_t lock; /* of all that follows but the bytes */
+    pthread_cond_t news;  /* for the caller */
+    pthread_cond_t room;  /* for the thread */
+    uint64_t received;    /* datagrams; number n is in slot n % SLOTS */
+    uint64_t released;    /* of them, those that the caller is done with */
+    bool lent;            /* the caller looks at the first that is not released */
+    bool stop;
+    bool ended;
+    int error;
+    int sizes[SLOTS];
+    uint8_t bytes[SLOTS][SOCKET_BUFFER];
+};
+
+/* Waits for a slot. Returns NULL when it is to stop. */
+static uint8_t *free_slot(struct ahead *ahead)
+{
+    uint8_t *slot;
+
+    pthread_mutex_lock(&ahead->lock);
+    while (!ahead->stop && ahead->received - ahead->released == SLOTS)
+        pthread_cond_wait(&ahead->room, &ahead->lock);
+    slot = ahead->stop ? NULL : ahead->bytes[ahead->received % SLOTS];
+    pthread_mutex_unlock(&ahead->lock);
+    return slot;
+}
+
+static void *receive(void *context)
+{
+    struct ahead *ahead = context;
+    int size = 0;
+
+    while (size >= 0) {
+        uint8_t *slot = free_slot(ahead);
+
+        if (!slot)
+            break;
+        size = socket_receive_to(ahead->sock, slot);
+        pthread_mutex_lock(&ahead->lock);
+        if (size >= 0)
+            ahead->sizes[ahead->received++ % SLOTS] = size;
+        else
+            ahead->error = size;
+        ahead->ended = size < 0;
+        pthread_cond_signal(&ahead->news);
+        pthread_mutex_unlock(&ahead->lock);
+    }
+    return NULL;
+}
+
+/* Signals are for the threads of the program. */
+static int start_thread(struct ahead *ahead)
+{
+    sigset_t all;
+    sigset_t before;
+    int rc;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    rc = pthread_create(&ahead->thread, NULL, receive, ahead);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return -rc;
+}
+
+static bool has_processors(void)
+{
+    cpu_set_t usable;
+
+    return sched_getaffinity(0, sizeof(usable), &usable) == 0 && CPU_COUNT(&usable) > 1;
+}
+
+struct ahead *ahead_start(struct nlct_socket *sock)
+{
+    pthread_condattr_t monotonic;
+    /* Not cleared: a slot that is never used takes no memory. */
+    struct ahead *ahead = has_processors() ? malloc(sizeof(*ahead)) : NULL;
+
+    if (!ahead)
+        return NULL;
+    ahead->sock = sock;
+    ahead->pid = getpid();
+    ahead->received = ahead->released = 0;
+    ahead->lent = ahead->stop = ahead->ended = false;
+    pthread_mutex_init(&ahead->lock, NULL);
+    pthread_cond_init(&ahead->room, NULL);
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&ahead->news, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    if (start_thread(ahead) == 0)
+        return ahead;
+    free(ahead);
+    return NULL;
+}
+
+int ahead_next(struct ahead *ahead, struct wire *wire, int64_t deadline)
+{
+    const struct timespec until = {.tv_sec = deadline / 1000, .tv_nsec = deadline % 1000 * 1000000};
+    size_t slot;
+    int rc = 0;
+
+    pthread_mutex_lock(&ahead->lock);
+    if (ahead->lent) {
+        ahead->released++;
+        ahead->lent = false;
+        pthread_cond_signal(&ahead->room);
+    }
+    while (ahead->received == ahead->released && !ahead->ended && rc == 0)
+        rc = pthread_cond_timedwait(&ahead->news, &ahead->lock, &until);
+    slot = ahead->released % SLOTS;
+    ahead->lent = ahead->received != ahead->released;
+    if (ahead->lent) {
+        *wire = (struct wire){ahead->bytes[slot], (size_t)ahead->sizes[slot]};
+        rc = 0;
+    } else {
+        rc = ahead->ended ? ahead->error : -EINTR;
+    }
+    pthread_mutex_unlock(&ahead->lock);
+    return rc;
+}
+
+void ahead_stop(struct ahead *ahead)
+{
+    if (!ahead)
+        return;
+    /* The child of a fork has no such thread. */
+    if (ahead->pid == getpid()) {
+        pthread_mutex_lock(&ahead->lock);
+        ahead->stop = true;
+        pthread_cond_signal(&ahead->room);
+        pthread_mutex_unlock(&ahead->lock);
+        pthread_join(ahead->thread, NULL);
+    }
+    free(ahead);
+}
