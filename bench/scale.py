@@ -24,7 +24,7 @@ class Scale:
     budget: float = 30
     limit: float = 400
     patience: float = 90
-    old_patience: float = 300
+    old_patience: float = 400
     shares: tuple[float, ...] = (0, 0.2, 1, 5, 10, 20, 50, 100)
     several: tuple[int, ...] = (2, 3, 5, 10, 50, 200)
     storms: tuple[int, ...] = (1, 10, 50, 200, 500)
