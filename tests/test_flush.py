@@ -31,8 +31,12 @@ Way = tuple[nlct.Conntrack, str]
 
 
 @pytest.fixture(params=WAYS)
-def way(request: pytest.FixtureRequest, netns: nlct.Netns) -> Iterator[Way]:
+def way(
+    request: pytest.FixtureRequest, netns: nlct.Netns, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Way]:
     """Every way to flush: a table and the strategy to use on it."""
+    # What flushes of other tests took must not decide what auto does in this one.
+    monkeypatch.setattr(flushing.experience, "_factors", {})
     strategy, kernel_filter = WAYS[request.param]
     if strategy == "kernel":
         request.getfixturevalue("kernel_flush")

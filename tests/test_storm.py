@@ -722,12 +722,13 @@ def test_a_walk_for_nobody_is_stopped(netns: nlct.Netns, stepping: type[Stepping
         ct.create(flows.udp(1, zone=1))
 
         async def main() -> None:
-            call = flusher.adelete(Filter(zone=1, proto="udp"))
-            with pytest.raises(asyncio.TimeoutError):
-                await asyncio.wait_for(call, 0.05)
+            call = asyncio.ensure_future(flusher.adelete(Filter(zone=1, proto="udp")))
+            assert await asyncio.to_thread(stepping.stepped.wait, LONG)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
 
         asyncio.run(main())
-        assert stepping.stepped.wait(LONG)
         stepping.go_on.set()
         until(lambda: not threads_of_flushers())
         assert flusher.passes == 1
@@ -1090,7 +1091,7 @@ class Storm(RuleBasedStateMachine):
         if really == 0:
             self.closing = self.pool.submit(self.flusher.close, wait=wait)
             self.closed, self.dropped = True, not wait
-            until(lambda: self.flusher._closed)
+            until(lambda: self.flusher._closed and (wait or self.flusher._cancelled))
 
     # What a pass does
 

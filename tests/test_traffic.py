@@ -84,8 +84,9 @@ def test_one_zone_is_flushed_and_the_other_talks_on(
             assert [talk.echoes() for talk in talks[SPARED]] == [True] * 5
         assert identities(where, SPARED) == spared
     # Without its entry a TCP connection is dead here; UDP and ICMP begin anew.
-    alive = [talk.echoes(timeout=0.3) for talk in talks[FLUSHED]]
-    assert alive == [False, False, True, True, True]
+    dead, alive = talks[FLUSHED][:2], talks[FLUSHED][2:]
+    assert [talk.echoes(timeout=0.3) for talk in dead] == [False] * 2
+    assert [talk.echoes() for talk in alive] == [True] * 3
 
 
 def test_one_zone_is_flushed_again_and_again_under_traffic(
@@ -100,7 +101,7 @@ def test_one_zone_is_flushed_again_and_again_under_traffic(
     def talk_on(zone: int, essential: bool) -> None:
         while not stop.is_set():
             for talk in talks[zone]:
-                if talk.echoes(timeout=2 if essential else 0.01):
+                if talk.echoes(timeout=traffic.PATIENCE if essential else 0.01):
                     heard[0] += essential
                 elif essential:
                     lost.append(f"an echo of zone {zone}")
@@ -114,16 +115,18 @@ def test_one_zone_is_flushed_again_and_again_under_traffic(
     deleted = 0
     try:
         with nlct.Conntrack(where.server) as ct:
-            for turn in range(60):
+            turn = 0
+            # Until flushing and talking have met often.
+            while not lost and (turn < 60 or heard[0] <= 50 or deleted <= 5):
+                assert all(thread.is_alive() for thread in threads)
                 strategy = ("scan", "auto")[turn % 2]
                 deleted += ct.flush_zone(FLUSHED, strategy=strategy, passes=2).deleted or 0
+                turn += 1
     finally:
         stop.set()
         for thread in threads:
             thread.join()
     assert lost == []
-    assert heard[0] > 50
-    assert deleted > 5
     assert identities(where, SPARED) == spared
     assert [talk.echoes() for talk in talks[SPARED]] == [True] * 5
 

@@ -235,7 +235,7 @@ def test_recorded_messages_parse_to_what_was_created(kind: str, recorded: dict[s
     assert found["zone"] == created.zone
     assert found["mark"] == (created.mark or 0)
     assert found["status"] & (created.status or 0) == (created.status or 0)
-    assert 590 <= found["timeout"] <= 600
+    assert 540 < found["timeout"] <= 600
     assert "id" in found
     assert "use" in found
 

@@ -16,6 +16,8 @@ import pytest
 import nlct
 
 PORT = 7777
+# Longer than any echo takes that comes at all.
+PATIENCE = 20.0
 # What becomes of a connection without its entry: conntrack does not pick it up again, and what is
 # not of a known connection is dropped. So whoever still talks still has his entry.
 STRICT = "/proc/sys/net/netfilter/nf_conntrack_tcp_loose"
@@ -184,10 +186,10 @@ class Talk:
         self.zone = zone
         self._turn = 0
         self._sock = where.clients[zone].socket(family, kind)
-        self._sock.settimeout(2)
+        self._sock.settimeout(PATIENCE)
         self._sock.connect((where.address(zone, family), PORT))
 
-    def echoes(self, timeout: float = 2) -> bool:
+    def echoes(self, timeout: float = PATIENCE) -> bool:
         """Say something, and tell if the very same came back in time."""
         self._turn += 1
         word = f"zone {self.zone}, turn {self._turn};".encode()
@@ -214,7 +216,7 @@ class Ping:
             socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP
         )
 
-    def echoes(self, timeout: float = 2) -> bool:
+    def echoes(self, timeout: float = PATIENCE) -> bool:
         """Ping once, and tell if the answer came in time."""
         self._turn += 1
         body = struct.pack("!HH", self._id, self._turn) + b"nlct"

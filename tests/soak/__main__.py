@@ -157,6 +157,7 @@ class Soak:
         """Nobody writes now but us, and those who talk in zones of their own."""
         with nlct.Conntrack(self.netns) as ct:
             content.fill_up(ct, self.place.total)
+            content.make_room(ct)
         left = checks.foreign_sockets(self.netns)
         if left:
             self._verdict(f"sockets of clients that have ended: {left}")

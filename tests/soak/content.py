@@ -102,6 +102,17 @@ def zone_table(total: int, zone: int) -> FlowTable:
     )
 
 
+def make_room(ct: nlct.Conntrack) -> None:
+    """Flush CHURN zones until there is some room.
+
+    Of a table that is full to 95 % the kernel gives up what is not assured by itself, at any time.
+    """
+    for zone in CHURN:
+        if not ct.limit or ct.count() < 0.9 * ct.limit:
+            return
+        ct.flush_zone(zone)
+
+
 def fill_up(ct: nlct.Conntrack, total: int) -> None:
     """Fill the CHURN zones, as far as there is room."""
     for zone in CHURN:

@@ -10,6 +10,8 @@ from pathlib import Path
 SETTINGS = Path("/proc/sys/net/netfilter")
 LIMIT = SETTINGS / "nf_conntrack_max"
 BUCKETS = SETTINGS / "nf_conntrack_buckets"
+# The hash table fills whole pages; so many sizes differ from one another.
+STEP, SIZES = 512, 20
 
 
 def read(path: Path) -> int:
@@ -41,20 +43,24 @@ def limit(flows: int) -> Iterator[None]:
 
 
 class Resizer:
-    """Makes the hash table half as large, and as large as it was, again and again."""
+    """Makes the hash table about half as large, and as large as it was, again and again."""
 
     def __init__(self, dice: random.Random, wanted: bool) -> None:
         self._dice = dice
-        self._before = read(BUCKETS)
+        self._before = self._now = read(BUCKETS)
+        self._turn = 0
         # Writing what is there changes nothing.
         self.able = wanted and write(BUCKETS, self._before)
 
     def resize(self) -> None:
         """Resize."""
-        now = read(BUCKETS)
-        write(BUCKETS, self._before if now != self._before else self._before // 2)
+        self._turn += 1
+        # A walk that two resizes fall into at once tells by the size: it must not be the old one.
+        size = self._before // (1 + self._turn % 2) + self._turn % SIZES * STEP
+        if write(BUCKETS, size):
+            self._now = read(BUCKETS)
 
     def put_back(self) -> None:
         """Have it as it was, unless somebody else has changed it meanwhile."""
-        if self.able and read(BUCKETS) == self._before // 2:
+        if self.able and read(BUCKETS) == self._now:
             write(BUCKETS, self._before)
