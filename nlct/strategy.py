@@ -46,8 +46,10 @@ class Cost(NamedTuple):
 # is only where to begin: see Experience.
 FILTERED_DUMP = Cost(bucket=40, flow=200, sent=1000)
 KERNEL_FLUSH = Cost(bucket=5, flow=290, sent=0)
-# And a delete by id, and what a flow that it deletes adds to a kernel flush.
-DELETE = 1700
+# What a flow adds that is deleted: to a scan for one zone, for it is sent as well; to one for many,
+# where it is deleted while the kernel writes the next ones; and to a kernel flush.
+DELETE_ONE = 2000
+DELETE_MANY = 300
 FLUSHED = 400
 
 
@@ -67,6 +69,10 @@ def _estimate(way: str, zones: int, flows: int, buckets: int) -> float:
     return max(cost(zones, flows, buckets), 1)
 
 
+def _delete_cost(zones: int) -> float:
+    return DELETE_ONE if zones == 1 else DELETE_MANY
+
+
 class Scan(NamedTuple):
     """A scan under way: the table it began with, and how far it is."""
 
@@ -80,7 +86,7 @@ class Scan(NamedTuple):
     @property
     def walked(self) -> float:
         """Nanoseconds without those of the deletes."""
-        return self.nanoseconds - self.deleted * DELETE
+        return self.nanoseconds - self.deleted * _delete_cost(self.zones)
 
     def share(self) -> float:
         """Estimate how much of the table it has seen."""
@@ -243,7 +249,7 @@ def kernel_ends_it_faster(kernel: Kernel, wanted: Filter, scan: Scan) -> bool:
     left = 1 - scan.share()
     to_delete = scan.deleted / scan.share() * left
     size = (scan.zones, scan.flows, scan.buckets)
-    scan_left = left * experience.cost("scan", *size) + to_delete * DELETE
+    scan_left = left * experience.cost("scan", *size) + to_delete * _delete_cost(scan.zones)
     kernel_left = experience.cost("kernel", *size) + to_delete * FLUSHED
     gain = scan_left - kernel_left
     if gain <= 0 or (known() is None and gain < 3 * _kernel_cost(1, *size[1:])):
