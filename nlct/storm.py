@@ -42,6 +42,15 @@ from nlct.strategy import MANY, Scan, experience
 Watch = Callable[[], None]
 
 
+def _patience() -> float:
+    """Return how long a thread may wait in one go; -1 is for ever.
+
+    Signals are the main thread's. One that comes between Python's last look and the wait does not
+    end that wait.
+    """
+    return 0.5 if threading.current_thread() is threading.main_thread() else -1
+
+
 class _Request:
     """What one caller asked for, and the answer. ``wake`` tells the caller that it is there."""
 
@@ -151,8 +160,7 @@ class Flusher(Closing):
         try:
             if not self._submit(request):
                 self._lead([request])
-            # A signal that comes between Python's last look and the wait does not end the wait.
-            while not latch.acquire(timeout=0.5):
+            while not latch.acquire(timeout=_patience()):
                 pass
         except BaseException:
             request.abandoned = True
@@ -236,18 +244,19 @@ class Flusher(Closing):
     def _gather(self, requests: list[_Request]) -> None:
         """Wait a little for more who are on their way, and add them.
 
-        A storm takes a while to arrive, and who comes too late costs another walk. So it is worth
-        a fiftieth of what the pass will take, and so on as long as they come, up to a tenth.
+        A storm takes a while to arrive, and who comes too late costs another walk. So who is alone
+        waits for a 25th of what the pass will take; where several came, more may be on their way,
+        and they wait until nobody has come for a 20th, a fifth at most.
         """
         began = time.monotonic()
         # Whatever is wrong, the pass will say it.
         with suppress(Exception):
             while not self._closed:
                 seconds = _seconds(self._conntrack._kernel, {each.wanted for each in requests})
-                time.sleep(seconds / 50)
+                time.sleep(seconds / (25 if len(requests) == 1 else 20))
                 more = self._take()
                 requests += more
-                if not more or time.monotonic() - began > seconds / 10:
+                if not more or time.monotonic() - began > seconds / 5:
                     return
 
     def _lead(self, requests: list[_Request]) -> None:

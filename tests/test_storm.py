@@ -348,6 +348,17 @@ def test_a_storm_that_is_on_its_way_is_waited_for(
         assert len(late) == 1
 
 
+def test_several_wait_longer_than_one(netns: nlct.Netns, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is alone is hardly delayed; where there are two, a storm may have begun."""
+    waits: list[float] = []
+    monkeypatch.setattr(storm, "_seconds", lambda _kernel, wanted: len(wanted) * 1.0)
+    monkeypatch.setattr(storm.time, "sleep", waits.append)
+    with Flusher(netns) as flusher:
+        for wanted in ([1], [1, 2]):
+            flusher._gather([storm._Request(Filter(zone=zone), int) for zone in wanted])
+    assert waits == [1 / 25, 2 / 20]
+
+
 def test_a_storm_without_end_is_not_waited_for(
     netns: nlct.Netns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
