@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
+from collections import deque
 from typing import NamedTuple
 
 from nlct._kernel import Kernel
@@ -69,10 +70,6 @@ def _estimate(way: str, zones: int, flows: int, buckets: int) -> float:
     return max(cost(zones, flows, buckets), 1)
 
 
-def _delete_cost(zones: int) -> float:
-    return DELETE_ONE if zones == 1 else DELETE_MANY
-
-
 class Scan(NamedTuple):
     """A scan under way: the table it began with, and how far it is."""
 
@@ -83,35 +80,34 @@ class Scan(NamedTuple):
     deleted: int
     nanoseconds: float
 
-    @property
-    def walked(self) -> float:
-        """Nanoseconds without those of the deletes."""
-        return self.nanoseconds - self.deleted * _delete_cost(self.zones)
-
     def share(self) -> float:
         """Estimate how much of the table it has seen."""
         if self.zones > 1:
             seen, most = self.scanned / max(self.flows, 1), 1.0
         else:
-            size = (1, self.flows, self.buckets)
-            seen = self.walked / experience.cost("scan", *size)
-            # An estimate that no experience backs may be far too low: a part may still be left.
-            most = 2 / 3 if experience.is_new("scan", *size) else 1.0
+            walked = self.nanoseconds - experience.deleting(self)
+            seen = walked / experience.cost("scan", 1, self.flows, self.buckets)
+            most = MOST_SEEN
         return min(max(seen, 0.05), most)
 
 
 class Experience:
     """How wrong the estimates were in this process, for tables of about this size.
 
-    The decision is between two estimates, each times what it was wrong by so far. A way that has
-    not been tried yet is tried once where it might be the better one.
+    The decision is between two estimates, each times what it was wrong by lately: the least of the
+    last times, for whatever disturbs a walk makes it longer. A way that has hardly been tried yet
+    is tried where it might be the better one.
     """
+
+    # Times that are remembered, and those that are enough.
+    LAST, ENOUGH = 3, 2
 
     # Estimates that are wrong by more than this are not worth a try.
     HOPE = 3
 
     def __init__(self) -> None:
-        self._factors: dict[tuple[str, bool, int, int], float] = {}
+        self._factors: dict[tuple[str, bool, int, int], deque[float]] = {}
+        self._deletes: dict[bool, float] = {True: DELETE_ONE, False: DELETE_MANY}
 
     @staticmethod
     def _key(way: str, zones: int, flows: int, buckets: int) -> tuple[str, bool, int, int]:
@@ -121,20 +117,33 @@ class Experience:
         """Note what a walk, or the flushes, of this kind took."""
         factor = min(max(nanoseconds / _estimate(way, zones, flows, buckets), 0.1), 10)
         key = self._key(way, zones, flows, buckets)
-        self._factors[key] = (self._factors.get(key, factor) + factor) / 2
+        self._factors.setdefault(key, deque(maxlen=self.LAST)).append(factor)
 
     def learn_scan(self, scan: Scan) -> None:
-        """Note what a scan took, which is at its end."""
-        self.learn("scan", scan.zones, scan.flows, scan.buckets, scan.walked)
+        """Note what a scan took: what there was more of, walking or deleting."""
+        size = (scan.zones, scan.flows, scan.buckets)
+        walking, deleting = self.cost("scan", *size), self.deleting(scan)
+        if deleting < walking:
+            self.learn("scan", *size, scan.nanoseconds - deleting)
+        else:
+            single = scan.zones == 1
+            first = DELETE_ONE if single else DELETE_MANY
+            each = (scan.nanoseconds - walking) / scan.deleted
+            each = min(max(each, first / 4), first * 4)
+            self._deletes[single] = (self._deletes[single] + each) / 2
+
+    def deleting(self, scan: Scan) -> float:
+        """Estimate the nanoseconds that its deletes took."""
+        return scan.deleted * self._deletes[scan.zones == 1]
 
     def cost(self, way: str, zones: int, flows: int, buckets: int) -> float:
         """Estimate the nanoseconds, as experience says."""
-        factor = self._factors.get(self._key(way, zones, flows, buckets), 1)
-        return factor * _estimate(way, zones, flows, buckets)
+        factors = self._factors.get(self._key(way, zones, flows, buckets), (1,))
+        return min(factors) * _estimate(way, zones, flows, buckets)
 
     def is_new(self, way: str, zones: int, flows: int, buckets: int) -> bool:
-        """Tell if that has not been tried yet."""
-        return self._key(way, zones, flows, buckets) not in self._factors
+        """Tell if that has hardly been tried yet."""
+        return len(self._factors.get(self._key(way, zones, flows, buckets), ())) < self.ENOUGH
 
     def prefers_kernel(self, zones: int, flows: int, buckets: int) -> bool:
         """Decide for the kernel's flush or against it."""
@@ -232,6 +241,9 @@ def _worth_knowing(gain: float, flows: int, buckets: int) -> bool:
     return _lost > 3 * _kernel_cost(1, flows, buckets)
 
 
+# How far a scan for one zone is can only be told by what it took. While it goes on, some of the
+# table is left: to hand over too late costs a fifth more, not to hand over many times as much.
+MOST_SEEN = 0.75
 # A few deletes say nothing about the rest.
 ENOUGH_DELETES = 256
 
@@ -247,10 +259,10 @@ def kernel_ends_it_faster(kernel: Kernel, wanted: Filter, scan: Scan) -> bool:
     if not wanted.is_zones or wanted.zone is None:
         return False
     left = 1 - scan.share()
-    to_delete = scan.deleted / scan.share() * left
+    more = left / scan.share()
     size = (scan.zones, scan.flows, scan.buckets)
-    scan_left = left * experience.cost("scan", *size) + to_delete * _delete_cost(scan.zones)
-    kernel_left = experience.cost("kernel", *size) + to_delete * FLUSHED
+    scan_left = left * experience.cost("scan", *size) + more * experience.deleting(scan)
+    kernel_left = experience.cost("kernel", *size) + more * scan.deleted * FLUSHED
     gain = scan_left - kernel_left
     if gain <= 0 or (known() is None and gain < 3 * _kernel_cost(1, *size[1:])):
         return False

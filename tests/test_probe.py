@@ -353,7 +353,7 @@ def test_auto_does_not_probe_for_the_sake_of_one_flush(
 def test_auto_learns_which_way_is_the_faster(
     ct: nlct.Conntrack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a way took counts for more than what it was estimated to take; each is tried once."""
+    """What a way took counts for more than what it was estimated to take; each is tried twice."""
     nlct.probe()
     monkeypatch.setattr(strategy, "_scan_cost", lambda *_: 1e6)
     # One that is hopeless is not tried, one that may be the better is.
@@ -365,8 +365,29 @@ def test_auto_learns_which_way_is_the_faster(
     size = (1, 1000, 65536)
     assert experience.is_new("scan", *size)
     before = experience.cost("scan", *size)
-    experience.learn("scan", *size, 2 * before)
-    assert experience.cost("scan", *size) == pytest.approx(2 * before)
-    experience.learn("scan", *size, before)
-    assert experience.cost("scan", *size) == pytest.approx(1.5 * before)
-    assert experience.cost("scan", 1, 500_000, 65536) != 1.5 * before
+    for took, told in ((3, 3), (2, 2), (4, 2), (5, 2), (6, 4)):
+        experience.learn("scan", *size, took * before)
+        assert experience.cost("scan", *size) == pytest.approx(told * before)
+        assert experience.is_new("scan", *size) == (took == 3)
+    assert experience.cost("scan", 1, 500_000, 65536) == strategy.Experience().cost(
+        "scan", 1, 500_000, 65536
+    )
+
+
+@pytest.mark.parametrize("zones", [1, 9])
+def test_a_scan_teaches_what_most_of_it_was(zones: int) -> None:
+    """Few deletes leave what walking costs, many what they cost themselves; never beyond reason."""
+    experience = strategy.Experience()
+    size = (zones, 10_000, 16384)
+    walking = experience.cost("scan", *size)
+    few, many = strategy.Scan(*size, 10, 10, 0), strategy.Scan(*size, 10_000, 10_000_000, 0)
+    of_few, of_many = experience.deleting(few), experience.deleting(many)
+    assert of_few < walking < of_many
+    experience.learn_scan(few._replace(nanoseconds=2 * walking + of_few))
+    assert experience.cost("scan", *size) == pytest.approx(2 * walking)
+    experience.learn_scan(many._replace(nanoseconds=2 * walking + 2 * of_many))
+    assert experience.cost("scan", *size) == pytest.approx(2 * walking)
+    assert experience.deleting(many) == pytest.approx(1.5 * of_many)
+    for _ in range(100):
+        experience.learn_scan(many._replace(nanoseconds=0))
+    assert experience.deleting(many) == pytest.approx(of_many / 4)
