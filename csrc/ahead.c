@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 /* As much as the kernel writes while Python looks at some thousand flows. */
-enum { SLOTS = 16 };
+enum { SLOTS = 8 };
 
 struct ahead {
     struct nlct_socket *sock;

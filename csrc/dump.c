@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 /* A small table is done by the time that a thread has begun. */
-enum { ALONE = 16 };
+enum { ALONE = 4 };
 
 struct nlct_dump {
     struct nlct_socket *sock;

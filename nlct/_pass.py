@@ -10,7 +10,7 @@ from nlct._ffi import ffi, lib
 from nlct._socket import Socket
 from nlct.filter import Filter
 
-STEP_MILLISECONDS = 10
+STEP_MILLISECONDS = 5
 
 
 class Descriptor:

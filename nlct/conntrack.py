@@ -49,7 +49,7 @@ class Conntrack(Closing):
 
     Any number of threads may use one object at once: each operation has sockets of its own. After
     a fork the child may go on using it: it opens new sockets. Long operations give way to
-    signals every 10 ms, except while the kernel itself walks (one request to flush, or a dump in
+    signals every 5 ms, except while the kernel itself walks (one request to flush, or a dump in
     which it finds nothing).
 
     All operations need CAP_NET_ADMIN in the namespace, and raise PermissionError without it.
