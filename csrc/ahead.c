@@ -1,5 +1,4 @@
-/* Receiving ahead: while one datagram of a dump is looked at, a thread has the kernel write more.
- */
+/* Receiving ahead: a thread has the kernel write the next datagrams of a dump. */
 #include "core.h"
 
 #include <pthread.h>
@@ -8,7 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* As much as the kernel writes while Python looks at some thousand flows. */
+/* As much as the kernel writes while Python looks at a thousand flows. */
 enum { SLOTS = 8 };
 
 struct ahead {
