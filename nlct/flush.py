@@ -154,6 +154,7 @@ def _by_scan(
         done_before = tally.done
         zones = len(wanted.zone) if wanted.is_zones and wanted.zone else 0
         scan = Scan(zones, kernel.stats()[0], kernel.buckets or 0, 0, 0, 0)
+        handed_over = False
         started = time.monotonic_ns()
         with kernel.walk(wanted) as walk, kernel.pool.lend() as sock:
             for _ in walk.steps(own(lib.nlct_deleter_new(sock.handle, tally.c))):
@@ -164,11 +165,16 @@ def _by_scan(
                     deleted=tally.done - done_before,
                     nanoseconds=time.monotonic_ns() - started,
                 )
-                hand_over = strategy == "auto" and not walk.ended
-                if hand_over and kernel_ends_it_faster(kernel, wanted, scan):
-                    rest = _by_kernel(kernel, wanted, max(1, passes - walks))
-                    walks += 1 + rest.passes
-                    return _result(tally, None, None, "scan+kernel", walks, True)
+                handed_over = (
+                    strategy == "auto"
+                    and not walk.ended
+                    and kernel_ends_it_faster(kernel, wanted, scan)
+                )
+                if handed_over:
+                    break
+        if handed_over:
+            rest = _by_kernel(kernel, wanted, max(1, passes - walks))
+            return _result(tally, None, None, "scan+kernel", walks + 1 + rest.passes, True)
         if zones and scan.buckets and kernel.kernel_filter:
             experience.learn_scan(scan)
         walks += 1

@@ -258,8 +258,8 @@ def kernel_ends_it_faster(kernel: Kernel, wanted: Filter, scan: Scan) -> bool:
         return False
     if not wanted.is_zones or wanted.zone is None:
         return False
-    left = 1 - scan.share()
-    more = left / scan.share()
+    seen = scan.share()
+    left, more = 1 - seen, (1 - seen) / seen
     size = (scan.zones, scan.flows, scan.buckets)
     scan_left = left * experience.cost("scan", *size) + more * experience.deleting(scan)
     kernel_left = experience.cost("kernel", *size) + more * scan.deleted * FLUSHED
