@@ -413,7 +413,8 @@ class Flow:
     is translated to what ``reply`` says (``CTA_NAT_SRC``, ``-n``; ``CTA_NAT_DST``, ``-g``).
     ``timeout``: seconds left, 0 to 2**32 - 1, None on offloaded flows (``CTA_TIMEOUT``, ``-t``).
     ``mark``: 0 to 2**32 - 1 (``CTA_MARK``, ``-m``). ``id``: the kernel's id of this very entry
-    (``CTA_ID``); ``use``: its reference count (``CTA_USE``); both are the kernel's to give.
+    (``CTA_ID``); ``use``: its reference count (``CTA_USE``), to which the dumps of older kernels
+    add one here and there; both are the kernel's to give.
     ``master``: the original tuple of the flow that it belongs to, as FTP's data do to its control
     connection (``CTA_TUPLE_MASTER``).
 

@@ -8,12 +8,13 @@ import functools
 import ipaddress
 import operator
 import pickle
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import nlct
@@ -25,6 +26,14 @@ from tests.test_probe import Lib
 AF_BRIDGE = 7
 
 
+def lasting(line: str) -> str:
+    """A line without its clocks and what else refers to the flow.
+
+    To older kernels a dump itself does: to the flow with which the next datagram begins.
+    """
+    return re.sub(r" use=\d+", "", tool.without_clocks(line))
+
+
 class Where:
     """A random table that holds still, and who looks at it: with the kernel's help, and without."""
 
@@ -34,7 +43,7 @@ class Where:
         self.alone = alone
         self.both = (asking, alone)
         self.table = filters.read(netns)
-        self.lines = {flow.id or 0: tool.without_clocks(str(flow)) for flow in asking.dump()}
+        self.lines = {flow.id or 0: lasting(str(flow)) for flow in asking.dump()}
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +138,7 @@ def test_each_field(where: Where, name: str) -> None:
 
 @few(25)
 @given(filters.specs(), st.integers(1, 40))
+@example({"family": "ipv4"}, 40)  # other datagrams than those of the whole table
 def test_every_door(where: Where, spec: filters.Spec, rows: int) -> None:
     """Counts, tables, batches, text and a dry run agree with each other and with plain Python."""
     wanted = filters.build(spec)
@@ -149,7 +159,7 @@ def test_every_door(where: Where, spec: filters.Spec, rows: int) -> None:
         by_address = Counter(filters.numbered(meant, "src", "reply_dst"))
         assert ct.count_by("src", "reply_dst", filter=wanted) == by_address
         lines = b"".join(ct.dump_text(wanted)).decode().splitlines()
-        assert sorted(map(tool.without_clocks, lines)) == sorted(where.lines[one] for one in ids)
+        assert sorted(map(lasting, lines)) == sorted(where.lines[one] for one in ids)
 
 
 @few(25)
