@@ -13,7 +13,6 @@ from nlct._kernel import Kernel, Progress
 from nlct.capabilities import zone_request
 from nlct.filter import Filter
 from nlct.strategy import (
-    FLUSHED,
     Scan,
     by_kernel,
     check_strategy,
@@ -140,8 +139,7 @@ def _learn_flush(kernel: Kernel, wanted: Filter, flows: int, nanoseconds: float)
     """Note what kernel flushes took, without what deleting itself did."""
     if wanted.zone and kernel.buckets is not None:
         deleted = max(flows - kernel.stats()[0], 0)
-        took = nanoseconds - deleted * FLUSHED
-        experience.learn("kernel", len(wanted.zone), flows, kernel.buckets, took)
+        experience.learn_flush(len(wanted.zone), flows, kernel.buckets, deleted, nanoseconds)
 
 
 def _by_scan(

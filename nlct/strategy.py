@@ -8,6 +8,7 @@ from collections import deque
 from typing import NamedTuple
 
 from nlct._kernel import Kernel
+from nlct._pass import STEP_MILLISECONDS
 from nlct.capabilities import MEASURED, Capabilities, known, probe
 from nlct.errors import UnsupportedError
 from nlct.filter import Filter
@@ -105,6 +106,10 @@ class Experience:
     # Estimates that are wrong by more than this are not worth a try.
     HOPE = 3
 
+    # Where both take about as long, the kernel: a scan that meets more than it was thought to
+    # hands over a step or two late, and costs several times as much where the table is small.
+    SLOWER = 1.2
+
     def __init__(self) -> None:
         self._factors: dict[tuple[str, bool, int, int], deque[float]] = {}
         self._deletes: dict[bool, float] = {True: DELETE_ONE, False: DELETE_MANY}
@@ -119,13 +124,28 @@ class Experience:
         key = self._key(way, zones, flows, buckets)
         self._factors.setdefault(key, deque(maxlen=self.LAST)).append(factor)
 
+    def learn_flush(
+        self, zones: int, flows: int, buckets: int, deleted: int, nanoseconds: float
+    ) -> None:
+        """Note what walking took in kernel flushes, as far as that can be told."""
+        self._learn_walk("kernel", zones, flows, buckets, nanoseconds, deleted * FLUSHED)
+
+    def _learn_walk(
+        self, way: str, zones: int, flows: int, buckets: int, took: float, deleting: float
+    ) -> bool:
+        """Learn where little was deleted; from the first times even where that was more."""
+        size = (zones, flows, buckets)
+        few = 1 if self.is_new(way, *size) else 1 / 8
+        told = deleting < self.cost(way, *size) * few
+        if told:
+            self.learn(way, *size, took - deleting)
+        return told
+
     def learn_scan(self, scan: Scan) -> None:
-        """Note what a scan took: what there was more of, walking or deleting."""
+        """Note what walking took in a scan, as far as that can be told, or else deleting."""
         size = (scan.zones, scan.flows, scan.buckets)
         walking, deleting = self.cost("scan", *size), self.deleting(scan)
-        if deleting < walking:
-            self.learn("scan", *size, scan.nanoseconds - deleting)
-        else:
+        if not self._learn_walk("scan", *size, scan.nanoseconds, deleting):
             single = scan.zones == 1
             first = DELETE_ONE if single else DELETE_MANY
             each = (scan.nanoseconds - walking) / scan.deleted
@@ -152,7 +172,7 @@ class Experience:
             return kernel < scan * self.HOPE
         if self.is_new("scan", zones, flows, buckets):
             return kernel * self.HOPE < scan
-        return kernel < scan
+        return kernel < min(scan * self.SLOWER, scan + STEP_MILLISECONDS * 1e6)
 
 
 experience = Experience()

@@ -391,3 +391,35 @@ def test_a_scan_teaches_what_most_of_it_was(zones: int) -> None:
     for _ in range(100):
         experience.learn_scan(many._replace(nanoseconds=0))
     assert experience.deleting(many) == pytest.approx(of_many / 4)
+
+
+def test_a_kernel_flush_that_deleted_much_teaches_nothing_more() -> None:
+    """What deleting took is guessed: twice that is better than nothing, then it is only noise."""
+    experience = strategy.Experience()
+    size = (1, 10_000, 16384)
+    walking = experience.cost("kernel", *size)
+    for _ in range(strategy.Experience.ENOUGH):
+        experience.learn_flush(*size, 5000, 2 * walking + 5000 * strategy.FLUSHED)
+    assert not experience.is_new("kernel", *size)
+    assert experience.cost("kernel", *size) == pytest.approx(2 * walking)
+    for _ in range(strategy.Experience.LAST):
+        experience.learn_flush(*size, 5000, 0.5 * walking + 5000 * strategy.FLUSHED)
+        assert experience.cost("kernel", *size) == pytest.approx(2 * walking)
+    experience.learn_flush(*size, 5, 0.5 * walking + 5 * strategy.FLUSHED)
+    assert experience.cost("kernel", *size) == pytest.approx(0.5 * walking)
+
+
+@pytest.mark.parametrize(
+    ("scan", "kernel", "preferred"),
+    [(10, 9, True), (10, 11.9, True), (10, 12.1, False), (100, 104.9, True), (100, 105.1, False)],
+)
+def test_the_kernel_is_preferred_where_both_take_about_as_long(
+    scan: float, kernel: float, preferred: bool
+) -> None:
+    """Milliseconds: by a fifth, by a step of a walk at most."""
+    experience = strategy.Experience()
+    size = (1, 100_000, 65536)
+    for _ in range(strategy.Experience.ENOUGH):
+        experience.learn("scan", *size, scan * 1e6)
+        experience.learn("kernel", *size, kernel * 1e6)
+    assert experience.prefers_kernel(*size) is preferred
