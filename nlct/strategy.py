@@ -144,11 +144,10 @@ class Experience:
     def learn_scan(self, scan: Scan) -> None:
         """Note what walking took in a scan, as far as that can be told, or else deleting."""
         size = (scan.zones, scan.flows, scan.buckets)
-        walking, deleting = self.cost("scan", *size), self.deleting(scan)
-        if not self._learn_walk("scan", *size, scan.nanoseconds, deleting):
+        if not self._learn_walk("scan", *size, scan.nanoseconds, self.deleting(scan)):
             single = scan.zones == 1
             first = DELETE_ONE if single else DELETE_MANY
-            each = (scan.nanoseconds - walking) / scan.deleted
+            each = (scan.nanoseconds - self.cost("scan", *size)) / scan.deleted
             each = min(max(each, first / 4), first * 4)
             self._deletes[single] = (self._deletes[single] + each) / 2
 
