@@ -203,11 +203,12 @@ const struct attr *view_attr(const struct view *view, unsigned type);
 /* The zone's id, in whichever direction it applies, or -EBADMSG. */
 int view_zone(const struct view *view);
 
-/* Decodes the one attribute that 'field' is in. Returns 0 or -EBADMSG. */
+/* Decodes the one attribute that 'field' is in. Returns 0, or -EBADMSG, then and each time again,
+   and nothing of that attribute may be believed. */
 int view_decode(struct view *view, const struct field *field);
 
-/* Decodes everything into 'view->flow'; its spans go to the end of 'heap'. Returns 0, -ENOMEM or
-   -EBADMSG. */
+/* Decodes everything into 'view->flow', once; its spans go to the end of 'heap'. Returns 0, -ENOMEM
+   or -EBADMSG. */
 int flow_decode(struct view *view, struct nlct_heap *heap);
 
 /* build.c: flow -> message -------------------------------------------------------------------- */

@@ -39,6 +39,7 @@ const struct attr *view_attr(const struct view *view, unsigned type)
 static int tuple_zone(const struct view *view, unsigned type)
 {
     const struct attr *tuple = view_attr(view, type);
+    int zone = -ENOENT;
     struct wire wire;
     struct attr attr;
     int rc;
@@ -46,10 +47,14 @@ static int tuple_zone(const struct view *view, unsigned type)
     if (!tuple)
         return -ENOENT;
     wire = wire_nest(tuple);
-    while ((rc = wire_attr(&wire, &attr)) > 0)
-        if (attr.type == CTA_TUPLE_ZONE)
-            return attr.size == 2 ? wire_be16(attr.data) : -EBADMSG;
-    return rc ? rc : -ENOENT;
+    while ((rc = wire_attr(&wire, &attr)) > 0) {
+        if (attr.type != CTA_TUPLE_ZONE)
+            continue;
+        if (attr.size != 2 || zone >= 0)
+            return -EBADMSG;
+        zone = wire_be16(attr.data);
+    }
+    return rc ? rc : zone;
 }
 
 int view_zone(const struct view *view)
@@ -161,7 +166,10 @@ static int decode_attr(const struct rule *rule, const struct attr *attr, struct 
                        void *base, bool *unknown)
 {
     uint8_t *to = (uint8_t *)base + rule->offset;
+    int rc;
 
+    if (rule->family && rule->family != view->family)
+        return -EBADMSG;
     switch (rule->kind) {
     case PADDING:
         return 0;
@@ -169,14 +177,16 @@ static int decode_attr(const struct rule *rule, const struct attr *attr, struct 
         return decode(rule->nest, wire_nest(attr), view, base, unknown);
     case NAT:
         return decode_nat(rule, attr, view, unknown);
+    case TUPLE:
+        ((struct nlct_tuple *)(void *)to)->family = view->family;
+        rc = decode(rule->nest, wire_nest(attr), view, to, unknown);
+        break;
+    default:
+        rc = store_value(rule, attr, view, to);
     }
-    if (rule->family && rule->family != view->family)
-        return -EBADMSG;
-    *present_of(base) |= bit(rule->bit);
-    if (rule->kind != TUPLE)
-        return store_value(rule, attr, view, to);
-    ((struct nlct_tuple *)(void *)to)->family = view->family;
-    return decode(rule->nest, wire_nest(attr), view, to, unknown);
+    if (rc == 0)
+        *present_of(base) |= bit(rule->bit);
+    return rc;
 }
 
 static const struct rule *find_rule(const struct table *table, unsigned type)
@@ -210,7 +220,8 @@ static int decode(const struct table *table, struct wire wire, struct view *view
     return rc;
 }
 
-/* Decodes a top-level attribute, once. */
+/* Decodes a top-level attribute, once. One that is malformed stays undecoded, so that it is refused
+   again to whoever asks next. */
 static int decode_type(struct view *view, unsigned type)
 {
     const struct attr *attr = view_attr(view, type);
@@ -225,11 +236,13 @@ static int decode_type(struct view *view, unsigned type)
     }
     if (!attr || view->decoded & 1U << type)
         return 0;
-    view->decoded |= 1U << type;
     rc = rule ? decode_attr(rule, attr, view, &view->flow, &unknown) : 0;
+    if (rc < 0)
+        return rc;
+    view->decoded |= 1U << type;
     if (unknown)
         view->unknown |= 1U << type;
-    return rc;
+    return 0;
 }
 
 static int decode_zone(struct view *view)

@@ -18,6 +18,7 @@ struct nlct_dump {
     const struct nlct_filter *filter;
     struct nlct_progress progress;
     struct wire wire; /* what is left of the latest datagram */
+    int error;        /* what ended it: nothing that comes later makes up for what is missing */
     int buckets;
     char size_before[24]; /* of the hash table, as its file says it */
 };
@@ -212,14 +213,17 @@ static int walk_on(struct nlct_dump *dump, struct nlct_sink *sink, int64_t deadl
 
 int nlct_dump_next(struct nlct_dump *dump, struct nlct_sink *sink, int milliseconds)
 {
-    int rc = walk_on(dump, sink, now_milliseconds() + milliseconds);
+    int rc = dump->error;
 
+    if (rc == 0)
+        rc = walk_on(dump, sink, now_milliseconds() + milliseconds);
     if (rc == MORE || rc == FULL)
         return 1;
     /* The socket is for the next request from now on. */
     stop_ahead(dump);
     if (rc == END)
         rc = sink && sink->finish ? sink->finish(sink) : 0;
+    dump->error = rc;
     return rc;
 }
 

@@ -342,7 +342,7 @@ int nlct_dump_start(struct nlct_dump **dump, struct nlct_socket *sock,
 
 /* Takes the pass further, for about 'milliseconds' or until the sink is full. 'sink' may be NULL.
    Returns 1 when there is more, 0 at the end of the table (with everything in the sink done), or
-   -errno. A dump that has not ended leaves its socket useless. */
+   -errno, then and each time again. A dump that has not ended leaves its socket useless. */
 int nlct_dump_next(struct nlct_dump *dump, struct nlct_sink *sink, int milliseconds);
 
 void nlct_dump_progress(const struct nlct_dump *dump, struct nlct_progress *progress);

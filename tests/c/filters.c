@@ -553,6 +553,96 @@ static void only_what_a_test_asks_for_is_decoded(void)
     CHECK_IS(match(tests, 2), -EBADMSG);
 }
 
+/* Whoever asks for anything in a malformed attribute is refused, also the second time, and nobody
+   is given the flow as a whole. */
+static void check_refused(uint16_t type)
+{
+    struct nlct_heap heap = {0};
+    struct view view;
+    unsigned i;
+    unsigned asked = 0;
+    int again;
+
+    CHECK_IS(packet_view(&packet, &view), 0);
+    for (again = 0; again < 2; again++) {
+        for (i = 0; i < flow_fields(); i++) {
+            const bool inside = flow_field(i)->attr == type;
+
+            /* The zone may be in a tuple. */
+            if (flow_field(i)->attr == CTA_ZONE && !inside)
+                continue;
+            CHECK_IS(view_decode(&view, flow_field(i)), inside ? -EBADMSG : 0);
+            asked += inside;
+        }
+    }
+    CHECK(asked);
+    CHECK_IS(flow_decode(&view, &heap), -EBADMSG);
+    CHECK_IS(flow_decode(&view, &heap), -EBADMSG);
+    nlct_heap_free(&heap);
+}
+
+static void a_malformed_attribute_is_refused_every_time(void)
+{
+    uint16_t type;
+    unsigned i;
+
+    for (i = 0; i < flow_fields(); i++) {
+        type = flow_field(i)->attr;
+        if (!type)
+            continue;
+        packet_begin_flow(&packet, AF_INET);
+        packet_attr(&packet, type, "?", 1);
+        check_refused(type);
+    }
+}
+
+/* What precedes the fault is not believed either. */
+static void an_attribute_is_refused_as_a_whole(void)
+{
+    size_t tuple;
+    size_t nest;
+
+    packet_begin_flow(&packet, AF_INET);
+    tuple = packet_nest(&packet, CTA_TUPLE_ORIG);
+    packet_addresses(&packet, "10.0.0.1", "192.0.2.1");
+    packet_attr(&packet, CTA_TUPLE_PROTO, "?", 1);
+    packet_end_nest(&packet, tuple);
+    check_refused(CTA_TUPLE_ORIG);
+    packet_begin_flow(&packet, AF_INET);
+    tuple = packet_nest(&packet, CTA_PROTOINFO);
+    nest = packet_nest(&packet, CTA_PROTOINFO_TCP);
+    packet_attr(&packet, CTA_PROTOINFO_TCP_STATE, "\3", 1);
+    packet_attr(&packet, CTA_PROTOINFO_TCP_WSCALE_REPLY, "\3\3", 2);
+    packet_end_nest(&packet, nest);
+    packet_end_nest(&packet, tuple);
+    check_refused(CTA_PROTOINFO);
+}
+
+/* The short cut to the zone is as strict as what decodes the tuple. */
+static void a_zone_that_is_said_twice_is_refused(void)
+{
+    static const uint16_t types[] = {CTA_TUPLE_ORIG, CTA_TUPLE_REPLY};
+    const struct nlct_range seven = {7, 7};
+    size_t tuple;
+    size_t i;
+
+    for (i = 0; i < COUNT(types); i++) {
+        packet_begin_flow(&packet, AF_INET);
+        tuple = packet_nest(&packet, types[i]);
+        packet_be16(&packet, CTA_TUPLE_ZONE, 7);
+        packet_be16(&packet, CTA_TUPLE_ZONE, 8);
+        packet_end_nest(&packet, tuple);
+        CHECK_IS(match_one("zone", NLCT_TEST_RANGES, &seven, 1), -EBADMSG);
+        CHECK_IS(match_one(i ? "reply_zone" : "orig_zone", NLCT_TEST_RANGES, &seven, 1), -EBADMSG);
+        packet_begin_flow(&packet, AF_INET);
+        tuple = packet_nest(&packet, types[i]);
+        packet_be16(&packet, CTA_TUPLE_ZONE, 7);
+        packet_bytes(&packet, "\1\0\0\0", 4);
+        packet_end_nest(&packet, tuple);
+        CHECK_IS(match_one("zone", NLCT_TEST_RANGES, &seven, 1), -EBADMSG);
+    }
+}
+
 const struct test_case filter_cases[] = {
     CASE(tests_lead_on_to_later_ones_or_to_the_end),
     CASE(each_kind_of_test_has_its_kinds_of_field),
@@ -575,5 +665,8 @@ const struct test_case filter_cases[] = {
     CASE(the_family_is_always_there),
     CASE(programs_lead_from_test_to_test),
     CASE(only_what_a_test_asks_for_is_decoded),
+    CASE(a_malformed_attribute_is_refused_every_time),
+    CASE(an_attribute_is_refused_as_a_whole),
+    CASE(a_zone_that_is_said_twice_is_refused),
     END_OF_CASES,
 };

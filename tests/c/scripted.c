@@ -395,6 +395,25 @@ static void dump_refuses_malformed_datagrams(void)
     CHECK_IS(pass_over_packet(&pass), -EBADMSG);
 }
 
+/* Else a flow would be missing from a dump that comes to its end. */
+static void dump_that_failed_does_not_go_on(void)
+{
+    struct pass pass = {.buckets = -1};
+    unsigned i;
+
+    pass_begin(&pass);
+    put_flow(1, 0, 1, FAKE_PORT);
+    put_flow(2, LEFTOVER_TUPLE, 1, FAKE_PORT);
+    put_flow(3, 0, 1, FAKE_PORT);
+    put_done(1, "\0\0\0\0", 4);
+    queue_packet();
+    for (i = 0; i < 3; i++)
+        CHECK_IS(pass_next(&pass), -EBADMSG);
+    CHECK_IS(pass.progress.scanned, 1);
+    CHECK_IS(nlct_rows_take(pass.sink), 1);
+    pass_end(&pass);
+}
+
 /* Verdicts and their texts --------------------------------------------------------------------- */
 
 /* An NLMSG_ERROR with a text of 'length' bytes, all of it 'x'. */
@@ -1012,6 +1031,7 @@ const struct test_case pass_cases[] = {
     CASE(dump_reads_the_error_in_its_end),
     CASE(dump_refuses_messages_of_other_kinds),
     CASE(dump_refuses_malformed_datagrams),
+    CASE(dump_that_failed_does_not_go_on),
     CASE(texts_are_kept_as_far_as_they_fit),
     CASE(texts_do_not_outlive_the_next_request),
     CASE(short_verdicts_are_refused),

@@ -255,6 +255,40 @@ static void a_filter_that_cannot_tell_troubles_its_target_alone(void)
     storm_end(&storm);
 }
 
+/* What the first filter found out is what the next one finds. */
+static void a_malformed_attribute_is_malformed_for_every_target(void)
+{
+    const struct nlct_mask masks[] = {{{0, 0}, {1, 0}}, {{0, 0}, {2, 0}}, {{0, 0}, {4, 0}}};
+    struct nlct_socket *sock = fake_open();
+    struct nlct_target targets[3] = {{NULL, 0}};
+    struct nlct_filter *filters[3];
+    struct storm storm = {.sock = sock};
+    struct nlct_test test;
+    size_t i;
+
+    fake_reset();
+    fake_answer(fake_acknowledge);
+    for (i = 0; i < 3; i++) {
+        test = (struct nlct_test){
+            field_number("labels"), NLCT_TEST_MASKS, NLCT_MATCH, NLCT_DROP, 1, &masks[i]};
+        CHECK_IS(nlct_filter_new(&filters[i], &test, 1), 0);
+        targets[i].filter = filters[i];
+    }
+    CHECK_IS(nlct_shares_new(&storm.sink, sock, targets, 3), 0);
+    begin(1, 1);
+    packet_attr(&packet, CTA_LABELS, "odd", 3);
+    CHECK_IS(give(&storm), 0);
+    CHECK_IS(storm.sink->finish(storm.sink), 0);
+    CHECK_IS(fake_sent.sends, 0);
+    for (i = 0; i < 3; i++) {
+        check_share(&storm, i, 0, 0);
+        CHECK_IS(refused(&storm, i, EBADMSG), 1);
+        nlct_filter_free(filters[i]);
+    }
+    nlct_sink_free(storm.sink);
+    fake_close(sock);
+}
+
 static void a_flow_that_cannot_be_named_is_never_sent(void)
 {
     struct storm storm;
@@ -308,6 +342,7 @@ const struct test_case share_cases[] = {
     CASE(what_has_no_answer_counts_as_lost_for_its_owner),
     CASE(a_second_answer_to_a_request_does_not_count),
     CASE(a_filter_that_cannot_tell_troubles_its_target_alone),
+    CASE(a_malformed_attribute_is_malformed_for_every_target),
     CASE(a_flow_that_cannot_be_named_is_never_sent),
     CASE(what_nobody_wants_is_left_alone),
     CASE(two_targets_with_one_zone_are_refused),
