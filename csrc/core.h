@@ -169,16 +169,62 @@ static inline unsigned next_bit(uint64_t *bits)
     return found;
 }
 
-/* Spreads the bits of 16 bytes and a number. */
-static inline uint64_t hash_bytes(const uint8_t bytes[16], uint64_t seed)
-{
-    uint64_t words[2];
-    uint64_t hash;
+/* hash.c: SipHash-1-3, a hash that nobody who does not know its key can foresee -----------------
+ */
 
-    memcpy(words, bytes, sizeof(words));
-    hash = (words[0] ^ seed) * UINT64_C(0x9e3779b97f4a7c15);
-    hash = (hash ^ hash >> 32 ^ words[1]) * UINT64_C(0xd6e8feb86659fd93);
-    return hash ^ hash >> 32;
+/* Flows are what others make: without a key they could choose addresses that share one slot. */
+struct hash_key {
+    uint64_t words[2];
+};
+
+/* Draws a key for one table. Returns 0 or -errno. */
+int hash_key_new(struct hash_key *key);
+
+static inline uint64_t hash_rotate(uint64_t word, unsigned by)
+{
+    return word << by | word >> (64 - by);
+}
+
+static inline void hash_round(uint64_t v[4])
+{
+    v[0] += v[1];
+    v[2] += v[3];
+    v[1] = hash_rotate(v[1], 13) ^ v[0];
+    v[3] = hash_rotate(v[3], 16) ^ v[2];
+    v[0] = hash_rotate(v[0], 32) + v[3];
+    v[2] += v[1];
+    v[3] = hash_rotate(v[3], 21) ^ v[0];
+    v[1] = hash_rotate(v[1], 17) ^ v[2];
+    v[2] = hash_rotate(v[2], 32);
+}
+
+static inline void hash_take(uint64_t v[4], uint64_t word)
+{
+    v[3] ^= word;
+    hash_round(v);
+    v[0] ^= word;
+}
+
+/* Hashes 'count' words and then the 'left' bytes, less than 8, at the lower end of 'last'. */
+static inline uint64_t hash_words(const struct hash_key *key, const uint64_t *words, size_t count,
+                                  uint64_t last, size_t left)
+{
+    uint64_t v[4] = {
+        key->words[0] ^ UINT64_C(0x736f6d6570736575),
+        key->words[1] ^ UINT64_C(0x646f72616e646f6d),
+        key->words[0] ^ UINT64_C(0x6c7967656e657261),
+        key->words[1] ^ UINT64_C(0x7465646279746573),
+    };
+    size_t i;
+
+    for (i = 0; i < count; i++)
+        hash_take(v, words[i]);
+    hash_take(v, last | (uint64_t)(count * 8 + left) << 56);
+    v[2] ^= 0xff;
+    hash_round(v);
+    hash_round(v);
+    hash_round(v);
+    return v[0] ^ v[1] ^ v[2] ^ v[3];
 }
 
 /* decode.c: message -> flow ------------------------------------------------------------------- */

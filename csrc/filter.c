@@ -19,6 +19,7 @@ struct prefixes {
     size_t mask; /* slots - 1, a power of two */
     uint8_t *tags;
     struct nlct_prefix *slots;
+    struct hash_key key;
 };
 
 struct test {
@@ -174,6 +175,21 @@ static void cut(const uint8_t bytes[16], unsigned length, uint8_t prefix[16])
         prefix[whole] = (uint8_t)(bytes[whole] & 0xff00U >> length % 8);
 }
 
+static uint64_t hash_prefix(const struct prefixes *prefixes, const uint8_t bytes[16],
+                            uint8_t family, uint8_t length)
+{
+    const uint64_t kind = (uint64_t)family << 8 | length;
+    uint64_t words[2];
+    uint32_t word;
+
+    if (family != AF_INET) {
+        memcpy(words, bytes, sizeof(words));
+        return hash_words(&prefixes->key, words, 2, kind, 2);
+    }
+    memcpy(&word, bytes, sizeof(word));
+    return hash_words(&prefixes->key, NULL, 0, kind << 32 | word, 6);
+}
+
 static uint8_t tag_of(uint64_t hash)
 {
     return (uint8_t)(hash >> 56 | 1);
@@ -183,7 +199,7 @@ static uint8_t tag_of(uint64_t hash)
 static size_t find_slot(const struct prefixes *prefixes, const uint8_t bytes[16], uint8_t family,
                         uint8_t length)
 {
-    const uint64_t hash = hash_bytes(bytes, (uint64_t)family << 8 | length);
+    const uint64_t hash = hash_prefix(prefixes, bytes, family, length);
     size_t slot = hash & prefixes->mask;
 
     for (; prefixes->tags[slot]; slot = (slot + 1) & prefixes->mask) {
@@ -214,7 +230,7 @@ static void add_prefix(struct prefixes *prefixes, const struct nlct_prefix *pref
     cut(prefix->bytes, prefix->length, new.bytes);
     add_length(prefixes, new.family, new.length);
     slot = find_slot(prefixes, new.bytes, new.family, new.length);
-    prefixes->tags[slot] = tag_of(hash_bytes(new.bytes, (uint64_t) new.family << 8 | new.length));
+    prefixes->tags[slot] = tag_of(hash_prefix(prefixes, new.bytes, new.family, new.length));
     prefixes->slots[slot] = new;
 }
 
@@ -232,6 +248,7 @@ static int compile_prefixes(struct test *test, const struct nlct_prefix *values)
     struct prefixes *prefixes;
     size_t slots = 16;
     size_t i;
+    int rc;
 
     if (kind != NLCT_ADDRESS && kind != NLCT_TEXT)
         return -EINVAL;
@@ -241,6 +258,9 @@ static int compile_prefixes(struct test *test, const struct nlct_prefix *values)
     prefixes = test->prefixes = calloc(1, sizeof(*prefixes));
     if (!prefixes)
         return -ENOMEM;
+    rc = hash_key_new(&prefixes->key);
+    if (rc < 0)
+        return rc;
     while (slots < test->count * 2)
         slots *= 2;
     prefixes->mask = slots - 1;

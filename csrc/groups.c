@@ -16,14 +16,24 @@ struct groups {
     size_t capacity;
     uint32_t *slots;
     size_t mask;
+    struct hash_key key;
 };
 
-static uint64_t hash_group(const struct nlct_group *group)
+static uint64_t hash_group(const struct groups *groups, const struct nlct_group *group)
 {
-    const uint64_t first =
+    const uint64_t last =
         (uint64_t)group->family << 16 | (uint64_t)group->present[0] << 8 | group->present[1];
+    uint64_t words[4];
+    size_t count = 0;
+    size_t i;
 
-    return hash_bytes(group->values[1], hash_bytes(group->values[0], first));
+    for (i = 0; i < groups->nfields; i++) {
+        const size_t size = groups->fields[i]->public.size > sizeof(words[0]) ? 16 : 8;
+
+        memcpy(words + count, group->values[i], size);
+        count += size / sizeof(words[0]);
+    }
+    return hash_words(&groups->key, words, count, last, 3);
 }
 
 static bool same(const struct nlct_group *a, const struct nlct_group *b)
@@ -35,7 +45,7 @@ static bool same(const struct nlct_group *a, const struct nlct_group *b)
 /* The slot of this group, or the empty one where it would be. */
 static uint32_t *find(const struct groups *groups, const struct nlct_group *wanted)
 {
-    size_t slot = hash_group(wanted) & groups->mask;
+    size_t slot = hash_group(groups, wanted) & groups->mask;
 
     while (groups->slots[slot] && !same(&groups->groups[groups->slots[slot] - 1], wanted))
         slot = (slot + 1) & groups->mask;
@@ -49,12 +59,15 @@ static int grow(struct groups *groups)
     struct nlct_group *grown = realloc(groups->groups, slots / 2 * sizeof(*grown));
     uint32_t *fresh = calloc(slots, sizeof(*fresh));
     uint32_t i;
+    int rc = groups->mask ? 0 : hash_key_new(&groups->key);
 
     if (grown)
         groups->groups = grown;
-    if (!grown || !fresh || slots > UINT32_MAX) {
+    if (!grown || !fresh || slots > UINT32_MAX)
+        rc = -ENOMEM;
+    if (rc < 0) {
         free(fresh);
-        return -ENOMEM;
+        return rc;
     }
     free(groups->slots);
     groups->slots = fresh;

@@ -23,5 +23,6 @@ extern const struct test_case filter_cases[];
 extern const struct test_case sink_cases[];
 extern const struct test_case share_cases[];
 extern const struct test_case ahead_cases[];
+extern const struct test_case table_cases[];
 
 #endif

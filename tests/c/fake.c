@@ -8,8 +8,11 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 
+ssize_t __real_getrandom(void *data, size_t size, unsigned flags);
+ssize_t __wrap_getrandom(void *data, size_t size, unsigned flags);
 ssize_t __real_sendto(int fd, const void *data, size_t size, int flags, const struct sockaddr *to,
                       socklen_t to_size);
 ssize_t __wrap_sendto(int fd, const void *data, size_t size, int flags, const struct sockaddr *to,
@@ -41,6 +44,7 @@ static struct {
 static void (*answer_with)(const uint8_t *data, size_t size);
 static int send_error;
 static int poll_error;
+static int random_error = -1;
 static pthread_t resetter;
 static atomic_bool by_another;
 
@@ -54,6 +58,7 @@ void fake_reset(void)
     answer_with = NULL;
     send_error = 0;
     poll_error = 0;
+    random_error = -1;
     resetter = pthread_self();
     by_another = false;
 }
@@ -115,6 +120,11 @@ void fake_fail_send(int error)
 void fake_fail_poll(int error)
 {
     poll_error = error;
+}
+
+void fake_fail_random(int error)
+{
+    random_error = error;
 }
 
 void fake_answer(void (*answer)(const uint8_t *data, size_t size))
@@ -203,6 +213,16 @@ int __wrap_poll(struct pollfd *wanted, nfds_t count, int milliseconds)
     if (error)
         return fail(error);
     return queue.first == queue.last ? 0 : 1;
+}
+
+ssize_t __wrap_getrandom(void *data, size_t size, unsigned flags)
+{
+    const int error = random_error;
+
+    random_error = -1;
+    if (error < 0)
+        return __real_getrandom(data, size, flags);
+    return error ? fail(error) : 0;
 }
 
 /* Messages ------------------------------------------------------------------------------------ */

@@ -2,7 +2,8 @@
  * A kernel that plays a script, for what no real one can be made to do.
  *
  * Programs are linked with --wrap, so that sendto(2), recvmsg(2) and poll(2) on the descriptor
- * FAKE_FD come here; every other descriptor goes to the real kernel.
+ * FAKE_FD come here; every other descriptor goes to the real kernel. So does getrandom(2), but for
+ * what the script says.
  */
 #ifndef FAKE_H
 #define FAKE_H
@@ -38,6 +39,10 @@ bool fake_received_by_another_thread(void);
 /* What the next call of sendto(2) or poll(2) fails with. */
 void fake_fail_send(int error);
 void fake_fail_poll(int error);
+
+/* What the next call of getrandom(2) fails with; 0 has it return 0 and do nothing, as a policy may.
+ */
+void fake_fail_random(int error);
 
 /* Called with the bytes of each send, to queue answers. */
 void fake_answer(void (*answer)(const uint8_t *data, size_t size));

@@ -1059,7 +1059,8 @@ const struct test_case pass_cases[] = {
 };
 
 static const struct test_case *const all_cases[] = {
-    pass_cases, request_cases, flow_cases, filter_cases, sink_cases, share_cases, ahead_cases,
+    pass_cases, request_cases, flow_cases,  filter_cases,
+    sink_cases, share_cases,   ahead_cases, table_cases,
 };
 
 /* Runs the case named, or all. */
