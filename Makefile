@@ -70,7 +70,7 @@ soak: $(VENV)/dev ## everything at once for MINUTES=2, and nothing may be wrong 
 	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),2) $(if $(SEED),--seed $(SEED)) \
 		$(if $(FLOWS),--flows $(FLOWS)) $(SOAK)
 
-fuzz: ## libFuzzer on the message path, FUZZ_SECONDS=60
+fuzz: ## libFuzzer on the core, part by part, FUZZ_SECONDS=60 in all
 	$(MAKE) -C tests/c fuzz
 
 sanitize: ## the C core under ASan and UBSan

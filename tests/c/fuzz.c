@@ -1,71 +1,141 @@
-/*
- * A fuzz target for everything that reads what the kernel sent.
- *
- * The first four bytes say what is asked (see struct wish); where they say so, a filter and what a
- * dump asks for come next. Then come datagrams, each after two bytes with its size. They answer a
- * dump or a single request, and what is left of them answers the deletes. Whatever comes, a delete
- * that is sent names one flow, and one that was shown; a dump asks for nothing that kernels get
- * wrong; and what a sink keeps lies inside what it hands over.
- */
-#include "fake.h"
+#include "fuzz.h"
 
 #include <linux/netfilter/nf_conntrack_common.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netfilter/nfnetlink_conntrack.h>
 #include <netinet/in.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <sys/socket.h>
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+/* The input ------------------------------------------------------------------------------------ */
 
-enum {
-    COUNT,
-    ROWS,
-    GROUPS,
-    DELETES,
-    SILENT_DELETES,
-    GET,
-    STATS,
-    PARSE,
-    COLUMNS,
-    LINES,
-    SINKS,
-};
+void input_read(struct input *input, void *to, size_t size)
+{
+    const size_t there = size < input->left ? size : input->left;
 
-/* Bits of a wish: what the filter is about, and what the kernel is asked for. */
-enum {
-    FAMILY = 1 << 0,
-    ZONE = 1 << 1,
-    OTHER_ZONES = 1 << 2,
-    ASK_ZONE = 1 << 3,
-    PROGRAM = 1 << 4, /* the filter comes in the input */
-    ASK = 1 << 5,     /* so does the struct nlct_ask */
-};
+    memset(to, 0, size);
+    memcpy(to, input->at, there);
+    input->at += there;
+    input->left -= there;
+}
 
-struct wish {
-    uint8_t sink;
-    uint8_t filter;
-    uint8_t zone[2]; /* for groups: the fields */
-};
+uint8_t input_byte(struct input *input)
+{
+    uint8_t byte;
 
-/* What is left of the input. */
-struct input {
-    const uint8_t *at;
-    size_t left;
-};
+    input_read(input, &byte, 1);
+    return byte;
+}
 
-#define ASSERT(condition)                                                                          \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            fprintf(stderr, "%s:%d: not true: %s\n", __FILE__, __LINE__, #condition);              \
-            __builtin_trap();                                                                      \
-        }                                                                                          \
-    } while (0)
+struct wire input_part(struct input *input)
+{
+    struct wire part;
+    uint16_t size;
 
-/* An independent look at what is sent ---------------------------------------------------------- */
+    input_read(input, &size, sizeof(size));
+    part = (struct wire){input->at, size < input->left ? size : input->left};
+    input->at += part.left;
+    input->left -= part.left;
+    return part;
+}
 
-static uint16_t two_bytes(const uint8_t *at)
+/* Filters -------------------------------------------------------------------------------------- */
+
+static void read_test(struct input *input, struct nlct_test *test, union test_values *values)
+{
+    const size_t sizes[] = {sizeof(values->ranges[0]), sizeof(values->masks[0]),
+                            sizeof(values->prefixes[0])};
+    uint8_t head[5];
+
+    input_read(input, head, sizeof(head));
+    test->field = head[0];
+    test->kind = head[1] % 3;
+    test->yes = (int8_t)head[2];
+    test->no = (int8_t)head[3];
+    test->count = head[4] % (MAX_VALUES + 1);
+    test->values = values;
+    input_read(input, values, test->count * sizes[test->kind]);
+}
+
+void program_read(struct input *input, struct program *program)
+{
+    size_t i;
+
+    program->count = input_byte(input) % (MAX_TESTS + 1);
+    for (i = 0; i < program->count; i++)
+        read_test(input, &program->tests[i], &program->values[i]);
+}
+
+struct nlct_filter *program_compile(const struct program *program)
+{
+    struct nlct_filter *filter = NULL;
+    const int rc = nlct_filter_new(&filter, program->tests, program->count);
+
+    ASSERT(rc == 0 || rc == -EINVAL);
+    return filter;
+}
+
+static bool is_in_range(const struct nlct_range *range, uint64_t number)
+{
+    return range->low <= number && number <= range->high;
+}
+
+static bool agrees(const struct nlct_mask *mask, const uint64_t words[2])
+{
+    return (words[0] & mask->mask[0]) == mask->value[0] &&
+           (words[1] & mask->mask[1]) == mask->value[1];
+}
+
+static bool is_in_network(const struct nlct_prefix *prefix, const uint8_t *bytes, uint8_t family)
+{
+    unsigned i;
+
+    for (i = 0; i < prefix->length; i++)
+        if ((prefix->bytes[i / 8] ^ bytes[i / 8]) >> (7 - i % 8) & 1)
+            return false;
+    return prefix->family == family;
+}
+
+static bool has_one_of(const struct nlct_test *test, const struct nlct_flow *flow)
+{
+    const struct field *field = flow_field(test->field);
+    const bool text = field->public.kind == NLCT_TEXT;
+    const union test_values *values = test->values;
+    uint64_t words[2] = {0, 0};
+    size_t i;
+
+    if (field->attr && !flow_has(flow, field))
+        return false;
+    if (field->public.kind == NLCT_NUMBER)
+        words[0] = flow_number(flow, field);
+    else
+        memcpy(words, flow_value(flow, field), sizeof(words));
+    for (i = 0; i < test->count; i++) {
+        if (test->kind == NLCT_TEST_RANGES && is_in_range(&values->ranges[i], words[0]))
+            return true;
+        if (test->kind == NLCT_TEST_MASKS && agrees(&values->masks[i], words))
+            return true;
+        if (test->kind == NLCT_TEST_PREFIXES &&
+            is_in_network(&values->prefixes[i], (const uint8_t *)words, text ? 0 : flow->family))
+            return true;
+    }
+    return false;
+}
+
+bool program_matches(const struct program *program, const struct nlct_flow *flow)
+{
+    int at = program->count ? 0 : NLCT_MATCH;
+
+    while (at >= 0) {
+        const struct nlct_test *test = &program->tests[at];
+
+        at = has_one_of(test, flow) ? test->yes : test->no;
+    }
+    return at == NLCT_MATCH;
+}
+
+/* What was sent -------------------------------------------------------------------------------- */
+
+uint16_t two_bytes(const uint8_t *at)
 {
     uint16_t value;
 
@@ -73,8 +143,7 @@ static uint16_t two_bytes(const uint8_t *at)
     return value;
 }
 
-/* Is there a non-empty attribute of this type in the nest? */
-static bool nest_has(const uint8_t *nest, size_t size, uint16_t type)
+bool nest_has(const uint8_t *nest, size_t size, uint16_t type)
 {
     bool found = false;
     size_t at = 4;
@@ -91,8 +160,21 @@ static bool nest_has(const uint8_t *nest, size_t size, uint16_t type)
     return found;
 }
 
-static void check_delete(const uint8_t *request, size_t size, const uint8_t *shown,
-                         size_t shown_size)
+const uint8_t *find_attr(const uint8_t *request, size_t request_size, uint16_t type, size_t *size)
+{
+    size_t at = 20;
+
+    while (at + 4 <= request_size) {
+        *size = two_bytes(request + at);
+        ASSERT(*size >= 4 && *size <= request_size - at);
+        if ((two_bytes(request + at + 2) & 0x3fff) == type)
+            return request + at;
+        at += (*size + 3) & ~(size_t)3;
+    }
+    return NULL;
+}
+
+void check_delete(const uint8_t *request, size_t size, const uint8_t *shown, size_t shown_size)
 {
     unsigned seen[CTA_ID + CTA_ZONE] = {0};
     size_t at = 20;
@@ -121,153 +203,7 @@ static void check_delete(const uint8_t *request, size_t size, const uint8_t *sho
     ASSERT(seen[CTA_TUPLE_ORIG] + seen[CTA_TUPLE_REPLY] == 1 && seen[CTA_ID]);
 }
 
-static void check_deletes(size_t from, const uint8_t *shown, size_t shown_size)
-{
-    size_t at = from;
-
-    while (at < fake_sent.size) {
-        uint32_t length;
-
-        ASSERT(fake_sent.size - at >= 20);
-        memcpy(&length, fake_sent.bytes + at, sizeof(length));
-        ASSERT(length <= fake_sent.size - at);
-        check_delete(fake_sent.bytes + at, length, shown, shown_size);
-        at += (length + 3) & ~3U;
-    }
-}
-
-/* What is asked -------------------------------------------------------------------------------- */
-
-static void queue_datagrams(const uint8_t *data, size_t size)
-{
-    while (size > 2) {
-        size_t length = two_bytes(data);
-
-        data += 2;
-        size -= 2;
-        if (length > size)
-            length = size;
-        fake_queue(data, length, 0, 0);
-        data += length;
-        size -= length;
-    }
-}
-
-/* The next bytes; zeros where there are none. */
-static void next(struct input *input, void *to, size_t size)
-{
-    size_t there = size < input->left ? size : input->left;
-
-    memset(to, 0, size);
-    memcpy(to, input->at, there);
-    input->at += there;
-    input->left -= there;
-}
-
-enum { MAX_TESTS = 8, MAX_VALUES = 8 };
-
-union values {
-    struct nlct_range ranges[MAX_VALUES];
-    struct nlct_mask masks[MAX_VALUES];
-    struct nlct_prefix prefixes[MAX_VALUES];
-};
-
-static void next_test(struct input *input, struct nlct_test *test, union values *values)
-{
-    const size_t sizes[] = {sizeof(values->ranges[0]), sizeof(values->masks[0]),
-                            sizeof(values->prefixes[0])};
-    uint8_t head[5];
-
-    next(input, head, sizeof(head));
-    test->field = head[0];
-    test->kind = head[1] % 3;
-    test->yes = (int8_t)head[2];
-    test->no = (int8_t)head[3];
-    test->count = head[4] % (MAX_VALUES + 1);
-    test->values = values;
-    next(input, values, test->count * sizes[test->kind]);
-}
-
-/* A filter of what the input says, NULL where that makes no sense. */
-static struct nlct_filter *next_filter(struct input *input)
-{
-    static union values values[MAX_TESTS];
-    struct nlct_test tests[MAX_TESTS];
-    struct nlct_filter *filter = NULL;
-    uint8_t count;
-    size_t i;
-    int rc;
-
-    next(input, &count, 1);
-    count %= MAX_TESTS + 1;
-    for (i = 0; i < count; i++)
-        next_test(input, &tests[i], &values[i]);
-    rc = nlct_filter_new(&filter, tests, count);
-    ASSERT(rc == 0 || rc == -EINVAL);
-    return filter;
-}
-
-static struct nlct_filter *wish_filter(const struct wish *wish)
-{
-    const uint64_t zone = (uint64_t)wish->zone[0] << 8 | wish->zone[1];
-    const struct nlct_range zones = {zone, zone};
-    const struct nlct_range ipv4 = {AF_INET, AF_INET};
-    const bool other = wish->filter & OTHER_ZONES;
-    const struct nlct_test tests[] = {
-        {field_number("family"), NLCT_TEST_RANGES, 1, wish->filter & FAMILY ? NLCT_DROP : 1, 1,
-         &ipv4},
-        {field_number("zone"), NLCT_TEST_RANGES, other ? NLCT_DROP : NLCT_MATCH,
-         other ? NLCT_MATCH : NLCT_DROP, 1, &zones},
-    };
-    struct nlct_test family = tests[0];
-    struct nlct_filter *filter = NULL;
-    int rc;
-
-    family.yes = NLCT_MATCH;
-    if (wish->filter & ZONE)
-        rc = nlct_filter_new(&filter, tests, 2);
-    else
-        rc = nlct_filter_new(&filter, &family, wish->filter & FAMILY ? 1 : 0);
-    ASSERT(rc == 0);
-    return filter;
-}
-
-static void wish_ask(const struct wish *wish, struct input *input, struct nlct_ask *ask)
-{
-    memset(ask, 0, sizeof(*ask));
-    if (wish->filter & ASK) {
-        next(input, ask, sizeof(*ask));
-    } else if (wish->filter & ASK_ZONE) {
-        ask->zone_request = NLCT_ZONE_PLAIN;
-        ask->zone = (uint16_t)(wish->zone[0] << 8 | wish->zone[1]);
-    }
-}
-
-/* Kernels filter by IPv6 addresses the wrong way round, and refuse a tuple without a family. */
-static void check_ask(const uint8_t *request, size_t size)
-{
-    enum { FILTER = 25, STATUS_MASK };
-    unsigned seen[STATUS_MASK + 1] = {0};
-    size_t at = 20;
-
-    ASSERT(size >= 20 && size <= REQUEST_MAX);
-    while (at < size) {
-        size_t length = two_bytes(request + at);
-        uint16_t type = two_bytes(request + at + 2) & 0x3fff;
-
-        ASSERT(length >= 4 && length <= size - at && type <= STATUS_MASK);
-        ASSERT(!seen[type]++);
-        if (type == CTA_TUPLE_ORIG && nest_has(request + at, length, CTA_TUPLE_IP))
-            ASSERT(nest_has(request + at + 4, two_bytes(request + at + 4), CTA_IP_V4_SRC) ||
-                   nest_has(request + at + 4, two_bytes(request + at + 4), CTA_IP_V4_DST));
-        at += (length + 3) & ~(size_t)3;
-    }
-    ASSERT(!seen[CTA_TUPLE_ORIG] || (seen[FILTER] && request[16]));
-    ASSERT(!seen[FILTER] || seen[CTA_TUPLE_ORIG] || seen[CTA_ZONE]);
-}
-
-/* A flow that parses can be built, and what is built parses to the same ---------------------------
- */
+/* What was built ------------------------------------------------------------------------------- */
 
 /* ICMP fields are written for the ICMP protocols alone. */
 static bool is_writable(const struct nlct_tuple *tuple)
@@ -280,8 +216,7 @@ static bool is_writable(const struct nlct_tuple *tuple)
             (tuple->proto == IPPROTO_ICMP || tuple->proto == IPPROTO_ICMPV6));
 }
 
-/* Every span of the flow lies inside its heap. */
-static void check_spans(const struct nlct_flow *flow, size_t heap_size)
+void check_spans(const struct nlct_flow *flow, size_t heap_size)
 {
     const struct nlct_span spans[] = {flow->helper_info, flow->secctx, flow->unknown};
     size_t i;
@@ -299,7 +234,7 @@ static bool is_settable(const struct field *field)
     return memchr(attrs, field->attr, sizeof(attrs));
 }
 
-static void check_same(const struct nlct_flow *flow, const struct nlct_flow *again)
+void check_same(const struct nlct_flow *flow, const struct nlct_flow *again)
 {
     unsigned i;
 
@@ -320,297 +255,4 @@ static void check_same(const struct nlct_flow *flow, const struct nlct_flow *aga
     if (has(flow->present, NLCT_FLOW_REPLY) && is_writable(&flow->reply) &&
         !(flow->status & IPS_NAT_MASK))
         ASSERT(memcmp(&again->reply, &flow->reply, sizeof(flow->reply)) == 0);
-}
-
-/* The zone is written where it belongs, unless it is said twice. */
-static bool has_one_zone(const struct nlct_flow *flow)
-{
-    const bool orig = has(flow->orig.present, NLCT_TUPLE_ZONE);
-    const bool reply = has(flow->reply.present, NLCT_TUPLE_ZONE);
-
-    return !(orig || reply) || flow->zone == (orig ? flow->orig.zone : flow->reply.zone);
-}
-
-/* NAT, and a reply that does not say to what? */
-static bool lacks_translation(const struct nlct_flow *flow)
-{
-    const uint64_t addresses = bit(NLCT_TUPLE_SRC) | bit(NLCT_TUPLE_DST);
-
-    return has(flow->present, NLCT_FLOW_STATUS) && flow->status & (IPS_SRC_NAT | IPS_DST_NAT) &&
-           (!has(flow->present, NLCT_FLOW_REPLY) || (flow->reply.present & addresses) != addresses);
-}
-
-static void build(const struct nlct_flow *flow, const struct nlct_heap *heap, size_t capacity)
-{
-    struct nlct_heap other = {0};
-    struct nlct_flow again;
-    uint8_t *room = malloc(REQUEST_MAX);
-    size_t size;
-    int needed;
-
-    ASSERT(room);
-    needed = nlct_flow_build(flow, heap->data, room, REQUEST_MAX);
-    if (needed == -EMSGSIZE && flow->helper_info.size > 100) {
-        free(room);
-        return;
-    }
-    if (needed == -EINVAL) {
-        ASSERT(lacks_translation(flow));
-        free(room);
-        return;
-    }
-    ASSERT(needed > 0);
-    ASSERT(nlct_flow_parse(room, (size_t)needed, &again, &other) == 0);
-    check_spans(&again, other.size);
-    check_same(flow, &again);
-    if (has_one_zone(flow))
-        ASSERT(again.zone == flow->zone);
-    free(room);
-    nlct_heap_free(&other);
-
-    /* In a room that is too small, every byte of which ASan guards. */
-    size = capacity % (size_t)needed;
-    room = malloc(size + 1);
-    ASSERT(room);
-    ASSERT(nlct_flow_build(flow, heap->data, room + 1, size) == -EMSGSIZE);
-    free(room);
-}
-
-static void check_text(const struct nlct_flow *flow, const struct nlct_heap *heap)
-{
-    size_t capacity = NLCT_TEXT_MAX + (size_t)flow->secctx.size;
-    char *room = malloc(capacity);
-    int size;
-
-    ASSERT(room);
-    size = nlct_flow_text(flow, heap->data, room, capacity);
-    ASSERT(size > 0 && (size_t)size <= capacity && room[size - 1] == '\n');
-    ASSERT(nlct_flow_text(flow, heap->data, room, capacity - 1) == -EMSGSIZE);
-    free(room);
-}
-
-static void parse(size_t capacity, const uint8_t *data, size_t size)
-{
-    struct nlct_heap heap = {0};
-    struct nlct_flow flow;
-
-    if (nlct_flow_parse(data, size, &flow, &heap) == 0) {
-        check_spans(&flow, heap.size);
-        check_text(&flow, &heap);
-        if (has(flow.present, NLCT_FLOW_ORIG) &&
-            (flow.family == AF_INET || flow.family == AF_INET6))
-            build(&flow, &heap, capacity);
-    }
-    nlct_heap_free(&heap);
-}
-
-static void single_request(uint8_t kind, const uint8_t *data, size_t size)
-{
-    const struct nlct_flow key = {.family = AF_INET};
-    struct nlct_socket *sock = fake_open();
-    struct nlct_heap heap = {0};
-    struct nlct_flow found;
-    uint32_t entries;
-    uint32_t limit;
-    int rc;
-
-    fake_reset();
-    queue_datagrams(data, size);
-    rc = kind == GET ? nlct_get(sock, &key, &found, &heap) : nlct_stats(sock, &entries, &limit);
-    ASSERT(rc <= 0);
-    if (kind == GET && rc == 0)
-        check_spans(&found, heap.size);
-    ASSERT(memchr(nlct_socket_text(sock), 0, sizeof(sock->text)));
-    nlct_heap_free(&heap);
-    fake_close(sock);
-}
-
-/* Sinks ---------------------------------------------------------------------------------------- */
-
-enum { ROOM = 3, BUFFER = NLCT_TEXT_MAX + 200 };
-
-/* A sink, and what it writes to. */
-struct target {
-    uint8_t kind;
-    struct nlct_sink *sink;
-    struct nlct_flow rows[ROOM];
-    struct nlct_heap heap;
-    char *buffer; /* every byte around which ASan guards */
-    struct nlct_tally *tally;
-    uint64_t taken;
-};
-
-static void target_begin(struct target *target, const struct wish *wish, struct nlct_socket *sock)
-{
-    static uint8_t wanted[FLOW_FIELDS_MAX];
-    const unsigned fields[] = {wish->zone[0], wish->zone[1]};
-
-    switch (target->kind) {
-    case ROWS:
-        target->sink = nlct_rows_new(target->rows, ROOM, &target->heap);
-        break;
-    case GROUPS:
-        target->sink = nlct_groups_new(fields, wish->filter & FAMILY ? 1 : 2);
-        break;
-    case DELETES:
-    case SILENT_DELETES:
-        target->sink = nlct_deleter_new(sock, target->tally);
-        break;
-    case COLUMNS:
-        memset(wanted, 1, sizeof(wanted));
-        wanted[wish->zone[1] % FLOW_FIELDS_MAX] = 0;
-        target->sink = nlct_columns_new(wanted, wish->zone[0] % 16);
-        break;
-    case LINES:
-        target->sink = nlct_lines_new(target->buffer, BUFFER);
-        break;
-    }
-}
-
-static uint64_t take_rows(struct target *target)
-{
-    size_t count = nlct_rows_take(target->sink);
-    size_t i;
-
-    ASSERT(count <= ROOM);
-    for (i = 0; i < count; i++)
-        check_spans(&target->rows[i], target->heap.size);
-    return count;
-}
-
-static uint64_t take_lines(struct target *target)
-{
-    size_t size = nlct_lines_take(target->sink);
-
-    ASSERT(size <= BUFFER);
-    ASSERT(!size || target->buffer[size - 1] == '\n');
-    return size;
-}
-
-/* Each row of the columns can be read, and kept once more. */
-static uint64_t take_columns(struct target *target)
-{
-    static uint8_t wanted[FLOW_FIELDS_MAX];
-    struct nlct_column columns[FLOW_FIELDS_MAX];
-    struct nlct_sink *again;
-    struct nlct_heap heap;
-    struct nlct_flow flow;
-    size_t ncolumns = 0;
-    size_t rows = nlct_columns_take(target->sink, columns, &heap);
-    size_t i;
-
-    memset(wanted, 1, sizeof(wanted));
-    again = nlct_columns_new(wanted, SIZE_MAX);
-    ASSERT(again);
-    for (i = 0; i < flow_fields(); i++)
-        if (columns[i].values)
-            columns[ncolumns++] = columns[i];
-    for (i = 0; i < rows; i++) {
-        nlct_columns_row(columns, ncolumns, heap.size, i, &flow);
-        check_spans(&flow, heap.size);
-        ASSERT(nlct_columns_add(again, &flow, heap.data) == 0);
-    }
-    ASSERT(nlct_columns_count(again) == rows);
-    for (i = 0; i < ncolumns; i++) {
-        nlct_free(columns[i].values);
-        nlct_free(columns[i].valid);
-    }
-    nlct_heap_free(&heap);
-    nlct_sink_free(again);
-    return rows;
-}
-
-/* How much the sink had; it has room again. */
-static uint64_t target_take(struct target *target)
-{
-    switch (target->kind) {
-    case ROWS:
-        return take_rows(target);
-    case LINES:
-        return take_lines(target);
-    case COLUMNS:
-        return take_columns(target);
-    }
-    return 0;
-}
-
-static void target_end(struct target *target, const struct nlct_progress *progress)
-{
-    const struct nlct_group *groups;
-    uint64_t sum = 0;
-    size_t count;
-    size_t i;
-
-    if (target->kind == GROUPS && target->sink) {
-        groups = nlct_groups_get(target->sink, &count);
-        for (i = 0; i < count; i++)
-            sum += groups[i].count;
-        ASSERT(sum == progress->matched);
-    }
-    if (target->kind == ROWS || target->kind == COLUMNS)
-        ASSERT(target->taken == progress->matched);
-    nlct_sink_free(target->sink);
-    nlct_heap_free(&target->heap);
-}
-
-static void pass(const struct wish *wish, struct input input)
-{
-    static struct nlct_tally tally;
-    struct nlct_filter *filter = wish->filter & PROGRAM ? next_filter(&input) : wish_filter(wish);
-    struct nlct_socket *dumping = fake_open();
-    struct nlct_socket *deleting = fake_open();
-    struct target target = {.kind = wish->sink % SINKS, .tally = &tally, .buffer = malloc(BUFFER)};
-    struct nlct_progress progress;
-    struct nlct_dump *dump;
-    struct nlct_ask ask;
-    uint64_t taken;
-    size_t asked;
-    int rc;
-
-    if (!filter)
-        ASSERT(nlct_filter_new(&filter, NULL, 0) == 0);
-    wish_ask(wish, &input, &ask);
-    fake_reset();
-    ASSERT(nlct_dump_start(&dump, dumping, filter, &ask, -1) == 0);
-    check_ask(fake_sent.bytes, fake_sent.size);
-    asked = fake_sent.size;
-    queue_datagrams(input.at, input.left);
-    if (target.kind == DELETES)
-        fake_answer(fake_acknowledge);
-    target_begin(&target, wish, deleting);
-    /* "More" with nothing taken says that the datagrams are used up. */
-    do {
-        rc = nlct_dump_next(dump, target.sink, 1000);
-        taken = target_take(&target);
-        target.taken += taken;
-    } while (rc > 0 && taken);
-    nlct_dump_progress(dump, &progress);
-    ASSERT(progress.matched <= progress.scanned);
-    check_deletes(asked, input.at, input.left);
-    target_end(&target, &progress);
-    free(target.buffer);
-    nlct_dump_free(dump);
-    nlct_filter_free(filter);
-    fake_close(dumping);
-    fake_close(deleting);
-}
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
-{
-    struct wish wish;
-    uint8_t kind;
-
-    if (size < sizeof(wish))
-        return 0;
-    memcpy(&wish, data, sizeof(wish));
-    data += sizeof(wish);
-    size -= sizeof(wish);
-    kind = wish.sink % SINKS;
-    if (kind == PARSE)
-        parse(wish.zone[1], data, size);
-    else if (kind == GET || kind == STATS)
-        single_request(kind, data, size);
-    else
-        pass(&wish, (struct input){data, size});
-    return 0;
 }

@@ -1,0 +1,446 @@
+/*
+ * A fuzz target for everything that reads what the kernel sent.
+ *
+ * The first four bytes say what is asked (see struct wish); where they say so, a filter and what a
+ * dump asks for come next. Then come datagrams, each after two bytes with its size. They answer a
+ * dump or a single request, and what is left of them answers the deletes. Whatever comes, a delete
+ * that is sent names one flow, and one that was shown; a dump asks for nothing that kernels get
+ * wrong; and what a sink keeps lies inside what it hands over.
+ */
+#include "fuzz.h"
+
+#include <linux/netfilter/nf_conntrack_common.h>
+#include <linux/netfilter/nfnetlink.h>
+#include <linux/netfilter/nfnetlink_conntrack.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+
+enum {
+    COUNT,
+    ROWS,
+    GROUPS,
+    DELETES,
+    SILENT_DELETES,
+    GET,
+    STATS,
+    PARSE,
+    COLUMNS,
+    LINES,
+    SINKS,
+};
+
+/* Bits of a wish: what the filter is about, and what the kernel is asked for. */
+enum {
+    FAMILY = 1 << 0,
+    ZONE = 1 << 1,
+    OTHER_ZONES = 1 << 2,
+    ASK_ZONE = 1 << 3,
+    PROGRAM = 1 << 4, /* the filter comes in the input */
+    ASK = 1 << 5,     /* so does the struct nlct_ask */
+};
+
+struct wish {
+    uint8_t sink;
+    uint8_t filter;
+    uint8_t zone[2]; /* for groups: the fields */
+};
+
+/* An independent look at what is sent ---------------------------------------------------------- */
+
+static void check_deletes(size_t from, const uint8_t *shown, size_t shown_size)
+{
+    size_t at = from;
+
+    while (at < fake_sent.size) {
+        uint32_t length;
+
+        ASSERT(fake_sent.size - at >= 20);
+        memcpy(&length, fake_sent.bytes + at, sizeof(length));
+        ASSERT(length <= fake_sent.size - at);
+        check_delete(fake_sent.bytes + at, length, shown, shown_size);
+        at += (length + 3) & ~3U;
+    }
+}
+
+/* What is asked -------------------------------------------------------------------------------- */
+
+static void queue_datagrams(const uint8_t *data, size_t size)
+{
+    while (size > 2) {
+        size_t length = two_bytes(data);
+
+        data += 2;
+        size -= 2;
+        if (length > size)
+            length = size;
+        fake_queue(data, length, 0, 0);
+        data += length;
+        size -= length;
+    }
+}
+
+/* A filter of what the input says, NULL where that makes no sense. */
+static struct nlct_filter *next_filter(struct input *input)
+{
+    static struct program program;
+
+    program_read(input, &program);
+    return program_compile(&program);
+}
+
+static struct nlct_filter *wish_filter(const struct wish *wish)
+{
+    const uint64_t zone = (uint64_t)wish->zone[0] << 8 | wish->zone[1];
+    const struct nlct_range zones = {zone, zone};
+    const struct nlct_range ipv4 = {AF_INET, AF_INET};
+    const bool other = wish->filter & OTHER_ZONES;
+    const struct nlct_test tests[] = {
+        {field_number("family"), NLCT_TEST_RANGES, 1, wish->filter & FAMILY ? NLCT_DROP : 1, 1,
+         &ipv4},
+        {field_number("zone"), NLCT_TEST_RANGES, other ? NLCT_DROP : NLCT_MATCH,
+         other ? NLCT_MATCH : NLCT_DROP, 1, &zones},
+    };
+    struct nlct_test family = tests[0];
+    struct nlct_filter *filter = NULL;
+    int rc;
+
+    family.yes = NLCT_MATCH;
+    if (wish->filter & ZONE)
+        rc = nlct_filter_new(&filter, tests, 2);
+    else
+        rc = nlct_filter_new(&filter, &family, wish->filter & FAMILY ? 1 : 0);
+    ASSERT(rc == 0);
+    return filter;
+}
+
+static void wish_ask(const struct wish *wish, struct input *input, struct nlct_ask *ask)
+{
+    memset(ask, 0, sizeof(*ask));
+    if (wish->filter & ASK) {
+        input_read(input, ask, sizeof(*ask));
+    } else if (wish->filter & ASK_ZONE) {
+        ask->zone_request = NLCT_ZONE_PLAIN;
+        ask->zone = (uint16_t)(wish->zone[0] << 8 | wish->zone[1]);
+    }
+}
+
+/* Kernels filter by IPv6 addresses the wrong way round, and refuse a tuple without a family. */
+static void check_ask(const uint8_t *request, size_t size)
+{
+    enum { FILTER = 25, STATUS_MASK };
+    unsigned seen[STATUS_MASK + 1] = {0};
+    size_t at = 20;
+
+    ASSERT(size >= 20 && size <= REQUEST_MAX);
+    while (at < size) {
+        size_t length = two_bytes(request + at);
+        uint16_t type = two_bytes(request + at + 2) & 0x3fff;
+
+        ASSERT(length >= 4 && length <= size - at && type <= STATUS_MASK);
+        ASSERT(!seen[type]++);
+        if (type == CTA_TUPLE_ORIG && nest_has(request + at, length, CTA_TUPLE_IP))
+            ASSERT(nest_has(request + at + 4, two_bytes(request + at + 4), CTA_IP_V4_SRC) ||
+                   nest_has(request + at + 4, two_bytes(request + at + 4), CTA_IP_V4_DST));
+        at += (length + 3) & ~(size_t)3;
+    }
+    ASSERT(!seen[CTA_TUPLE_ORIG] || (seen[FILTER] && request[16]));
+    ASSERT(!seen[FILTER] || seen[CTA_TUPLE_ORIG] || seen[CTA_ZONE]);
+}
+
+/* A flow that parses can be built, and what is built parses to the same ---------------------------
+ */
+
+/* The zone is written where it belongs, unless it is said twice. */
+static bool has_one_zone(const struct nlct_flow *flow)
+{
+    const bool orig = has(flow->orig.present, NLCT_TUPLE_ZONE);
+    const bool reply = has(flow->reply.present, NLCT_TUPLE_ZONE);
+
+    return !(orig || reply) || flow->zone == (orig ? flow->orig.zone : flow->reply.zone);
+}
+
+/* NAT, and a reply that does not say to what? */
+static bool lacks_translation(const struct nlct_flow *flow)
+{
+    const uint64_t addresses = bit(NLCT_TUPLE_SRC) | bit(NLCT_TUPLE_DST);
+
+    return has(flow->present, NLCT_FLOW_STATUS) && flow->status & (IPS_SRC_NAT | IPS_DST_NAT) &&
+           (!has(flow->present, NLCT_FLOW_REPLY) || (flow->reply.present & addresses) != addresses);
+}
+
+static void build(const struct nlct_flow *flow, const struct nlct_heap *heap, size_t capacity)
+{
+    struct nlct_heap other = {0};
+    struct nlct_flow again;
+    uint8_t *room = malloc(REQUEST_MAX);
+    size_t size;
+    int needed;
+
+    ASSERT(room);
+    needed = nlct_flow_build(flow, heap->data, room, REQUEST_MAX);
+    if (needed == -EMSGSIZE && flow->helper_info.size > 100) {
+        free(room);
+        return;
+    }
+    if (needed == -EINVAL) {
+        ASSERT(lacks_translation(flow));
+        free(room);
+        return;
+    }
+    ASSERT(needed > 0);
+    ASSERT(nlct_flow_parse(room, (size_t)needed, &again, &other) == 0);
+    check_spans(&again, other.size);
+    check_same(flow, &again);
+    if (has_one_zone(flow))
+        ASSERT(again.zone == flow->zone);
+    free(room);
+    nlct_heap_free(&other);
+
+    /* In a room that is too small, every byte of which ASan guards. */
+    size = capacity % (size_t)needed;
+    room = malloc(size + 1);
+    ASSERT(room);
+    ASSERT(nlct_flow_build(flow, heap->data, room + 1, size) == -EMSGSIZE);
+    free(room);
+}
+
+static void check_text(const struct nlct_flow *flow, const struct nlct_heap *heap)
+{
+    size_t capacity = NLCT_TEXT_MAX + (size_t)flow->secctx.size;
+    char *room = malloc(capacity);
+    int size;
+
+    ASSERT(room);
+    size = nlct_flow_text(flow, heap->data, room, capacity);
+    ASSERT(size > 0 && (size_t)size <= capacity && room[size - 1] == '\n');
+    ASSERT(nlct_flow_text(flow, heap->data, room, capacity - 1) == -EMSGSIZE);
+    free(room);
+}
+
+static void parse(size_t capacity, const uint8_t *data, size_t size)
+{
+    struct nlct_heap heap = {0};
+    struct nlct_flow flow;
+
+    if (nlct_flow_parse(data, size, &flow, &heap) == 0) {
+        check_spans(&flow, heap.size);
+        check_text(&flow, &heap);
+        if (has(flow.present, NLCT_FLOW_ORIG) &&
+            (flow.family == AF_INET || flow.family == AF_INET6))
+            build(&flow, &heap, capacity);
+    }
+    nlct_heap_free(&heap);
+}
+
+static void single_request(uint8_t kind, const uint8_t *data, size_t size)
+{
+    const struct nlct_flow key = {.family = AF_INET};
+    struct nlct_socket *sock = fake_open();
+    struct nlct_heap heap = {0};
+    struct nlct_flow found;
+    uint32_t entries;
+    uint32_t limit;
+    int rc;
+
+    fake_reset();
+    queue_datagrams(data, size);
+    rc = kind == GET ? nlct_get(sock, &key, &found, &heap) : nlct_stats(sock, &entries, &limit);
+    ASSERT(rc <= 0);
+    if (kind == GET && rc == 0)
+        check_spans(&found, heap.size);
+    ASSERT(memchr(nlct_socket_text(sock), 0, sizeof(sock->text)));
+    nlct_heap_free(&heap);
+    fake_close(sock);
+}
+
+/* Sinks ---------------------------------------------------------------------------------------- */
+
+enum { ROOM = 3, BUFFER = NLCT_TEXT_MAX + 200 };
+
+/* A sink, and what it writes to. */
+struct target {
+    uint8_t kind;
+    struct nlct_sink *sink;
+    struct nlct_flow rows[ROOM];
+    struct nlct_heap heap;
+    char *buffer; /* every byte around which ASan guards */
+    struct nlct_tally *tally;
+    uint64_t taken;
+};
+
+static void target_begin(struct target *target, const struct wish *wish, struct nlct_socket *sock)
+{
+    static uint8_t wanted[FLOW_FIELDS_MAX];
+    const unsigned fields[] = {wish->zone[0], wish->zone[1]};
+
+    switch (target->kind) {
+    case ROWS:
+        target->sink = nlct_rows_new(target->rows, ROOM, &target->heap);
+        break;
+    case GROUPS:
+        target->sink = nlct_groups_new(fields, wish->filter & FAMILY ? 1 : 2);
+        break;
+    case DELETES:
+    case SILENT_DELETES:
+        target->sink = nlct_deleter_new(sock, target->tally);
+        break;
+    case COLUMNS:
+        memset(wanted, 1, sizeof(wanted));
+        wanted[wish->zone[1] % FLOW_FIELDS_MAX] = 0;
+        target->sink = nlct_columns_new(wanted, wish->zone[0] % 16);
+        break;
+    case LINES:
+        target->sink = nlct_lines_new(target->buffer, BUFFER);
+        break;
+    }
+}
+
+static uint64_t take_rows(struct target *target)
+{
+    size_t count = nlct_rows_take(target->sink);
+    size_t i;
+
+    ASSERT(count <= ROOM);
+    for (i = 0; i < count; i++)
+        check_spans(&target->rows[i], target->heap.size);
+    return count;
+}
+
+static uint64_t take_lines(struct target *target)
+{
+    size_t size = nlct_lines_take(target->sink);
+
+    ASSERT(size <= BUFFER);
+    ASSERT(!size || target->buffer[size - 1] == '\n');
+    return size;
+}
+
+/* Each row of the columns can be read, and kept once more. */
+static uint64_t take_columns(struct target *target)
+{
+    static uint8_t wanted[FLOW_FIELDS_MAX];
+    struct nlct_column columns[FLOW_FIELDS_MAX];
+    struct nlct_sink *again;
+    struct nlct_heap heap;
+    struct nlct_flow flow;
+    size_t ncolumns = 0;
+    size_t rows = nlct_columns_take(target->sink, columns, &heap);
+    size_t i;
+
+    memset(wanted, 1, sizeof(wanted));
+    again = nlct_columns_new(wanted, SIZE_MAX);
+    ASSERT(again);
+    for (i = 0; i < flow_fields(); i++)
+        if (columns[i].values)
+            columns[ncolumns++] = columns[i];
+    for (i = 0; i < rows; i++) {
+        nlct_columns_row(columns, ncolumns, heap.size, i, &flow);
+        check_spans(&flow, heap.size);
+        ASSERT(nlct_columns_add(again, &flow, heap.data) == 0);
+    }
+    ASSERT(nlct_columns_count(again) == rows);
+    for (i = 0; i < ncolumns; i++) {
+        nlct_free(columns[i].values);
+        nlct_free(columns[i].valid);
+    }
+    nlct_heap_free(&heap);
+    nlct_sink_free(again);
+    return rows;
+}
+
+/* How much the sink had; it has room again. */
+static uint64_t target_take(struct target *target)
+{
+    switch (target->kind) {
+    case ROWS:
+        return take_rows(target);
+    case LINES:
+        return take_lines(target);
+    case COLUMNS:
+        return take_columns(target);
+    }
+    return 0;
+}
+
+static void target_end(struct target *target, const struct nlct_progress *progress)
+{
+    const struct nlct_group *groups;
+    uint64_t sum = 0;
+    size_t count;
+    size_t i;
+
+    if (target->kind == GROUPS && target->sink) {
+        groups = nlct_groups_get(target->sink, &count);
+        for (i = 0; i < count; i++)
+            sum += groups[i].count;
+        ASSERT(sum == progress->matched);
+    }
+    if (target->kind == ROWS || target->kind == COLUMNS)
+        ASSERT(target->taken == progress->matched);
+    nlct_sink_free(target->sink);
+    nlct_heap_free(&target->heap);
+}
+
+static void pass(const struct wish *wish, struct input input)
+{
+    static struct nlct_tally tally;
+    struct nlct_filter *filter = wish->filter & PROGRAM ? next_filter(&input) : wish_filter(wish);
+    struct nlct_socket *dumping = fake_open();
+    struct nlct_socket *deleting = fake_open();
+    struct target target = {.kind = wish->sink % SINKS, .tally = &tally, .buffer = malloc(BUFFER)};
+    struct nlct_progress progress;
+    struct nlct_dump *dump;
+    struct nlct_ask ask;
+    uint64_t taken;
+    size_t asked;
+    int rc;
+
+    if (!filter)
+        ASSERT(nlct_filter_new(&filter, NULL, 0) == 0);
+    wish_ask(wish, &input, &ask);
+    fake_reset();
+    ASSERT(nlct_dump_start(&dump, dumping, filter, &ask, -1) == 0);
+    check_ask(fake_sent.bytes, fake_sent.size);
+    asked = fake_sent.size;
+    queue_datagrams(input.at, input.left);
+    if (target.kind == DELETES)
+        fake_answer(fake_acknowledge);
+    target_begin(&target, wish, deleting);
+    /* "More" with nothing taken says that the datagrams are used up. */
+    do {
+        rc = nlct_dump_next(dump, target.sink, 1000);
+        taken = target_take(&target);
+        target.taken += taken;
+    } while (rc > 0 && taken);
+    nlct_dump_progress(dump, &progress);
+    ASSERT(progress.matched <= progress.scanned);
+    check_deletes(asked, input.at, input.left);
+    target_end(&target, &progress);
+    free(target.buffer);
+    nlct_dump_free(dump);
+    nlct_filter_free(filter);
+    fake_close(dumping);
+    fake_close(deleting);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct wish wish;
+    uint8_t kind;
+
+    if (size < sizeof(wish))
+        return 0;
+    memcpy(&wish, data, sizeof(wish));
+    data += sizeof(wish);
+    size -= sizeof(wish);
+    kind = wish.sink % SINKS;
+    if (kind == PARSE)
+        parse(wish.zone[1], data, size);
+    else if (kind == GET || kind == STATS)
+        single_request(kind, data, size);
+    else
+        pass(&wish, (struct input){data, size});
+    return 0;
+}
