@@ -85,6 +85,8 @@ class Lab:
     def __init__(self) -> None:
         self.netns = nlct.Netns.scratch()
         self.ct = nlct.Conntrack(self.netns)
+        if self.ct.count():
+            raise TableError("the scratch namespace holds flows already")
         self.inside = ["nsenter", f"--net=/proc/{os.getpid()}/fd/{self.netns.fileno()}"]
         self._content: Content = Even(0, 1)
 

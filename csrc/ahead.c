@@ -5,14 +5,13 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 /* As much as the kernel writes while Python looks at a thousand flows. */
 enum { SLOTS = 8 };
 
 struct ahead {
     struct nlct_socket *sock;
-    pid_t pid;
+    uint8_t *alive; /* 1, but for the child of a fork, which has no such thread: there it is 0 */
     pthread_t thread;
     pthread_mutex_t lock; /* of all that follows but the bytes */
     pthread_cond_t news;  /* for the caller */
@@ -86,32 +85,48 @@ static bool has_processors(void)
 
 /* Zeros. Not by malloc(3), which would take the next large blocks of the program from a heap that
    does not shrink, once a block of this size has been freed. */
-static struct ahead *allocate(void)
+static void *allocate(size_t size)
 {
-    void *new = mmap(NULL, sizeof(struct ahead), PROT_READ | PROT_WRITE,
-                     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *new = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
     return new == MAP_FAILED ? NULL : new;
+}
+
+static void release(struct ahead *ahead)
+{
+    if (ahead->alive)
+        munmap(ahead->alive, 1);
+    munmap(ahead, sizeof(*ahead));
+}
+
+/* A page that the kernel wipes in the child of a fork: process ids do not tell one from the other,
+   since both may be number 1 of a namespace. */
+static bool mark_alive(struct ahead *ahead)
+{
+    ahead->alive = allocate(1);
+    if (!ahead->alive || madvise(ahead->alive, 1, MADV_WIPEONFORK) < 0)
+        return false;
+    *ahead->alive = 1;
+    return true;
 }
 
 struct ahead *ahead_start(struct nlct_socket *sock)
 {
     pthread_condattr_t monotonic;
-    struct ahead *ahead = has_processors() ? allocate() : NULL;
+    struct ahead *ahead = has_processors() ? allocate(sizeof(*ahead)) : NULL;
 
     if (!ahead)
         return NULL;
     ahead->sock = sock;
-    ahead->pid = getpid();
     pthread_mutex_init(&ahead->lock, NULL);
     pthread_cond_init(&ahead->room, NULL);
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_cond_init(&ahead->news, &monotonic);
     pthread_condattr_destroy(&monotonic);
-    if (start_thread(ahead) == 0)
+    if (mark_alive(ahead) && start_thread(ahead) == 0)
         return ahead;
-    munmap(ahead, sizeof(*ahead));
+    release(ahead);
     return NULL;
 }
 
@@ -145,13 +160,12 @@ void ahead_stop(struct ahead *ahead)
 {
     if (!ahead)
         return;
-    /* The child of a fork has no such thread. */
-    if (ahead->pid == getpid()) {
+    if (*ahead->alive) {
         pthread_mutex_lock(&ahead->lock);
         ahead->stop = true;
         pthread_cond_signal(&ahead->room);
         pthread_mutex_unlock(&ahead->lock);
         pthread_join(ahead->thread, NULL);
     }
-    munmap(ahead, sizeof(*ahead));
+    release(ahead);
 }

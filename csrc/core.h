@@ -42,6 +42,11 @@ int message_end(struct message *message);
 /* Sets what the sender alone knows. */
 void message_stamp(void *message, uint16_t more_flags, uint32_t sequence);
 
+/* netns.c ------------------------------------------------------------------------------------- */
+
+/* Asks a socket whether it is in this namespace. Returns 0, -EXDEV, or -errno. */
+int netns_prove(const struct nlct_netns *netns, int sock);
+
 /* socket.c ------------------------------------------------------------------------------------ */
 
 /* The kernel fills up to 32 KiB a datagram of a dump, whatever the buffer beyond that. */

@@ -35,21 +35,29 @@ static int64_t now_milliseconds(void)
 }
 
 /* A resize in the middle of a dump loses or repeats entries, and the kernel does not say so. */
-static void read_size(int buckets, char *size, size_t capacity)
+static int read_size(int buckets, char *size, size_t capacity)
 {
-    ssize_t got = pread(buckets, size, capacity - 1, 0);
+    ssize_t got;
 
-    size[got < 0 ? 0 : got] = '\0';
+    do
+        got = pread(buckets, size, capacity - 1, 0);
+    while (got < 0 && errno == EINTR);
+    if (got < 0)
+        return -errno;
+    size[got] = '\0';
+    return 0;
 }
 
-static void watch_size(struct nlct_dump *dump)
+static int watch_size(struct nlct_dump *dump)
 {
     char size[sizeof(dump->size_before)];
+    int rc;
 
     if (dump->buckets < 0 || dump->progress.resized)
-        return;
-    read_size(dump->buckets, size, sizeof(size));
-    dump->progress.resized = strcmp(size, dump->size_before) != 0;
+        return 0;
+    rc = read_size(dump->buckets, size, sizeof(size));
+    dump->progress.resized = rc == 0 && strcmp(size, dump->size_before) != 0;
+    return rc;
 }
 
 int nlct_dump_start(struct nlct_dump **dump, struct nlct_socket *sock,
@@ -63,13 +71,13 @@ int nlct_dump_start(struct nlct_dump **dump, struct nlct_socket *sock,
     if (!new)
         return -ENOMEM;
     *new = (struct nlct_dump){.sock = sock, .filter = filter, .buckets = buckets};
-    if (buckets >= 0)
-        read_size(buckets, new->size_before, sizeof(new->size_before));
+    rc = buckets < 0 ? 0 : read_size(buckets, new->size_before, sizeof(new->size_before));
     message_begin(&request, room, sizeof(room), NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET,
                   NLM_F_REQUEST | NLM_F_DUMP, ask ? ask->family : AF_UNSPEC);
     if (ask)
         ask_put(&request, ask);
-    rc = message_end(&request);
+    if (rc == 0)
+        rc = message_end(&request);
     if (rc >= 0) {
         message_stamp(room, 0, ++sock->sequence);
         rc = socket_send(sock, room, request.size);
@@ -191,9 +199,7 @@ static int refill(struct nlct_dump *dump, int64_t deadline)
         stop_ahead(dump);
         rc = receive(dump, deadline);
     }
-    if (rc == 0)
-        watch_size(dump);
-    return rc;
+    return rc == 0 ? watch_size(dump) : rc;
 }
 
 /* Walks on until 'deadline'. Returns a step, or -errno. */

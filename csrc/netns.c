@@ -4,6 +4,10 @@
  * The work is done by a short-lived child that shares our memory and our descriptors and holds us
  * until it is done (as vfork does): it enters or makes the namespace, opens what is wanted, and is
  * gone. The calling thread never moves, no fork handler runs, nothing is copied, no signal is sent.
+ *
+ * A system call that returns 0 may have done nothing (a seccomp policy can say so), and a child may
+ * be killed at any point. So the child proves where it is before it opens anything, and nothing
+ * counts as a result that it has not said to be one.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -12,53 +16,197 @@
 
 #include <fcntl.h>
 #include <linux/nsfs.h>
+#include <linux/sockios.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#ifndef SIOCGSKNS
+#define SIOCGSKNS 0x894C
+#endif
+
 enum { STACK = 1 << 17 };
 
+/* Descriptors and identities ------------------------------------------------------------------ */
+
+int nlct_fd_take(int *fd)
+{
+    return __atomic_exchange_n(fd, -1, __ATOMIC_ACQ_REL);
+}
+
+void nlct_fd_close(int *fd)
+{
+    const int taken = nlct_fd_take(fd);
+
+    if (taken >= 0)
+        close(taken);
+}
+
+static int owned(int *fd, int opened)
+{
+    if (opened < 0)
+        return -errno;
+    *fd = opened;
+    return 0;
+}
+
+/* Notes which namespace 'fd' is of. */
+static int identify(int fd, struct nlct_netns *netns)
+{
+    struct stat status;
+
+    if (ioctl(fd, NS_GET_NSTYPE) != CLONE_NEWNET)
+        return errno == EBADF ? -EBADF : -EINVAL;
+    if (fstat(fd, &status) < 0)
+        return -errno;
+    netns->device = status.st_dev;
+    netns->inode = status.st_ino;
+    return 0;
+}
+
+static bool is_same(const struct nlct_netns *a, const struct nlct_netns *b)
+{
+    return a->device == b->device && a->inode == b->inode;
+}
+
+/* Completes a namespace whose descriptor is there, or lets go of it. */
+static int keep(struct nlct_netns *netns)
+{
+    const int rc = identify(netns->fd, netns);
+
+    if (rc < 0)
+        nlct_netns_close(netns);
+    return rc;
+}
+
+static int namespace_of(int sock, int *fd)
+{
+    return owned(fd, ioctl(sock, SIOCGSKNS));
+}
+
+/* The namespace of the calling thread, from a socket; from its file where the kernel tells that to
+   the privileged alone, or no socket can be had. */
+static int open_here(int *fd)
+{
+    int sock = -1;
+    int rc = owned(&sock, socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+
+    if (rc == 0)
+        rc = namespace_of(sock, fd);
+    nlct_fd_close(&sock);
+    return rc == 0 ? 0 : owned(fd, open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC));
+}
+
+int nlct_netns_here(struct nlct_netns *netns)
+{
+    const int rc = open_here(&netns->fd);
+
+    netns->here = true;
+    return rc < 0 ? rc : keep(netns);
+}
+
+int nlct_netns_at(struct nlct_netns *netns, int fd)
+{
+    const int rc = owned(&netns->fd, fcntl(fd, F_DUPFD_CLOEXEC, 0));
+
+    return rc < 0 ? rc : keep(netns);
+}
+
+int nlct_netns_path(struct nlct_netns *netns, const char *path)
+{
+    /* Without O_NONBLOCK a FIFO would keep us waiting for its writer. */
+    const int rc = owned(&netns->fd, open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+
+    return rc < 0 ? rc : keep(netns);
+}
+
+void nlct_netns_close(struct nlct_netns *netns)
+{
+    nlct_fd_close(&netns->fd);
+}
+
+/* Is that where we are? */
+static int prove_here(const struct nlct_netns *netns)
+{
+    struct nlct_netns found = {.fd = -1};
+    int rc = nlct_netns_here(&found);
+
+    nlct_netns_close(&found);
+    if (rc == 0 && !is_same(&found, netns))
+        rc = -EXDEV;
+    return rc;
+}
+
+int netns_prove(const struct nlct_netns *netns, int sock)
+{
+    struct nlct_netns found = {.fd = -1};
+    int rc = namespace_of(sock, &found.fd);
+
+    if (rc == 0)
+        rc = keep(&found);
+    nlct_netns_close(&found);
+    if (rc == 0 && !is_same(&found, netns))
+        rc = -EXDEV;
+    return rc;
+}
+
+/* The child ------------------------------------------------------------------------------------ */
+
 struct errand {
-    int (*run)(const struct errand *errand);
-    int netns;
+    int (*run)(struct errand *errand);
+    const struct nlct_netns *netns; /* to enter; NULL to stay */
     const char *path;
     int flags;
     int domain;
     int type;
     int protocol;
+    int *fd;   /* what is wanted */
+    int owner; /* of the namespace, on the way into it */
+    bool done;
     int result;
 };
 
-static int enter(int netns)
+static int enter(struct errand *errand)
 {
-    int owner;
+    const int netns = errand->netns->fd;
     int rc;
 
     if (setns(netns, CLONE_NEWNET) == 0)
-        return 0;
+        return prove_here(errand->netns);
     if (errno != EPERM)
         return -errno;
     /* Whoever made a user namespace may enter it, and so what it owns. */
-    owner = ioctl(netns, NS_GET_USERNS);
-    if (owner < 0)
+    if (owned(&errand->owner, ioctl(netns, NS_GET_USERNS)) < 0)
         return -EPERM;
-    rc = setns(owner, CLONE_NEWUSER) == 0 && setns(netns, CLONE_NEWNET) == 0 ? 0 : -EPERM;
-    close(owner);
-    return rc;
+    rc = setns(errand->owner, CLONE_NEWUSER) == 0 && setns(netns, CLONE_NEWNET) == 0 ? 0 : -EPERM;
+    nlct_fd_close(&errand->owner);
+    return rc < 0 ? rc : prove_here(errand->netns);
 }
 
 static int child(void *argument)
 {
     struct errand *errand = argument;
 
-    errand->result = errand->netns >= 0 ? enter(errand->netns) : 0;
+    errand->result = errand->netns ? enter(errand) : 0;
     if (errand->result == 0)
         errand->result = errand->run(errand);
+    errand->done = true;
     return 0;
+}
+
+/* Returns what the child said or, where it said nothing, what ended it. */
+static int verdict(struct errand *errand, int status)
+{
+    if (errand->done)
+        return errand->result;
+    nlct_fd_close(&errand->owner);
+    nlct_fd_close(errand->fd);
+    return WIFSIGNALED(status) ? -(NLCT_KILLED + WTERMSIG(status)) : -ECHILD;
 }
 
 static int send_child(struct errand *errand)
@@ -66,8 +214,11 @@ static int send_child(struct errand *errand)
     sigset_t all;
     sigset_t before;
     uint8_t *stack;
+    int status = 0;
+    int rc;
     pid_t pid;
 
+    errand->owner = -1;
     stack =
         mmap(NULL, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
     if (stack == MAP_FAILED)
@@ -75,22 +226,17 @@ static int send_child(struct errand *errand)
     /* A handler must not run in the child, which has our memory. */
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, &before);
-    errand->result = -ECHILD;
     pid = clone(child, stack + STACK, CLONE_VM | CLONE_VFORK | CLONE_FILES, errand);
-    if (pid < 0)
-        errand->result = -errno;
-    while (pid > 0 && waitpid(pid, NULL, (int)__WCLONE) < 0 && errno == EINTR)
+    rc = pid < 0 ? -errno : 0;
+    while (pid > 0 && waitpid(pid, &status, (int)__WCLONE) < 0 && errno == EINTR)
         ;
     sigprocmask(SIG_SETMASK, &before, NULL);
     munmap(stack, STACK);
-    return errand->result;
+    return rc < 0 ? rc : verdict(errand, status);
 }
 
-static int run_new(const struct errand *errand)
+static int run_new(struct errand *errand)
 {
-    int fd;
-
-    (void)errand;
     if (unshare(CLONE_NEWNET) < 0) {
         if (errno != EPERM)
             return -errno;
@@ -98,47 +244,62 @@ static int run_new(const struct errand *errand)
         if (unshare(CLONE_NEWUSER | CLONE_NEWNET) < 0)
             return errno == ENOSPC ? -EPERM : -errno;
     }
-    fd = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
-    return fd < 0 ? -errno : fd;
+    return open_here(errand->fd);
 }
 
-static int run_socket(const struct errand *errand)
+static int run_socket(struct errand *errand)
 {
-    int fd = socket(errand->domain, errand->type | SOCK_CLOEXEC, errand->protocol);
-
-    return fd < 0 ? -errno : fd;
+    return owned(errand->fd, socket(errand->domain, errand->type | SOCK_CLOEXEC, errand->protocol));
 }
 
-static int run_file(const struct errand *errand)
+static int run_file(struct errand *errand)
 {
-    int fd = open(errand->path, errand->flags | O_CLOEXEC);
-
-    return fd < 0 ? -errno : fd;
+    return owned(errand->fd, open(errand->path, errand->flags | O_CLOEXEC));
 }
 
-bool nlct_netns_is(int fd)
+/* Runs it in the namespace: here, or by a child. */
+static int run_in(const struct nlct_netns *netns, struct errand *errand)
 {
-    return ioctl(fd, NS_GET_NSTYPE) == CLONE_NEWNET;
+    int rc;
+
+    if (!netns->here) {
+        errand->netns = netns;
+        return send_child(errand);
+    }
+    rc = prove_here(netns);
+    return rc < 0 ? rc : errand->run(errand);
 }
 
-int nlct_netns_new(void)
+int nlct_netns_new(struct nlct_netns *netns)
 {
-    struct errand errand = {.run = run_new, .netns = -1};
+    struct nlct_netns here = {.fd = -1};
+    struct errand errand = {.run = run_new, .fd = &netns->fd};
+    int rc = nlct_netns_here(&here);
 
-    return send_child(&errand);
+    if (rc == 0)
+        rc = send_child(&errand);
+    if (rc == 0)
+        rc = keep(netns);
+    /* Held until now, so that its identity could not become another's. */
+    nlct_netns_close(&here);
+    if (rc == 0 && is_same(netns, &here)) {
+        nlct_netns_close(netns);
+        rc = -EPERM;
+    }
+    return rc;
 }
 
-int nlct_netns_socket(int netns, int domain, int type, int protocol)
+int nlct_netns_socket(const struct nlct_netns *netns, int domain, int type, int protocol, int *fd)
 {
     struct errand errand = {
-        .run = run_socket, .netns = netns, .domain = domain, .type = type, .protocol = protocol};
+        .run = run_socket, .domain = domain, .type = type, .protocol = protocol, .fd = fd};
 
-    return netns < 0 ? run_socket(&errand) : send_child(&errand);
+    return run_in(netns, &errand);
 }
 
-int nlct_netns_file(int netns, const char *path, int flags)
+int nlct_netns_file(const struct nlct_netns *netns, const char *path, int flags, int *fd)
 {
-    struct errand errand = {.run = run_file, .netns = netns, .path = path, .flags = flags};
+    struct errand errand = {.run = run_file, .path = path, .flags = flags, .fd = fd};
 
-    return netns < 0 ? run_file(&errand) : send_child(&errand);
+    return run_in(netns, &errand);
 }

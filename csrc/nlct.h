@@ -200,31 +200,61 @@ struct nlct_field {
 /* Returns 0, or -ENOENT past the last. */
 int nlct_field_get(unsigned number, struct nlct_field *field);
 
+/* Descriptors --------------------------------------------------------------------------------- */
+
+/* Whatever opens a descriptor or makes an object puts it where the caller owns it already (-1 and
+   NULL before), so that nothing which interrupts the caller can lose it. Taking away and closing
+   are one step: whoever comes second finds nothing to close. */
+void nlct_fd_close(int *fd);
+
+/* Hands the descriptor over to somebody else; -1 when there is none. */
+int nlct_fd_take(int *fd);
+
 /* Network namespaces -------------------------------------------------------------------------- */
 
-/* Is this a descriptor of a network namespace? */
-bool nlct_netns_is(int fd);
+/* A namespace, held by a descriptor, and which one it is. An inode of nsfs names one namespace as
+   long as that is held. 'here': it is the calling thread's own, so nobody need enter it; a thread
+   that has moved meanwhile gets -EXDEV. */
+struct nlct_netns {
+    int fd;
+    bool here;
+    uint64_t device;
+    uint64_t inode;
+};
 
-/* In the rest 'netns' is such a descriptor, or -1 for the caller's own namespace, and the calling
-   thread never leaves its namespace. Each returns a close-on-exec descriptor or -errno. */
+/* The functions below return 0, -errno, or -(NLCT_KILLED + n) when signal n ended the child that
+   does the work in another namespace. -EXDEV: what was reached is not the namespace meant. The
+   calling thread never leaves its namespace. */
+enum { NLCT_KILLED = 4096 };
+
+/* The calling thread's own namespace. */
+int nlct_netns_here(struct nlct_netns *netns);
+
+/* The namespace that a descriptor (which stays the caller's) or a path leads to; -EINVAL if that is
+   none. */
+int nlct_netns_at(struct nlct_netns *netns, int fd);
+int nlct_netns_path(struct nlct_netns *netns, const char *path);
 
 /* Makes an empty namespace that lives as long as the descriptor; without privilege it comes with
-   a user namespace of its own. */
-int nlct_netns_new(void);
+   a user namespace of its own. -EPERM when none can be had, also when the kernel says that it made
+   one and did not. */
+int nlct_netns_new(struct nlct_netns *netns);
+void nlct_netns_close(struct nlct_netns *netns);
 
-/* socket(2) inside 'netns'. */
-int nlct_netns_socket(int netns, int domain, int type, int protocol);
+/* socket(2) inside 'netns', close-on-exec. */
+int nlct_netns_socket(const struct nlct_netns *netns, int domain, int type, int protocol, int *fd);
 
-/* open(2) inside 'netns': what lies under /proc/sys/net is that namespace's. */
-int nlct_netns_file(int netns, const char *path, int flags);
+/* open(2) inside 'netns', close-on-exec: what lies under /proc/sys/net is that namespace's. */
+int nlct_netns_file(const struct nlct_netns *netns, const char *path, int flags, int *fd);
 
 /* Sockets ------------------------------------------------------------------------------------- */
 
 struct nlct_socket;
 
-/* Opens a netlink socket for conntrack inside 'netns'. */
-int nlct_socket_open(struct nlct_socket **sock, int netns);
-void nlct_socket_close(struct nlct_socket *sock);
+/* Opens a netlink socket for conntrack inside 'netns', and has the socket prove that it is there.
+ */
+int nlct_socket_open(struct nlct_socket **sock, const struct nlct_netns *netns);
+void nlct_socket_close(struct nlct_socket **sock);
 
 /* The kernel's extended-ack text for the latest refusal; "" when it gave none. */
 const char *nlct_socket_text(const struct nlct_socket *sock);

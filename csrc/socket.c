@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <time.h>
-#include <unistd.h>
 
 /* Large enough for the refusals of a whole batch; small enough for any machine. */
 enum { WANTED_BUFFER = 1 << 20 };
@@ -48,33 +47,38 @@ static int prepare(struct nlct_socket *sock)
     return 0;
 }
 
-int nlct_socket_open(struct nlct_socket **sock, int netns)
+static int open_in(struct nlct_socket *sock, const struct nlct_netns *netns)
+{
+    int rc = nlct_netns_socket(netns, AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER, &sock->fd);
+
+    if (rc == 0)
+        rc = netns_prove(netns, sock->fd);
+    return rc < 0 ? rc : prepare(sock);
+}
+
+int nlct_socket_open(struct nlct_socket **sock, const struct nlct_netns *netns)
 {
     struct nlct_socket *new = calloc(1, sizeof(*new));
     int rc;
 
     if (!new)
         return -ENOMEM;
-    rc = nlct_netns_socket(netns, AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_NETFILTER);
-    new->fd = rc;
-    if (rc >= 0)
-        rc = prepare(new);
-    if (rc < 0) {
-        nlct_socket_close(new);
-        return rc;
-    }
+    new->fd = -1;
     new->sequence = (uint32_t)time(NULL);
     *sock = new;
-    return 0;
+    rc = open_in(new, netns);
+    if (rc < 0)
+        nlct_socket_close(sock);
+    return rc;
 }
 
-void nlct_socket_close(struct nlct_socket *sock)
+void nlct_socket_close(struct nlct_socket **sock)
 {
-    if (!sock)
-        return;
-    if (sock->fd >= 0)
-        close(sock->fd);
-    free(sock);
+    struct nlct_socket *taken = __atomic_exchange_n(sock, NULL, __ATOMIC_ACQ_REL);
+
+    if (taken)
+        nlct_fd_close(&taken->fd);
+    free(taken);
 }
 
 const char *nlct_socket_text(const struct nlct_socket *sock)

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from typing import Callable
 
 from nlct import _check, capabilities
-from nlct._ffi import ffi, lib
-from nlct._pass import NOTHING, Descriptor, Pass
+from nlct._ffi import descriptor, ffi, lib
+from nlct._pass import NOTHING, Pass
 from nlct._socket import SocketPool
-from nlct.errors import InterruptedDumpError, NotFoundError, UnsupportedError
+from nlct.errors import Error, InterruptedDumpError, UnsupportedError, check
 from nlct.filter import Filter
 from nlct.flow import Flow, flows_from, to_c
 from nlct.netns import Netns
@@ -43,7 +43,7 @@ class Kernel:
     ``kernel_filter``: let the kernel leave out of a walk what it can.
     """
 
-    def __init__(self, netns: Netns | None, kernel_filter: bool) -> None:
+    def __init__(self, netns: Netns, kernel_filter: bool) -> None:
         self._netns = netns
         self.pool = SocketPool(netns)
         self.kernel_filter = kernel_filter
@@ -56,8 +56,7 @@ class Kernel:
         self.pool.close()
         # Walks that are under way hold it, too.
         self._buckets = NOTHING
-        if self._netns is not None:
-            self._netns.close()
+        self._netns.close()
 
     def stats(self) -> tuple[int, int]:
         """Return the number of entries and their limit."""
@@ -71,16 +70,22 @@ class Kernel:
     def buckets(self) -> int | None:
         """Size of the hash table, None where it cannot be read."""
         # Held while it is read: close() may come from another thread.
-        held = self._open_buckets()
-        return None if held.fd < 0 else int(os.pread(held.fd, 32, 0))
+        try:
+            held = self._open_buckets()
+        except Error:
+            return None
+        return None if held[0] < 0 else int(os.pread(held[0], 32, 0))
 
-    def _open_buckets(self) -> Descriptor:
+    def _open_buckets(self) -> ffi.CData:
         """Open the file at need: it appears when the kernel loads conntrack."""
         self.pool.check_open()
         held = self._buckets
-        if held.fd < 0:
-            where = -1 if self._netns is None else self._netns.fileno()
-            held = Descriptor(lib.nlct_netns_file(where, BUCKETS.encode(), os.O_RDONLY))
+        if held[0] < 0:
+            held = descriptor()
+            path = BUCKETS.encode()
+            rc = lib.nlct_netns_file(self._netns.to_c(), path, os.O_RDONLY, held)
+            if rc != -errno.ENOENT:
+                check(rc, f"open {BUCKETS}, which tells of a resize")
             self._buckets = held
         return held
 
@@ -99,20 +104,12 @@ class Kernel:
         if not wanted.zone:
             return
         if self._has_zones is None:
-            self._has_zones = self._ask_for_zones()
+            with self.pool.lend() as sock:
+                self._has_zones = capabilities.has_zones(sock)
         if not self._has_zones and wanted.zone != {0}:
             raise UnsupportedError(
                 errno.EOPNOTSUPP, f"use zone {max(wanted.zone)}", "built without conntrack zones"
             )
-
-    def _ask_for_zones(self) -> bool:
-        try:
-            self.get(capabilities.example(zone=1), "ask for zones")
-        except UnsupportedError:
-            return False
-        except NotFoundError:
-            pass
-        return True
 
     @contextmanager
     def walk(self, wanted: Filter) -> Iterator[Pass]:

@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Iterator
 
-from nlct._ffi import ffi, lib
+from nlct._ffi import descriptor, ffi, lib
+from nlct._forks import process
 from nlct._socket import Socket
 from nlct.filter import Filter
 
 STEP_MILLISECONDS = 5
 
 
-class Descriptor:
-    """A descriptor that is closed with the last who holds it; negative where there is none."""
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-
-    def __del__(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
-
-
-NOTHING = Descriptor(-1)
+# No descriptor of nf_conntrack_buckets.
+NOTHING = descriptor()
 
 
 class Pass:
@@ -32,11 +22,11 @@ class Pass:
 
     ``zone_request``: the kernel is asked to leave out what it can, and for a zone in this way
     (``lib.NLCT_ZONE_...``); it is matched again all the same. None asks for the whole table.
-    ``buckets``: a descriptor of nf_conntrack_buckets, NOTHING where it cannot be read.
+    ``buckets``: a descriptor of nf_conntrack_buckets, NOTHING where there is no such file.
     """
 
     def __init__(
-        self, sock: Socket, filter: Filter, zone_request: int | None, buckets: Descriptor
+        self, sock: Socket, filter: Filter, zone_request: int | None, buckets: ffi.CData
     ) -> None:
         self._sock = sock
         self._filter = filter.to_c()
@@ -48,7 +38,7 @@ class Pass:
     def _start(self) -> None:
         handle = ffi.new("struct nlct_dump **")
         sock = self._sock
-        rc = lib.nlct_dump_start(handle, sock.handle, self._filter, self._ask, self._buckets.fd)
+        rc = lib.nlct_dump_start(handle, sock.handle, self._filter, self._ask, self._buckets[0])
         sock.check(rc, "ask for the table")
         sock.clean = self.ended = False
         self._dump = ffi.gc(handle[0], lib.nlct_dump_free)
@@ -61,7 +51,7 @@ class Pass:
         """Walk on, yielding after each step, also after the last."""
         more = 1
         while more:
-            if self._sock.pid != os.getpid():
+            if self._sock.process != process():
                 raise RuntimeError("a walk does not outlive a fork: begin a new one")
             rc = lib.nlct_dump_next(self._dump, sink, STEP_MILLISECONDS)
             if self._refused(rc) and not self.scanned:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from nlct._ffi import ffi, lib, text
+from nlct._ffi import ffi, lib, slot, text
+from nlct._forks import process
 from nlct.errors import check, error
 from nlct.netns import Netns
 
@@ -15,20 +15,20 @@ MAX_IDLE = 4
 
 
 class Socket:
-    """A netlink socket, for one thread at a time."""
+    """A netlink socket that is proved to be in a namespace, for one thread at a time."""
 
-    def __init__(self, netns: Netns | None) -> None:
-        handle = ffi.new("struct nlct_socket **")
-        where = -1 if netns is None else netns.fileno()
-        check(lib.nlct_socket_open(handle, where), "open a netlink socket")
-        self.handle = ffi.gc(handle[0], lib.nlct_socket_close)
-        self.pid = os.getpid()
+    def __init__(self, netns: Netns) -> None:
+        self._slot = slot("struct nlct_socket **", lib.nlct_socket_close)
+        check(lib.nlct_socket_open(self._slot, netns.to_c()), "open a netlink socket")
+        self.handle = self._slot[0]
+        self.process = process()
         # False while an answer is still under way.
         self.clean = True
 
     def close(self) -> None:
         """Close the socket now."""
-        ffi.release(self.handle)
+        self.handle = ffi.NULL
+        ffi.release(self._slot)
 
     def check(self, rc: int, operation: str) -> int:
         """Return what the core returned, or raise it with the kernel's own words."""
@@ -44,12 +44,12 @@ class SocketPool:
     child leaves the parent's sockets alone and opens its own.
     """
 
-    def __init__(self, netns: Netns | None) -> None:
+    def __init__(self, netns: Netns) -> None:
         self._netns = netns
         # Reentrant: a signal handler may begin an operation in the middle of a loan.
         self._lock = threading.RLock()
         self._idle: list[Socket] = []
-        self._pid = os.getpid()
+        self._process = process()
         self._closed = False
 
     @contextmanager
@@ -80,11 +80,11 @@ class SocketPool:
             raise ValueError("this Conntrack is closed")
 
     def _guard(self) -> threading.RLock:
-        if self._pid != os.getpid():
+        if self._process != process():
             # The lock may have been held by a thread that does not exist here.
             self._lock = threading.RLock()
             self._idle = []
-            self._pid = os.getpid()
+            self._process = process()
         return self._lock
 
     def _take(self) -> Socket:
@@ -94,7 +94,7 @@ class SocketPool:
 
     def _give(self, sock: Socket) -> None:
         with self._guard():
-            of_us = not self._closed and sock.pid == self._pid
+            of_us = not self._closed and sock.process == self._process
             if of_us and sock.clean and len(self._idle) < MAX_IDLE:
                 self._idle.append(sock)
                 return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Mapping
@@ -32,7 +33,8 @@ class Capabilities(NamedTuple):
     ``zone0_flush``: the same for zone 0, which early kernels got wrong.
     ``evidence``: by name, "measured" in a scratch namespace, or "release" where no namespace
     could be had. A release number proves too little to send a zone flush, so there both
-    flushes are False.
+    flushes are False; ``zones`` is measured there too where a look at the caller's own table is
+    allowed, and otherwise False.
     """
 
     release: str
@@ -47,7 +49,10 @@ class Capabilities(NamedTuple):
 _FIELDS = ("zones", "zone_filter", "zone_dump", "zone_flush", "zone0_flush")
 # Reentrant: a signal handler may ask while the main thread measures.
 _lock = threading.RLock()
+# What was measured, by release.
 _known: dict[str, Capabilities] = {}
+# Releases of which it was said that their zones are flushed by scanning.
+_warned: set[str] = set()
 
 
 def _after_fork() -> None:
@@ -62,19 +67,18 @@ os.register_at_fork(after_in_child=_after_fork)
 def probe() -> Capabilities:
     """Find out what this kernel can do, without touching any table but a scratch one.
 
-    The first call measures, later ones remember. Needs no privilege where user namespaces are
-    allowed. Measuring walks the machine's hash table three times: some 15 ms, up to half a second
-    where that holds half a million flows, of whatever namespace.
+    The first call measures, later ones remember; where measuring was not possible the next call
+    tries again. Needs no privilege where user namespaces are allowed. Measuring walks the
+    machine's hash table three times: some 15 ms, up to half a second where that holds half a
+    million flows, of whatever namespace.
     """
     release = os.uname().release
     with _lock:
-        if release not in _known:
-            _known[release] = _probe(release)
-        return _known[release]
+        return _known.get(release) or _probe(release)
 
 
 def known() -> Capabilities | None:
-    """Return what probe() has found in this process, None before it was called."""
+    """Return what probe() has measured in this process, None as long as it has not."""
     return _known.get(os.uname().release)
 
 
@@ -91,17 +95,41 @@ def _probe(release: str) -> Capabilities:
 
     log = logging.getLogger("nlct")
     try:
-        found = measure(release)
+        found = _known[release] = measure(release)
     except Error as exc:
         log.debug("no scratch namespace to measure the kernel in: %s", exc)
-        found = by_release(release)
-    if not found.zone_flush:
+        found = _with_zones(by_release(release))
+    if not found.zone_flush and release not in _warned:
+        _warned.add(release)
         log.warning(
             "Linux %s has not been seen to honour a zone flush (%s): zones are flushed by scanning",
             release,
             found.evidence["zone_flush"],
         )
     return found
+
+
+def _with_zones(found: Capabilities) -> Capabilities:
+    """Add what one look-up in the caller's own table tells: whether flows may have a zone."""
+    try:
+        with Netns.current() as netns:
+            sock = _socket.Socket(netns)
+        try:
+            zones = has_zones(sock)
+        finally:
+            sock.close()
+    except Error:
+        return found
+    return found._replace(zones=zones, evidence={**found.evidence, "zones": MEASURED})
+
+
+def has_zones(sock: _socket.Socket) -> bool:
+    """Ask for a flow in a zone: a kernel without zones refuses that."""
+    try:
+        _find(sock, 1)
+    except UnsupportedError:
+        return False
+    return True
 
 
 def by_release(release: str) -> Capabilities:
@@ -127,6 +155,18 @@ def example(zone: int) -> Flow:
     return Flow(orig, zone=zone, timeout=60)
 
 
+def _find(sock: _socket.Socket, zone: int) -> bool:
+    """Tell if the example of a zone is there."""
+    row, _heap = to_c(example(zone))
+    found = ffi.new("struct nlct_flow *")
+    heap = ffi.gc(ffi.new("struct nlct_heap *"), lib.nlct_heap_free)
+    try:
+        sock.check(lib.nlct_get(sock.handle, row, found, heap), f"find the flow in zone {zone}")
+    except NotFoundError:
+        return False
+    return True
+
+
 class _Bench:
     """A scratch namespace with one flow in each of some zones."""
 
@@ -136,20 +176,9 @@ class _Bench:
 
     def fill(self) -> None:
         for zone in self._zones:
-            if not self._has(zone):
+            if not _find(self._sock, zone):
                 rc = lib.nlct_create(self._sock.handle, *to_c(example(zone)))
                 self._sock.check(rc, f"create a flow in zone {zone}")
-
-    def _has(self, zone: int) -> bool:
-        row, _heap = to_c(example(zone))
-        found = ffi.new("struct nlct_flow *")
-        heap = ffi.gc(ffi.new("struct nlct_heap *"), lib.nlct_heap_free)
-        try:
-            rc = lib.nlct_get(self._sock.handle, row, found, heap)
-            self._sock.check(rc, f"find the flow in zone {zone}")
-        except NotFoundError:
-            return False
-        return True
 
     def dumps_one_zone(self, zone: int, ask: int) -> bool:
         """Tell if a dump of 'zone' shows its flow and no other."""
@@ -158,8 +187,8 @@ class _Bench:
             walk = Pass(self._sock, Filter(zone=zone), ask, NOTHING)
             for _ in walk.steps():
                 pass
-        except Error:
-            return False
+        except Error as exc:
+            return _refused(exc)
         return (walk.scanned, walk.matched) == (1, 1)
 
     def flushes_one_zone(self, zone: int, ask: int) -> bool:
@@ -168,20 +197,40 @@ class _Bench:
         try:
             rc = lib.nlct_flush_zone(self._sock.handle, zone, ask)
             self._sock.check(rc, f"flush zone {zone}")
-        except Error:
-            return False
-        return [z for z in self._zones if not self._has(z)] == [zone]
+        except Error as exc:
+            return _refused(exc)
+        return [z for z in self._zones if not _find(self._sock, z)] == [zone]
+
+
+def _refused(exc: Error) -> bool:
+    """Return False where the kernel does not know what it was asked for.
+
+    Any other error says nothing of the kernel, and is raised.
+    """
+    if exc.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+        raise exc
+    return False
 
 
 def measure(release: str) -> Capabilities:
-    """Try it all in a scratch namespace. Raises Error where none can be had."""
+    """Try it all in a scratch namespace. Raises Error where none can be had, or it fails."""
     with Netns.scratch() as netns:
         sock = _socket.Socket(netns)
     try:
+        require_empty(sock)
         answers = _measure(sock)
     finally:
         sock.close()
     return Capabilities(release, **answers, evidence=dict.fromkeys(_FIELDS, MEASURED))
+
+
+def require_empty(sock: _socket.Socket) -> None:
+    """Refuse a table that holds flows: it is nobody's scratch."""
+    entries = ffi.new("uint32_t *")
+    operation = "use a scratch network namespace"
+    sock.check(lib.nlct_stats(sock.handle, entries, ffi.new("uint32_t *")), operation)
+    if entries[0]:
+        raise Error(errno.EEXIST, f"{operation}: {entries[0]} flows are there already")
 
 
 def _measure(sock: _socket.Socket) -> dict[str, bool]:

@@ -44,6 +44,8 @@ class Conntrack(Closing):
 
     ``netns``: None for the caller's own namespace, or a name, path, process id or descriptor, see
     Netns.open(). The namespace is held until close(); the calling thread never enters it.
+    With None it is the namespace in which the thread that makes the object is at that time. A
+    thread that has moved elsewhere makes a new object: this one raises Error (EXDEV) there.
     ``kernel_filter``: let the kernel leave out of a dump what was not asked for, where it can.
     Everything is matched again either way, so this changes the time, never the result.
 
@@ -56,7 +58,7 @@ class Conntrack(Closing):
     """
 
     def __init__(self, netns: NetnsLike | None = None, *, kernel_filter: bool = True) -> None:
-        where = None if netns is None else Netns.open(netns)
+        where = Netns.current() if netns is None else Netns.open(netns)
         self._kernel = Kernel(where, kernel_filter)
 
     def close(self) -> None:

@@ -26,7 +26,15 @@ class Error(OSError):
         return type(self), (self.errno, self.operation, self.kernel_message)
 
     def _describe(self, number: int) -> str:
-        return os.strerror(number)
+        return _WORDS.get(number) or os.strerror(number)
+
+
+# Where the C library's words would mislead.
+_WORDS = {
+    errno.ECHILD: "the child process that does this in another namespace did not finish",
+    errno.EXDEV: "this is another network namespace than the one meant; a thread that has moved "
+    "makes a new object",
+}
 
 
 class NotFoundError(Error):
@@ -93,8 +101,23 @@ def error(number: int, operation: str, kernel_message: str = "") -> Error:
     return _KINDS.get(number, Error)(number, operation, kernel_message)
 
 
+# As nlct.h says: beyond it is the signal that ended a child.
+_KILLED = 4096
+
+
 def check(rc: int, operation: str) -> int:
     """Return what the core returned, or raise what it means."""
+    if rc < -_KILLED:
+        raise Error(errno.ECHILD, operation, f"it was ended by {_signal_name(-rc - _KILLED)}")
     if rc < 0:
         raise error(-rc, operation)
     return rc
+
+
+def _signal_name(number: int) -> str:
+    # Imported when it is needed, to keep `import nlct` quick.
+    import signal  # noqa: PLC0415
+
+    names = {int(each): each.name for each in signal.Signals}
+    name = names.get(number, f"signal {number}")
+    return f"{name}, as by a seccomp policy" if number == signal.SIGSYS else name

@@ -5,14 +5,16 @@ The calling thread never leaves its own namespace.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket as socketlib
-from typing import Protocol, Union
+from contextlib import suppress
+from typing import Any, Callable, Protocol, Union
 
 from nlct import _check
 from nlct._closing import Closing
-from nlct._ffi import lib
-from nlct.errors import check
+from nlct._ffi import descriptor, ffi, lib, slot
+from nlct.errors import Error, InvalidRequestError, PrivilegeError, check
 
 NAMED = "/run/netns"
 
@@ -38,20 +40,45 @@ def _c_path(path: str) -> bytes:
     return os.fsencode(path)
 
 
+# A device and an inode of the kernel's nsfs.
+Identity = tuple[int, int]
+
+# What the Netns objects of this process hold, by the object's id().
+_held: dict[int, Identity] = {}
+
+
 class Netns(Closing):
     """A network namespace, held by a descriptor. A context manager."""
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
+    def __init__(self) -> None:
+        self._c = slot("struct nlct_netns *", lib.nlct_netns_close, {"fd": -1})
 
     @classmethod
     def scratch(cls) -> Netns:
         """Make an empty namespace that is gone with this object and its sockets.
 
+        It is proved to be new: another one than that of the calling thread, that of process 1
+        where it can be seen, and all that this process's own objects hold.
+
         Needs no privilege where user namespaces are allowed: it then comes with one of its own.
         Raises PermissionError where neither is to be had.
         """
-        return cls(check(lib.nlct_netns_new(), "make a scratch network namespace"))
+        operation = "make a scratch network namespace"
+        made = cls()
+        check(lib.nlct_netns_new(made._c), operation)
+        if made.identity in {*inhabited(), *_held.values()}:
+            made.close()
+            raise PrivilegeError(errno.EPERM, f"{operation}: the kernel made none")
+        return made._hold()
+
+    @classmethod
+    def current(cls) -> Netns:
+        """Return the namespace of the calling thread.
+
+        Its sockets and files are opened by the calling thread itself, which gets an Error (EXDEV)
+        once it has moved to another namespace.
+        """
+        return cls._opened(lib.nlct_netns_here, operation="find the network namespace of a thread")
 
     @classmethod
     def open(cls, spec: NetnsLike) -> Netns:
@@ -68,52 +95,93 @@ class Netns(Closing):
             return cls._open_path(_path(os.fspath(spec)), f"open network namespace {spec!r}")
         if not isinstance(spec, int) and hasattr(spec, "fileno"):
             fd = _check.integer("netns", spec.fileno(), 0, 2**31 - 1)
-            if not lib.nlct_netns_is(fd):
+            found = cls._open_descriptor(fd)
+            if found is None:
                 raise ValueError(f"netns must be a network namespace, and {spec!r} is not")
-            return cls(os.dup(fd))
+            return found
         if isinstance(spec, bool) or not isinstance(spec, int):
             raise TypeError(
                 f"netns must be a name, a path, a process id or a descriptor, not {spec!r}"
             )
         number = _check.integer("netns", spec, 0, 2**31 - 1)
-        if lib.nlct_netns_is(number):
-            return cls(os.dup(number))
-        return cls._open_path(f"/proc/{number}/ns/net", f"open network namespace of {number}")
+        return cls._open_descriptor(number) or cls._open_path(
+            f"/proc/{number}/ns/net", f"open network namespace of {number}"
+        )
+
+    @classmethod
+    def _open_descriptor(cls, fd: int) -> Netns | None:
+        try:
+            return cls._opened(lib.nlct_netns_at, fd, operation="open a network namespace")
+        except Error as exc:
+            if exc.errno in (errno.EBADF, errno.EINVAL):
+                return None
+            raise
 
     @classmethod
     def _open_path(cls, path: str, operation: str) -> Netns:
-        # Without O_NONBLOCK a FIFO would keep us waiting for its writer.
-        flags = os.O_RDONLY | os.O_NONBLOCK
-        fd = check(lib.nlct_netns_file(-1, _c_path(path), flags), operation)
-        if not lib.nlct_netns_is(fd):
-            os.close(fd)
-            raise ValueError(f"netns must be a network namespace, and {path!r} is not")
-        return cls(fd)
+        try:
+            return cls._opened(lib.nlct_netns_path, _c_path(path), operation=operation)
+        except InvalidRequestError:
+            raise ValueError(f"netns must be a network namespace, and {path!r} is not") from None
+
+    @classmethod
+    def _opened(cls, open_it: Callable[..., int], *arguments: Any, operation: str) -> Netns:
+        new = cls()
+        check(open_it(new._c, *arguments), operation)
+        return new._hold()
+
+    def _hold(self) -> Netns:
+        _held[id(self)] = self.identity
+        return self
+
+    @property
+    def identity(self) -> Identity:
+        """Which namespace it is: no other has the same numbers while this object holds it."""
+        return self._c.device, self._c.inode
+
+    def to_c(self) -> ffi.CData:
+        """Return the ``struct nlct_netns *``; ValueError after close()."""
+        self.fileno()
+        return self._c
 
     def fileno(self) -> int:
         """Return the descriptor; ValueError after close()."""
-        if self._fd < 0:
+        fd = int(self._c.fd)
+        if fd < 0:
             raise ValueError("the network namespace is closed")
-        return self._fd
+        return fd
 
     def socket(self, family: int, kind: int, proto: int = 0) -> socketlib.socket:
         """Open a socket inside the namespace."""
-        fd = lib.nlct_netns_socket(self.fileno(), family, kind, proto)
-        return socketlib.socket(fileno=check(fd, "open a socket in a network namespace"))
+        fd = descriptor()
+        rc = lib.nlct_netns_socket(self.to_c(), family, kind, proto, fd)
+        check(rc, "open a socket in a network namespace")
+        return socketlib.socket(fileno=lib.nlct_fd_take(fd))
 
     def open_file(self, path: str, flags: int = os.O_RDONLY) -> int:
         """Open a file inside the namespace: what lies under /proc/sys/net is its own."""
-        return check(lib.nlct_netns_file(self.fileno(), _c_path(path), flags), f"open {path}")
+        fd = descriptor()
+        check(lib.nlct_netns_file(self.to_c(), _c_path(path), flags, fd), f"open {path}")
+        return int(lib.nlct_fd_take(fd))
 
     def close(self) -> None:
-        """Let go of the namespace. May be called again."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        """Let go of the namespace. May be called again, from any thread."""
+        # Not the other way round: another thread may get a new namespace with the same identity.
+        _held.pop(id(self), None)
+        lib.nlct_netns_close(self._c)
 
     def __del__(self) -> None:
-        if getattr(self, "_fd", -1) >= 0:
+        if hasattr(self, "_c"):
             self.close()
 
     def __repr__(self) -> str:
-        return f"<nlct.Netns fd={self._fd}>"
+        return f"<nlct.Netns fd={self._c.fd}>"
+
+
+def inhabited() -> set[Identity]:
+    """Namespaces that are somebody's home: the calling thread's and, where seen, process 1's."""
+    with Netns.current() as here:
+        found = {here.identity}
+    with suppress(Error, ValueError), Netns.open("/proc/1/ns/net") as first:
+        found.add(first.identity)
+    return found

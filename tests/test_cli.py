@@ -905,6 +905,9 @@ def test_fill_keeps_off_the_namespace_you_are_in(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(nlct, "Conntrack", opened)
     assert "--netns" in refused(nlct_("fill", "--flows", "1", "--zones", "1"), 2)
+    # By whatever name.
+    own = "--netns=/proc/self/ns/net"
+    assert "--netns" in refused(nlct_("fill", own, "--flows", "1", "--zones", "1"), 2)
     args = ("fill", "--flows", "1", "--zones", "1", "--yes-in-this-namespace")
     assert "opened" in refused(nlct_(*args), 1)
 

@@ -392,8 +392,12 @@ def probe(bench: Bench) -> None:  # noqa: ARG001
     assert nlct.probe() == capabilities.known()
 
 
-@covers("Netns", "Netns.scratch", "Netns.close", "Netns.fileno", times=20)
-def scratch(bench: Bench) -> None:  # noqa: ARG001
+@covers(
+    *("Netns", "Netns.scratch", "Netns.close", "Netns.fileno"),
+    *("Netns.current", "Netns.identity", "Netns.to_c"),
+    times=20,
+)
+def scratch(bench: Bench) -> None:
     """A scratch namespace that is closed, and one that is dropped."""
     with nlct.Netns.scratch() as netns:
         repr(netns)
@@ -401,6 +405,9 @@ def scratch(bench: Bench) -> None:  # noqa: ARG001
     with pytest.raises(ValueError, match="closed"):
         netns.fileno()
     nlct.Netns.scratch().fileno()
+    with nlct.Netns.current() as here:
+        assert here.identity != bench.netns.identity
+        here.to_c()
 
 
 @covers("Netns.open")

@@ -26,6 +26,7 @@ FIELDS = ("zones", "zone_filter", "zone_dump", "zone_flush", "zone0_flush")
 def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a process that has not probed yet."""
     monkeypatch.setattr(probing, "_known", {})
+    monkeypatch.setattr(probing, "_warned", set())
 
 
 def flushes(netns: nlct.Netns, zone: int) -> bool:
@@ -34,7 +35,8 @@ def flushes(netns: nlct.Netns, zone: int) -> bool:
         ct.flush_all()
         flows.populate(ct)
     before = oracle.dump(netns)
-    assert lib.nlct_flush_zone(Socket(netns).handle, zone, probing.zone_request()) == 0
+    sock = Socket(netns)
+    assert lib.nlct_flush_zone(sock.handle, zone, probing.zone_request()) == 0
     return oracle.dump(netns) == oracle.outside(before, {zone})
 
 
@@ -118,7 +120,9 @@ def test_without_a_namespace_it_is_conservative(monkeypatch: pytest.MonkeyPatch)
     """By release nothing is promised that could empty a table, not even on a new kernel."""
     monkeypatch.setattr(nlct.Netns, "scratch", no_namespace)
     found = nlct.probe()
-    assert found.evidence == dict.fromkeys(FIELDS, "release")
+    # One look-up in the caller's own table, where that is allowed.
+    assert found.evidence.pop("zones") == ("measured" if found.zones else "release")
+    assert set(found.evidence.values()) == {"release"}
     assert not found.zone_flush
     assert not found.zone0_flush
 

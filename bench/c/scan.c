@@ -60,11 +60,12 @@ static int walk(const char *work)
     struct nlct_filter *filter = make_filter(strcmp(work, "flush") == 0);
     char *lines = malloc(LINES);
     struct nlct_dump *dump = NULL;
+    struct nlct_netns here = {.fd = -1};
     struct nlct_sink *sink;
     int rc = -1;
 
-    if (!filter || !lines || nlct_socket_open(&socks[0], -1) < 0 ||
-        nlct_socket_open(&socks[1], -1) < 0)
+    if (!filter || !lines || nlct_netns_here(&here) < 0 || nlct_socket_open(&socks[0], &here) < 0 ||
+        nlct_socket_open(&socks[1], &here) < 0)
         return 1;
     sink = make_sink(work, socks[1], lines);
     if (sink && nlct_dump_start(&dump, socks[0], filter, NULL, -1) == 0)
@@ -76,8 +77,9 @@ static int walk(const char *work)
     nlct_dump_free(dump);
     nlct_sink_free(sink);
     nlct_filter_free(filter);
-    nlct_socket_close(socks[0]);
-    nlct_socket_close(socks[1]);
+    nlct_socket_close(&socks[0]);
+    nlct_socket_close(&socks[1]);
+    nlct_netns_close(&here);
     free(lines);
     return rc != 0;
 }

@@ -20,6 +20,7 @@ from nlct.cli.filters import filter_options
 from nlct.cli.options import json_option, netns_option, offer, zone_names, zone_option
 from nlct.cli.output import Bar, duration, flows_word, print_json, word
 from nlct.fill import MAX_FLOWS, fill
+from nlct.netns import inhabited
 from nlct.table import COLUMNS
 
 WAYS = ("auto", "scan", "kernel")
@@ -468,8 +469,12 @@ def fill_command(
       ip netns add lab
       nlct fill --netns lab --flows 100000 --zones 100
     """
-    if netns is None and not yes_in_this_namespace:
-        raise click.UsageError("name a --netns to fill, or give --yes-in-this-namespace")
+    at_home = netns is None or netns.identity in inhabited()
+    if at_home and not yes_in_this_namespace:
+        raise click.UsageError(
+            "name a --netns to fill, other than this one and that of process 1, or give "
+            "--yes-in-this-namespace"
+        )
     with nlct.Conntrack(netns) as ct:
         there, limit = ct.count(), ct.limit
         # A limit of 0 is none.

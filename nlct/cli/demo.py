@@ -85,6 +85,8 @@ def run(flows: int, zones: int, samples: int) -> Report:
         stack.enter_context(stoppable())
         netns = stack.enter_context(nlct.Netns.scratch())
         ct = stack.enter_context(nlct.Conntrack(netns))
+        if ct.count():
+            raise nlct.Error(errno.EEXIST, "use a scratch namespace: it holds flows already")
         if not nlct.probe().zones:
             raise nlct.UnsupportedError(errno.EOPNOTSUPP, "flush zones: this kernel has none")
         fitting = stack.enter_context(room(ct, flows))

@@ -169,14 +169,24 @@ static struct nlct_progress seen_by(const struct nlct_dump *dump)
     return progress;
 }
 
+/* -1 where there is no such file. */
+static int open_buckets(const struct nlct_netns *netns)
+{
+    int buckets = -1;
+    const int rc = nlct_netns_file(netns, buckets_path, O_RDONLY, &buckets);
+
+    CHECK(rc == 0 || rc == -ENOENT);
+    return buckets;
+}
+
 /* Walks over the table to the end. Returns the number of matches. */
-static uint64_t walk(int netns, const struct nlct_filter *filter, const struct nlct_ask *ask,
-                     struct nlct_sink *sink)
+static uint64_t walk(const struct nlct_netns *netns, const struct nlct_filter *filter,
+                     const struct nlct_ask *ask, struct nlct_sink *sink)
 {
     struct nlct_progress progress;
     struct nlct_socket *sock;
     struct nlct_dump *dump;
-    int buckets = nlct_netns_file(netns, buckets_path, O_RDONLY);
+    int buckets = open_buckets(netns);
     int more = 1;
 
     CHECK_IS(nlct_socket_open(&sock, netns), 0);
@@ -187,18 +197,17 @@ static uint64_t walk(int netns, const struct nlct_filter *filter, const struct n
     }
     progress = seen_by(dump);
     nlct_dump_free(dump);
-    nlct_socket_close(sock);
-    if (buckets >= 0)
-        close(buckets);
+    nlct_socket_close(&sock);
+    nlct_fd_close(&buckets);
     return progress.matched;
 }
 
-static void look_at_all(int netns)
+static void look_at_all(const struct nlct_netns *netns)
 {
     static struct nlct_flow rows[64];
     struct nlct_heap heap = {0};
     struct nlct_sink *sink = nlct_rows_new(rows, 64, &heap);
-    int buckets = nlct_netns_file(netns, buckets_path, O_RDONLY);
+    int buckets = open_buckets(netns);
     struct nlct_socket *sock;
     struct nlct_dump *dump;
     size_t seen = 0;
@@ -215,8 +224,7 @@ static void look_at_all(int netns)
     CHECK_IS(seen_by(dump).scanned, FLOWS);
     CHECK_IS(seen, FLOWS);
     nlct_dump_free(dump);
-    if (buckets >= 0)
-        close(buckets);
+    nlct_fd_close(&buckets);
     nlct_sink_free(sink);
 
     /* A dump left half-way. */
@@ -226,11 +234,11 @@ static void look_at_all(int netns)
     CHECK_IS(nlct_rows_take(sink), 1);
     nlct_dump_free(dump);
     nlct_sink_free(sink);
-    nlct_socket_close(sock);
+    nlct_socket_close(&sock);
     nlct_heap_free(&heap);
 }
 
-static void count_by_zone(int netns)
+static void count_by_zone(const struct nlct_netns *netns)
 {
     const unsigned zone = field_number("zone");
     struct nlct_sink *sink = nlct_groups_new(&zone, 1);
@@ -247,7 +255,7 @@ static void count_by_zone(int netns)
     nlct_sink_free(sink);
 }
 
-static void write_lines(int netns)
+static void write_lines(const struct nlct_netns *netns)
 {
     static char buffer[FLOWS * NLCT_TEXT_MAX];
     struct nlct_sink *sink = nlct_lines_new(buffer, sizeof(buffer));
@@ -266,7 +274,7 @@ static void write_lines(int netns)
 }
 
 /* Takes the table as columns, empties it, and loads it again. */
-static void save_and_restore(int netns, struct nlct_socket *sock)
+static void save_and_restore(const struct nlct_netns *netns, struct nlct_socket *sock)
 {
     static uint8_t wanted[256];
     static struct nlct_column columns[256];
@@ -315,7 +323,7 @@ static struct nlct_filter *filter_of(uint16_t zone)
     return filter;
 }
 
-static void delete_zone(int netns, struct nlct_socket *sock, uint16_t zone)
+static void delete_zone(const struct nlct_netns *netns, struct nlct_socket *sock, uint16_t zone)
 {
     const struct nlct_ask ask = {.zone_request = NLCT_ZONE_PLAIN, .zone = zone, .family = AF_INET};
     struct nlct_filter *filter = filter_of(zone);
@@ -333,7 +341,7 @@ static void delete_zone(int netns, struct nlct_socket *sock, uint16_t zone)
     nlct_filter_free(filter);
 }
 
-static void work_in(int netns)
+static void work_in(const struct nlct_netns *netns)
 {
     struct nlct_socket *sock;
     uint32_t entries;
@@ -356,41 +364,56 @@ static void work_in(int netns)
     CHECK(walk(netns, everything, NULL, NULL) <= FLOWS - 3 * FLOWS / ZONES);
     CHECK_IS(nlct_flush_all(sock), 0);
     CHECK_IS(walk(netns, everything, NULL, NULL), 0);
-    nlct_socket_close(sock);
-    nlct_socket_close(NULL);
+    nlct_socket_close(&sock);
+    nlct_socket_close(&sock);
 }
 
-static void reach_into_another(void)
+static void reach_into_another(const struct nlct_netns *here)
 {
-    int netns = nlct_netns_new();
-    int fd;
+    struct nlct_netns netns = {.fd = -1};
+    struct nlct_netns wrong;
+    struct nlct_socket *sock = NULL;
+    int fd = -1;
 
-    CHECK(netns >= 0);
-    work_in(netns);
-    fd = nlct_netns_socket(netns, AF_INET, SOCK_DGRAM, 0);
-    CHECK(fd >= 0);
-    close(fd);
-    fd = nlct_netns_file(netns, "/proc/net/dev", O_RDONLY);
-    CHECK(fd >= 0);
-    close(fd);
-    CHECK_IS(nlct_netns_file(netns, "/nonexistent", O_RDONLY), -ENOENT);
-    CHECK_IS(nlct_netns_socket(netns, -1, SOCK_DGRAM, 0), -EAFNOSUPPORT);
-    CHECK_IS(nlct_netns_socket(9999, AF_INET, SOCK_DGRAM, 0), -EBADF);
-    close(netns);
+    CHECK_IS(nlct_netns_new(&netns), 0);
+    CHECK(netns.inode != here->inode);
+    work_in(&netns);
+    CHECK_IS(nlct_netns_socket(&netns, AF_INET, SOCK_DGRAM, 0, &fd), 0);
+    nlct_fd_close(&fd);
+    CHECK_IS(nlct_netns_file(&netns, "/proc/net/dev", O_RDONLY, &fd), 0);
+    nlct_fd_close(&fd);
+    CHECK_IS(nlct_netns_file(&netns, "/nonexistent", O_RDONLY, &fd), -ENOENT);
+    CHECK_IS(nlct_netns_socket(&netns, -1, SOCK_DGRAM, 0, &fd), -EAFNOSUPPORT);
+    wrong = netns;
+    wrong.fd = 9999;
+    CHECK_IS(nlct_netns_socket(&wrong, AF_INET, SOCK_DGRAM, 0, &fd), -EBADF);
+    /* A descriptor that leads elsewhere by now. */
+    wrong.fd = here->fd;
+    CHECK_IS(nlct_netns_socket(&wrong, AF_INET, SOCK_DGRAM, 0, &fd), -EXDEV);
+    CHECK_IS(nlct_socket_open(&sock, &wrong), -EXDEV);
+    wrong.here = true;
+    CHECK_IS(nlct_socket_open(&sock, &wrong), -EXDEV);
+    CHECK(!sock);
+    CHECK_IS(fd, -1);
+    nlct_netns_close(&netns);
+    nlct_netns_close(&netns);
 }
 
 int main(int count, char **arguments)
 {
     bool stay = count > 1 && strcmp(arguments[1], "--stay") == 0;
+    struct nlct_netns here = {.fd = -1};
 
     if (unshare(CLONE_NEWNET) < 0 && unshare(CLONE_NEWUSER | CLONE_NEWNET) < 0) {
         perror("MISSING: a network namespace");
         return EXIT_MISSING;
     }
+    CHECK_IS(nlct_netns_here(&here), 0);
     CHECK_IS(nlct_filter_new(&everything, NULL, 0), 0);
-    work_in(-1);
+    work_in(&here);
     if (!stay)
-        reach_into_another();
+        reach_into_another(&here);
     nlct_filter_free(everything);
+    nlct_netns_close(&here);
     return 0;
 }

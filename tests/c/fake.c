@@ -83,7 +83,7 @@ struct nlct_socket *fake_open(void)
 void fake_close(struct nlct_socket *sock)
 {
     sock->fd = -1;
-    nlct_socket_close(sock);
+    nlct_socket_close(&sock);
 }
 
 static struct event *queue_event(void)

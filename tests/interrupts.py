@@ -1,0 +1,87 @@
+"""Interrupting a call at every point where a signal handler could raise an exception.
+
+Python runs signal handlers between its own instructions, above all behind each call, and inside
+none of the core's. A trace function sees each of these points, so nothing is left to chance.
+"""
+
+from __future__ import annotations
+
+import dis
+import functools
+import itertools
+import sys
+from collections.abc import Iterator
+from types import CodeType, FrameType
+from typing import Any, Callable
+
+# What opens and holds descriptors and the core's objects.
+MODULES = {
+    f"nlct.{name}"
+    for name in (
+        *("netns", "conntrack", "flush", "capabilities", "table", "groups"),
+        *("_ffi", "_forks", "_socket", "_pass", "_kernel"),
+    )
+}
+
+
+class Interrupted(BaseException):
+    """What the handler raises."""
+
+
+def _is_ours(frame: FrameType) -> bool:
+    """Code of nlct's; an exception in a finalizer would be swallowed."""
+    at: FrameType | None = frame
+    while at is not None:
+        if at.f_code.co_name == "__del__":
+            return False
+        at = at.f_back
+    return str(frame.f_globals.get("__name__")) in MODULES
+
+
+@functools.cache
+def _behind_calls(code: CodeType) -> frozenset[int]:
+    """Where instructions begin that follow a call."""
+    shown = [each for each in dis.get_instructions(code) if each.opname != "CACHE"]
+    pairs = zip(shown, shown[1:])
+    return frozenset(after.offset for call, after in pairs if call.opname.startswith("CALL"))
+
+
+def _run(work: Callable[[], object], point: int) -> bool:
+    """Run until so many calls have returned to nlct. Return whether it came that far."""
+    done = itertools.count()
+    reached = False
+
+    def trace(frame: FrameType, event: str, _argument: Any) -> Any:
+        nonlocal reached
+        if event == "call":
+            if not _is_ours(frame):
+                return None
+            frame.f_trace_opcodes = True
+            frame.f_trace_lines = False
+        elif (
+            event == "opcode"
+            and not reached
+            and frame.f_lasti in _behind_calls(frame.f_code)
+            and next(done) == point
+        ):
+            reached = True
+            raise Interrupted
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    except Interrupted:
+        pass
+    finally:
+        sys.settrace(before)
+    return reached
+
+
+def everywhere(work: Callable[[], object]) -> Iterator[int]:
+    """Interrupt ``work`` at each point in turn, and yield after every time."""
+    for point in itertools.count():
+        if not _run(work, point):
+            return
+        yield point
