@@ -143,6 +143,20 @@ def test_a_table_with_flows_is_nobodys_scratch(
     assert oracle.by_zone(oracle.dump(netns)) == {1: 1}
 
 
+def test_the_demo_keeps_off_a_table_with_flows(
+    ct: nlct.Conntrack, netns: nlct.Netns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It deletes nothing in a namespace that holds a flow."""
+    pytest.importorskip("click", reason="MISSING: click")
+    from nlct.cli import demo  # noqa: PLC0415
+
+    ct.create(flows.udp(1, 1))
+    monkeypatch.setattr(nlct.Netns, "scratch", lambda: nlct.Netns.open(netns))
+    with pytest.raises(nlct.Error, match="holds flows"):
+        demo.run(10, 1, 1)
+    assert oracle.by_zone(oracle.dump(netns)) == {1: 1}
+
+
 # Descriptors --------------------------------------------------------------------------------------
 
 
