@@ -236,13 +236,13 @@ static void free_columns(struct nlct_sink *sink)
     nlct_heap_free(&columns->heap);
 }
 
-struct nlct_sink *nlct_columns_new(const uint8_t *wanted, size_t limit)
+int nlct_columns_new(struct nlct_sink **sink, const uint8_t *wanted, size_t limit)
 {
     struct columns *new = calloc(1, sizeof(*new));
     unsigned i;
 
     if (!new)
-        return NULL;
+        return -ENOMEM;
     new->sink = (struct nlct_sink){.take = take, .free = free_columns};
     new->limit = limit;
     for (i = 0; i < flow_fields(); i++) {
@@ -253,12 +253,36 @@ struct nlct_sink *nlct_columns_new(const uint8_t *wanted, size_t limit)
         if (wanted[i])
             new->parts[part_of(field)].wanted |= bit(field->bit);
     }
-    return &new->sink;
+    *sink = &new->sink;
+    return 0;
 }
 
 size_t nlct_columns_count(const struct nlct_sink *sink)
 {
     return ((const struct columns *)sink)->count;
+}
+
+void nlct_column_free(struct nlct_column *column)
+{
+    free(column->values);
+    free(column->valid);
+    column->values = NULL;
+    column->valid = NULL;
+}
+
+void nlct_columns_free(struct nlct_column *columns)
+{
+    unsigned i;
+
+    for (i = 0; i < flow_fields(); i++)
+        nlct_column_free(&columns[i]);
+}
+
+void nlct_column_move(struct nlct_column *to, struct nlct_column *from)
+{
+    *to = *from;
+    from->values = NULL;
+    from->valid = NULL;
 }
 
 size_t nlct_columns_take(struct nlct_sink *sink, struct nlct_column *taken, struct nlct_heap *heap)

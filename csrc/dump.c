@@ -238,16 +238,20 @@ void nlct_dump_progress(const struct nlct_dump *dump, struct nlct_progress *prog
     *progress = dump->progress;
 }
 
-void nlct_dump_free(struct nlct_dump *dump)
+void nlct_dump_free(struct nlct_dump **dump)
 {
-    if (dump)
-        stop_ahead(dump);
-    free(dump);
+    struct nlct_dump *taken = __atomic_exchange_n(dump, NULL, __ATOMIC_ACQ_REL);
+
+    if (taken)
+        stop_ahead(taken);
+    free(taken);
 }
 
-void nlct_sink_free(struct nlct_sink *sink)
+void nlct_sink_free(struct nlct_sink **sink)
 {
-    if (sink && sink->free)
-        sink->free(sink);
-    free(sink);
+    struct nlct_sink *taken = __atomic_exchange_n(sink, NULL, __ATOMIC_ACQ_REL);
+
+    if (taken && taken->free)
+        taken->free(taken);
+    free(taken);
 }

@@ -332,19 +332,19 @@ int nlct_filter_new(struct nlct_filter **filter, const struct nlct_test *tests, 
         new->count = i + 1;
         rc = compile(&new->tests[i], &tests[i]);
     }
+    *filter = new;
     if (rc < 0)
-        nlct_filter_free(new);
-    else
-        *filter = new;
+        nlct_filter_free(filter);
     return rc;
 }
 
-void nlct_filter_free(struct nlct_filter *filter)
+void nlct_filter_free(struct nlct_filter **filter)
 {
+    struct nlct_filter *taken = __atomic_exchange_n(filter, NULL, __ATOMIC_ACQ_REL);
     size_t i;
 
-    for (i = 0; filter && i < filter->count; i++) {
-        struct test *test = &filter->tests[i];
+    for (i = 0; taken && i < taken->count; i++) {
+        struct test *test = &taken->tests[i];
 
         if (test->prefixes) {
             free(test->prefixes->tags);
@@ -355,7 +355,7 @@ void nlct_filter_free(struct nlct_filter *filter)
         free(test->ranges);
         free(test->bitmap);
     }
-    free(filter);
+    free(taken);
 }
 
 /* Returns 1, 0, or -EBADMSG. */

@@ -159,15 +159,16 @@ static int finish(struct nlct_sink *sink)
     return deletes_send(&((struct deleter *)sink)->deletes);
 }
 
-struct nlct_sink *nlct_deleter_new(struct nlct_socket *sock, struct nlct_tally *tally)
+int nlct_deleter_new(struct nlct_sink **sink, struct nlct_socket *sock, struct nlct_tally *tally)
 {
     struct deleter *new = calloc(1, sizeof(*new));
 
     if (!new)
-        return NULL;
+        return -ENOMEM;
     new->sink = (struct nlct_sink){.take = take, .finish = finish};
     deletes_init(&new->deletes, sock, batch_tally, tally);
-    return &new->sink;
+    *sink = &new->sink;
+    return 0;
 }
 
 static int delete_by(struct nlct_socket *sock, const struct nlct_flow *flow, uint16_t type)

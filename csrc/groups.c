@@ -139,7 +139,7 @@ static void free_groups(struct nlct_sink *sink)
     free(groups->slots);
 }
 
-struct nlct_sink *nlct_groups_new(const unsigned *fields, size_t nfields)
+int nlct_groups_new(struct nlct_sink **sink, const unsigned *fields, size_t nfields)
 {
     struct groups *new;
     size_t i;
@@ -147,15 +147,16 @@ struct nlct_sink *nlct_groups_new(const unsigned *fields, size_t nfields)
     for (i = 0; i < nfields; i++)
         if (nfields > 2 || !flow_field(fields[i]) ||
             flow_field(fields[i])->public.kind == NLCT_SPAN)
-            return NULL;
+            return -EINVAL;
     new = calloc(1, sizeof(*new));
     if (!new)
-        return NULL;
+        return -ENOMEM;
     new->sink = (struct nlct_sink){.take = take, .free = free_groups};
     new->nfields = nfields;
     for (i = 0; i < nfields; i++)
         new->fields[i] = flow_field(fields[i]);
-    return &new->sink;
+    *sink = &new->sink;
+    return 0;
 }
 
 const struct nlct_group *nlct_groups_get(const struct nlct_sink *sink, size_t *count)

@@ -31,8 +31,3 @@ void nlct_heap_free(struct nlct_heap *heap)
     free(heap->data);
     *heap = (struct nlct_heap){0};
 }
-
-void nlct_free(void *memory)
-{
-    free(memory);
-}

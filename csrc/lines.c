@@ -36,15 +36,16 @@ static void let_go(struct nlct_sink *sink)
     nlct_heap_free(&((struct lines *)sink)->heap);
 }
 
-struct nlct_sink *nlct_lines_new(char *buffer, size_t capacity)
+int nlct_lines_new(struct nlct_sink **sink, char *buffer, size_t capacity)
 {
     struct lines *new = calloc(1, sizeof(*new));
 
     if (!new)
-        return NULL;
+        return -ENOMEM;
     *new = (struct lines){
         .sink = {.take = take, .free = let_go}, .buffer = buffer, .capacity = capacity};
-    return &new->sink;
+    *sink = &new->sink;
+    return 0;
 }
 
 size_t nlct_lines_take(struct nlct_sink *sink)

@@ -323,7 +323,7 @@ struct nlct_filter;
 /* Compiles a filter, which begins with the first of its tests and without any matches everything.
    Returns 0, -ENOMEM, or -EINVAL for a test that makes no sense. */
 int nlct_filter_new(struct nlct_filter **filter, const struct nlct_test *tests, size_t count);
-void nlct_filter_free(struct nlct_filter *filter);
+void nlct_filter_free(struct nlct_filter **filter);
 
 /* How to ask the kernel for one zone. Kernels before 6.8 ignore CTA_ZONE; kernels that do not know
    the explicit filter (CTA_FILTER_ZONE beside it) refuse it. */
@@ -351,7 +351,7 @@ struct nlct_ask {
 
 /* A sink takes each flow that matched. The kinds of sink are declared below. */
 struct nlct_sink;
-void nlct_sink_free(struct nlct_sink *sink);
+void nlct_sink_free(struct nlct_sink **sink);
 
 /* What a pass has seen so far. */
 struct nlct_progress {
@@ -376,24 +376,26 @@ int nlct_dump_start(struct nlct_dump **dump, struct nlct_socket *sock,
 int nlct_dump_next(struct nlct_dump *dump, struct nlct_sink *sink, int milliseconds);
 
 void nlct_dump_progress(const struct nlct_dump *dump, struct nlct_progress *progress);
-void nlct_dump_free(struct nlct_dump *dump);
+void nlct_dump_free(struct nlct_dump **dump);
 
-/* Sink: decodes each flow into 'rows' and 'heap', which must outlive it. NULL when out of memory.
- */
-struct nlct_sink *nlct_rows_new(struct nlct_flow *rows, size_t capacity, struct nlct_heap *heap);
+/* Making a sink returns 0 or -ENOMEM. */
+
+/* Sink: decodes each flow into 'rows' and 'heap', which must outlive it. */
+int nlct_rows_new(struct nlct_sink **sink, struct nlct_flow *rows, size_t capacity,
+                  struct nlct_heap *heap);
 
 /* The number of rows filled since the last call; the sink then starts again at the first. */
 size_t nlct_rows_take(struct nlct_sink *sink);
 
 /* Sink: writes each flow as a line of text into 'buffer', which must outlive it and hold
    NLCT_TEXT_MAX and more. */
-struct nlct_sink *nlct_lines_new(char *buffer, size_t capacity);
+int nlct_lines_new(struct nlct_sink **sink, char *buffer, size_t capacity);
 
 /* The bytes written since the last call; the sink then starts again at the first. */
 size_t nlct_lines_take(struct nlct_sink *sink);
 
-/* Sink: counts flows by one or two fields. */
-struct nlct_sink *nlct_groups_new(const unsigned *fields, size_t nfields);
+/* Sink: counts flows by one or two fields; -EINVAL for more of them, or spans. */
+int nlct_groups_new(struct nlct_sink **sink, const unsigned *fields, size_t nfields);
 
 /* How many flows have these values. */
 struct nlct_group {
@@ -417,7 +419,7 @@ struct nlct_column {
 
 /* Sink: keeps flows as columns, up to 'limit' of them. 'wanted' has a byte for each field, zero for
    those that are not to be kept. */
-struct nlct_sink *nlct_columns_new(const uint8_t *wanted, size_t limit);
+int nlct_columns_new(struct nlct_sink **sink, const uint8_t *wanted, size_t limit);
 
 /* Keeps one more flow. Returns 0, 1 when the sink is full, or -ENOMEM. */
 int nlct_columns_add(struct nlct_sink *sink, const struct nlct_flow *flow, const uint8_t *heap);
@@ -426,11 +428,17 @@ int nlct_columns_add(struct nlct_sink *sink, const struct nlct_flow *flow, const
 size_t nlct_columns_count(const struct nlct_sink *sink);
 
 /* Hands over what was kept, and starts anew. 'columns' has room for every field; those that no flow
-   had have NULL for 'values'. Each array is for nlct_free(), 'heap' for nlct_heap_free(). Returns
-   the number of rows. */
+   had have NULL for 'values'. They are for nlct_columns_free(), 'heap' for nlct_heap_free().
+   Returns the number of rows. */
 size_t nlct_columns_take(struct nlct_sink *sink, struct nlct_column *columns,
                          struct nlct_heap *heap);
-void nlct_free(void *memory);
+
+/* Frees the arrays of one column, or of as many as there are fields. */
+void nlct_column_free(struct nlct_column *column);
+void nlct_columns_free(struct nlct_column *columns);
+
+/* Hands the arrays of a column over to another owner. */
+void nlct_column_move(struct nlct_column *to, struct nlct_column *from);
 
 /* Fills '*flow' from one row, in zone 0 where no column says otherwise. Its spans stay in the
    table's heap of 'heap_size' bytes; one that leads out of it is absent. */
@@ -449,7 +457,7 @@ struct nlct_tally {
 /* Sink: deletes each flow, named by its tuple, its zone and its id, in batches over 'sock', which
    no pass may be using. A flow that its original tuple does not find is tried by its reply, since
    the one may be the other of another flow. 'sock' and 'tally' must outlive it. */
-struct nlct_sink *nlct_deleter_new(struct nlct_socket *sock, struct nlct_tally *tally);
+int nlct_deleter_new(struct nlct_sink **sink, struct nlct_socket *sock, struct nlct_tally *tally);
 
 /* Shares -------------------------------------------------------------------------------------- */
 

@@ -24,14 +24,16 @@ static int take(struct nlct_sink *sink, struct view *view)
     return rc;
 }
 
-struct nlct_sink *nlct_rows_new(struct nlct_flow *rows, size_t capacity, struct nlct_heap *heap)
+int nlct_rows_new(struct nlct_sink **sink, struct nlct_flow *rows, size_t capacity,
+                  struct nlct_heap *heap)
 {
     struct rows *new = calloc(1, sizeof(*new));
 
     if (!new)
-        return NULL;
+        return -ENOMEM;
     *new = (struct rows){.sink.take = take, .rows = rows, .heap = heap, .capacity = capacity};
-    return &new->sink;
+    *sink = &new->sink;
+    return 0;
 }
 
 size_t nlct_rows_take(struct nlct_sink *sink)

@@ -206,11 +206,10 @@ int nlct_shares_new(struct nlct_sink **sink, struct nlct_socket *sock,
     new->sink = (struct nlct_sink){.take = take, .finish = finish, .free = free_shares};
     new->count = count;
     deletes_init(&new->deletes, sock, settle, new);
+    *sink = &new->sink;
     rc = set_targets(new, targets);
     if (rc < 0)
-        nlct_sink_free(&new->sink);
-    else
-        *sink = &new->sink;
+        nlct_sink_free(sink);
     return rc;
 }
 

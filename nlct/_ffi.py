@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any, Callable
 
 from nlct._nlct import ffi, lib
+from nlct.errors import check
 
-__all__ = ["descriptor", "ffi", "lib", "own", "slot", "text"]
+__all__ = ["NO_SINK", "descriptor", "ffi", "lib", "new_sink", "slot", "text"]
 
 
 def text(pointer: ffi.CData) -> str:
@@ -28,8 +30,15 @@ def descriptor() -> ffi.CData:
     return slot("int *", lib.nlct_fd_close, -1)
 
 
-def own(sink: ffi.CData) -> ffi.CData:
-    """Free a sink with its last reference."""
-    if sink == ffi.NULL:
+def new_sink(make: Callable[..., int], *arguments: Any) -> ffi.CData:
+    """Make a sink, for as long as the ``struct nlct_sink **`` that is returned lives."""
+    sink = slot("struct nlct_sink **", lib.nlct_sink_free)
+    rc = make(sink, *arguments)
+    if rc == -errno.ENOMEM:
         raise MemoryError
-    return ffi.gc(sink, lib.nlct_sink_free)
+    check(rc, "prepare a walk")
+    return sink
+
+
+# For a walk that feeds none.
+NO_SINK = ffi.new("struct nlct_sink **")

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Callable
 
 from nlct import _check, capabilities
-from nlct._ffi import descriptor, ffi, lib
+from nlct._ffi import NO_SINK, descriptor, ffi, lib, slot
 from nlct._pass import NOTHING, Pass
 from nlct._socket import SocketPool
 from nlct.errors import Error, InterruptedDumpError, UnsupportedError, check
@@ -28,7 +28,7 @@ class Heap:
     """Where the core puts what has no fixed size."""
 
     def __init__(self) -> None:
-        self.c = ffi.gc(ffi.new("struct nlct_heap *"), lib.nlct_heap_free)
+        self.c = slot("struct nlct_heap *", lib.nlct_heap_free)
 
     def take(self) -> bytes:
         """Return what is there, and start anew."""
@@ -128,7 +128,7 @@ class Kernel:
     def look(
         self,
         wanted: Filter,
-        make_sink: Callable[[], ffi.CData] = lambda: ffi.NULL,
+        make_sink: Callable[[], ffi.CData] = lambda: NO_SINK,
         progress: Progress | None = None,
     ) -> Pass:
         """Walk over the table until a walk was not disturbed, with a new sink each time."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 
-from nlct._ffi import descriptor, ffi, lib
+from nlct._ffi import NO_SINK, descriptor, ffi, lib, slot
 from nlct._forks import process
 from nlct._socket import Socket
 from nlct.filter import Filter
@@ -36,29 +36,30 @@ class Pass:
         self._start()
 
     def _start(self) -> None:
-        handle = ffi.new("struct nlct_dump **")
+        self._dump = slot("struct nlct_dump **", lib.nlct_dump_free)
         sock = self._sock
-        rc = lib.nlct_dump_start(handle, sock.handle, self._filter, self._ask, self._buckets[0])
-        sock.check(rc, "ask for the table")
         sock.clean = self.ended = False
-        self._dump = ffi.gc(handle[0], lib.nlct_dump_free)
+        rc = lib.nlct_dump_start(
+            self._dump, sock.handle, self._filter[0], self._ask, self._buckets[0]
+        )
+        sock.check(rc, "ask for the table")
 
     def _refused(self, rc: int) -> bool:
         """Tell if the kernel will not be asked for less than everything."""
         return rc in (-errno.EINVAL, -errno.EOPNOTSUPP) and self._ask != ffi.NULL
 
-    def steps(self, sink: ffi.CData = ffi.NULL) -> Iterator[None]:
+    def steps(self, sink: ffi.CData = NO_SINK) -> Iterator[None]:
         """Walk on, yielding after each step, also after the last."""
         more = 1
         while more:
             if self._sock.process != process():
                 raise RuntimeError("a walk does not outlive a fork: begin a new one")
-            rc = lib.nlct_dump_next(self._dump, sink, STEP_MILLISECONDS)
+            rc = lib.nlct_dump_next(self._dump[0], sink[0], STEP_MILLISECONDS)
             if self._refused(rc) and not self.scanned:
                 self._ask = ffi.NULL
                 self._start()
                 continue
-            lib.nlct_dump_progress(self._dump, self._progress)
+            lib.nlct_dump_progress(self._dump[0], self._progress)
             more = self._sock.check(rc, "walk over the table")
             self._sock.clean = self.ended = not more
             yield

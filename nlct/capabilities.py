@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from nlct import _socket
-from nlct._ffi import ffi, lib
+from nlct._ffi import ffi, lib, slot
 from nlct._pass import NOTHING, Pass
 from nlct.errors import Error, NotFoundError, UnsupportedError
 from nlct.filter import Filter
@@ -159,7 +159,7 @@ def _find(sock: _socket.Socket, zone: int) -> bool:
     """Tell if the example of a zone is there."""
     row, _heap = to_c(example(zone))
     found = ffi.new("struct nlct_flow *")
-    heap = ffi.gc(ffi.new("struct nlct_heap *"), lib.nlct_heap_free)
+    heap = slot("struct nlct_heap *", lib.nlct_heap_free)
     try:
         sock.check(lib.nlct_get(sock.handle, row, found, heap), f"find the flow in zone {zone}")
     except NotFoundError:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from nlct import _check
 from nlct._closing import Closing
-from nlct._ffi import ffi, lib, own
+from nlct._ffi import ffi, lib, new_sink
 from nlct._kernel import Heap, Kernel, Progress
 from nlct.errors import InterruptedDumpError, NotFoundError, TableFullError
 from nlct.filter import Filter, Zones, to_delete, zone_set
@@ -123,11 +123,11 @@ class Conntrack(Closing):
     def _dump(self, wanted: Filter) -> Iterator[Flow]:
         rows = ffi.new("struct nlct_flow[]", ROWS)
         heap = Heap()
-        sink = own(lib.nlct_rows_new(rows, ROWS, heap.c))
+        sink = new_sink(lib.nlct_rows_new, rows, ROWS, heap.c)
         size = ffi.sizeof("struct nlct_flow")
         with self._kernel.walk(wanted) as walk:
             for _ in walk.steps(sink):
-                count = lib.nlct_rows_take(sink)
+                count = lib.nlct_rows_take(sink[0])
                 yield from flows_from(ffi.buffer(rows, count * size)[:], heap.take())
             if walk.disturbed:
                 raise InterruptedDumpError(errno.EINTR, "dump")
@@ -145,10 +145,10 @@ class Conntrack(Closing):
 
     def _dump_text(self, wanted: Filter) -> Iterator[bytes]:
         buffer = ffi.new("char[]", TEXT_BYTES)
-        sink = own(lib.nlct_lines_new(buffer, TEXT_BYTES))
+        sink = new_sink(lib.nlct_lines_new, buffer, TEXT_BYTES)
         with self._kernel.walk(wanted) as walk:
             for _ in walk.steps(sink):
-                yield bytes(ffi.buffer(buffer, lib.nlct_lines_take(sink)))
+                yield bytes(ffi.buffer(buffer, lib.nlct_lines_take(sink[0])))
             if walk.disturbed:
                 raise InterruptedDumpError(errno.EINTR, "dump")
 

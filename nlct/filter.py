@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, Union
 
 from nlct import _check
-from nlct._ffi import ffi, lib
+from nlct._ffi import ffi, lib, slot
 from nlct._fields import FIELDS
 from nlct.enums import DccpState, Proto, SctpState, Status, TcpState
 from nlct.errors import check
@@ -209,9 +209,9 @@ class _Program:
             test.yes, test.no = (to if to < 0 else count - 1 - to for to in (yes, no))
             test.count = len(node.values)
             test.values = keep[-1]
-        handle = ffi.new("struct nlct_filter **")
-        check(lib.nlct_filter_new(handle, tests, count), "compile a filter")
-        return ffi.gc(handle[0], lib.nlct_filter_free)
+        made = slot("struct nlct_filter **", lib.nlct_filter_free)
+        check(lib.nlct_filter_new(made, tests, count), "compile a filter")
+        return made
 
 
 # Values ------------------------------------------------------------------------------------------
@@ -615,7 +615,7 @@ class Filter:
         return next((test for test in self._required() if test.field == field), None)
 
     def to_c(self) -> ffi.CData:
-        """Make the ``struct nlct_filter *``."""
+        """Make the filter, for as long as the ``struct nlct_filter **`` lives."""
         return _Program(self._node).to_c()
 
     def ask(self, zone_request: int) -> ffi.CData:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from nlct import _check, _kernel
-from nlct._ffi import ffi, lib, own
+from nlct._ffi import ffi, lib, new_sink
 from nlct._kernel import Kernel, Progress
 from nlct.capabilities import zone_request
 from nlct.filter import Filter
@@ -155,7 +155,7 @@ def _by_scan(
         handed_over = False
         started = time.monotonic_ns()
         with kernel.walk(wanted) as walk, kernel.pool.lend() as sock:
-            for _ in walk.steps(own(lib.nlct_deleter_new(sock.handle, tally.c))):
+            for _ in walk.steps(new_sink(lib.nlct_deleter_new, sock.handle, tally.c)):
                 if progress is not None:
                     progress(scanned + walk.scanned)
                 scan = scan._replace(

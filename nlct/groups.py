@@ -6,7 +6,7 @@ import struct
 import sys
 from typing import Any, Callable
 
-from nlct._ffi import ffi, lib, own
+from nlct._ffi import ffi, lib, new_sink
 from nlct._fields import FIELDS
 from nlct.enums import DccpState, Proto, SctpState, Status, TcpState
 from nlct.flow import address_from, labels_from, member_or_number, text_from
@@ -40,13 +40,13 @@ class Groups:
     def make_sink(self) -> ffi.CData:
         """Make a sink that counts, from nothing."""
         numbers = [FIELDS[name].number for name in self._fields]
-        self._sink = own(lib.nlct_groups_new(numbers, len(numbers)))
+        self._sink = new_sink(lib.nlct_groups_new, numbers, len(numbers))
         return self._sink
 
     def counts(self) -> dict[Any, int]:
         """Return what it counted, by value or by pair of values, in their order."""
         size = ffi.new("size_t *")
-        groups = lib.nlct_groups_get(self._sink, size)
+        groups = lib.nlct_groups_get(self._sink[0], size)
         if not size[0]:
             return {}
         packed = ffi.buffer(groups, size[0] * ffi.sizeof("struct nlct_group"))

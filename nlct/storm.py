@@ -26,13 +26,13 @@ from typing import Callable
 
 from nlct import _check, _kernel
 from nlct._closing import Closing
-from nlct._ffi import ffi, lib
+from nlct._ffi import ffi, lib, new_sink
 from nlct._kernel import Kernel
 from nlct._pass import Pass
 from nlct._socket import Socket
 from nlct.capabilities import by_release, known
 from nlct.conntrack import Conntrack
-from nlct.errors import Error, check
+from nlct.errors import Error
 from nlct.filter import Filter, to_delete
 from nlct.flush import FlushResult, flush
 from nlct.netns import NetnsLike
@@ -464,18 +464,15 @@ class _Sink:
         self._targets = targets
         self._c_targets = ffi.new("struct nlct_target[]", len(targets))
         # Zones cost one look-up for all of them, filters one test each.
-        self._filters = [t.wanted.to_c() if t.zone is None else ffi.NULL for t in targets]
+        self._filters = [t.wanted.to_c() if t.zone is None else [ffi.NULL] for t in targets]
         for c_target, target, c_filter in zip(self._c_targets, targets, self._filters):
-            c_target.filter = c_filter
+            c_target.filter = c_filter[0]
             c_target.zone = target.zone or 0
-        handle = ffi.new("struct nlct_sink **")
-        rc = lib.nlct_shares_new(handle, sock.handle, self._c_targets, len(targets))
-        check(rc, "share a walk")
-        self.c = ffi.gc(handle[0], lib.nlct_sink_free)
+        self.c = new_sink(lib.nlct_shares_new, sock.handle, self._c_targets, len(targets))
 
     def account(self, walk: Pass) -> int:
         """Tell each target what the walk did for it. Return the deletes of all."""
-        shares = lib.nlct_shares_get(self.c)
+        shares = lib.nlct_shares_get(self.c[0])
         refused = self._refused()
         deleted = 0
         for number, target in enumerate(self._targets):
@@ -490,7 +487,7 @@ class _Sink:
         error = ffi.new("int *")
         refused: dict[int, ffi.CData] = {}
         while True:
-            counts = lib.nlct_shares_refused(self.c, len(refused), error)
+            counts = lib.nlct_shares_refused(self.c[0], len(refused), error)
             if counts == ffi.NULL:
                 return refused
             refused[error[0]] = counts

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from nlct._ffi import ffi, lib, own
+from nlct._ffi import ffi, lib, new_sink, slot
 from nlct._fields import CODES, FIELDS
 from nlct.flow import Flow, flows_from, pointers
 
@@ -80,7 +80,7 @@ class FlowTable:
         for flow in flows:
             if not isinstance(flow, Flow):
                 raise TypeError(f"flows must be Flow objects, not {flow!r}")
-            if lib.nlct_columns_add(collector.sink, *pointers(flow)) < 0:
+            if lib.nlct_columns_add(collector.sink[0], *pointers(flow)) < 0:
                 raise MemoryError
         return collector.take()
 
@@ -242,31 +242,38 @@ class Columns:
 
     def __init__(self, wanted: frozenset[str] | None, limit: int) -> None:
         kept = bytes(wanted is None or name in wanted or name in _ALWAYS for name in FIELDS)
-        self.sink = own(lib.nlct_columns_new(kept, limit))
+        self.sink = new_sink(lib.nlct_columns_new, kept, limit)
         self._limit = limit
 
     @property
     def full(self) -> bool:
         """True if there is no room for another row."""
-        return bool(lib.nlct_columns_count(self.sink) == self._limit)
+        return bool(lib.nlct_columns_count(self.sink[0]) == self._limit)
 
     def take(self) -> FlowTable:
         """Return what was collected, without a copy, and start anew."""
-        array = ffi.new("struct nlct_column[]", len(FIELDS))
-        heap = ffi.new("struct nlct_heap *")
-        rows = lib.nlct_columns_take(self.sink, array, heap)
+        array = slot("struct nlct_column[]", lib.nlct_columns_free, len(FIELDS))
+        heap = slot("struct nlct_heap *", lib.nlct_heap_free)
+        rows = lib.nlct_columns_take(self.sink[0], array, heap)
         columns: dict[str, Any] = {"family": b""}
         valid: dict[str, Any] = {}
-        for (name, field), taken in zip(FIELDS.items(), array):
-            if taken.values != ffi.NULL:
-                columns[name] = _taken(taken.values, rows * field.size)
-            if taken.valid != ffi.NULL:
-                valid[name] = _taken(taken.valid, rows)
-        return FlowTable.of_core(columns, valid, _taken(heap.data, heap.size))
+        for name, field in FIELDS.items():
+            # Each column goes with its own last user.
+            column = slot("struct nlct_column *", lib.nlct_column_free)
+            lib.nlct_column_move(column, array + field.number)
+            if column.values != ffi.NULL:
+                columns[name] = _buffer(column.values, rows * field.size, column)
+            if column.valid != ffi.NULL:
+                valid[name] = _buffer(column.valid, rows, column)
+        return FlowTable.of_core(columns, valid, _buffer(heap.data, heap.size, heap))
 
 
-def _taken(memory: ffi.CData, size: int) -> Any:
-    """Memory of the core as a buffer, freed with its last user."""
+def _buffer(memory: ffi.CData, size: int, owner: ffi.CData) -> Any:
+    """Memory of the core as a buffer, which keeps its owner."""
     if memory == ffi.NULL:
         return b""
-    return ffi.buffer(ffi.gc(memory, lib.nlct_free, size), size)
+
+    def keep(_memory: ffi.CData, _owner: ffi.CData = owner) -> None:
+        """Let go of the owner with the buffer's last user."""
+
+    return ffi.buffer(ffi.gc(memory, keep), size)

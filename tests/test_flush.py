@@ -13,7 +13,7 @@ import pytest
 import nlct
 from nlct import Filter, Flow, Tuple, _kernel, strategy
 from nlct import flush as flushing
-from nlct._ffi import lib, own
+from nlct._ffi import lib, new_sink
 from nlct._pass import NOTHING, Pass
 from nlct._socket import Socket, SocketPool
 from nlct.fill import fill
@@ -354,7 +354,7 @@ def test_a_scan_that_hits_nothing_is_not_believed(netns: nlct.Netns) -> None:
 
 FAILING = """
 import errno, nlct
-from nlct._ffi import ffi, lib
+from nlct._ffi import lib, new_sink
 from nlct._pass import NOTHING, Pass
 from nlct._socket import Socket
 from nlct.fill import fill
@@ -369,7 +369,7 @@ with nlct.Netns.scratch() as here, nlct.Netns.scratch() as there:
         tally = Tally()
         for _ in range(5):
             look, delete = Socket(here), Socket(there)
-            sink = ffi.gc(lib.nlct_deleter_new(delete.handle, tally.c), lib.nlct_sink_free)
+            sink = new_sink(lib.nlct_deleter_new, delete.handle, tally.c)
             for _ in Pass(look, nlct.Filter(), None, NOTHING).steps(sink):
                 pass
         assert oracle.dump(there) == before
@@ -480,7 +480,7 @@ def test_a_deleter_never_touches_another_namespace(netns: nlct.Netns) -> None:
         flows.populate(ct)
         tally = Tally()
         look, delete = Socket(netns), Socket(netns)
-        sink = own(lib.nlct_deleter_new(delete.handle, tally.c))
+        sink = new_sink(lib.nlct_deleter_new, delete.handle, tally.c)
         before = oracle.dump(netns)
         for _ in Pass(look, Filter(zone={5, 7}), lib.NLCT_ZONE_PLAIN, NOTHING).steps(sink):
             pass

@@ -38,7 +38,8 @@ static struct nlct_filter *make_filter(bool one_zone)
     return filter;
 }
 
-static struct nlct_sink *make_sink(const char *work, struct nlct_socket *sock, char *lines)
+static int make_sink(struct nlct_sink **sink, const char *work, struct nlct_socket *sock,
+                     char *lines)
 {
     static struct nlct_tally tally;
     static uint8_t wanted[128];
@@ -46,12 +47,12 @@ static struct nlct_sink *make_sink(const char *work, struct nlct_socket *sock, c
 
     memset(wanted, 1, sizeof(wanted));
     if (strcmp(work, "flush") == 0)
-        return nlct_deleter_new(sock, &tally);
+        return nlct_deleter_new(sink, sock, &tally);
     if (strcmp(work, "count") == 0)
-        return nlct_groups_new(&zone, 1);
+        return nlct_groups_new(sink, &zone, 1);
     if (strcmp(work, "table") == 0)
-        return nlct_columns_new(wanted, SIZE_MAX);
-    return nlct_lines_new(lines, LINES);
+        return nlct_columns_new(sink, wanted, SIZE_MAX);
+    return nlct_lines_new(sink, lines, LINES);
 }
 
 static int walk(const char *work)
@@ -61,22 +62,22 @@ static int walk(const char *work)
     char *lines = malloc(LINES);
     struct nlct_dump *dump = NULL;
     struct nlct_netns here = {.fd = -1};
-    struct nlct_sink *sink;
+    struct nlct_sink *sink = NULL;
     int rc = -1;
 
     if (!filter || !lines || nlct_netns_here(&here) < 0 || nlct_socket_open(&socks[0], &here) < 0 ||
         nlct_socket_open(&socks[1], &here) < 0)
         return 1;
-    sink = make_sink(work, socks[1], lines);
-    if (sink && nlct_dump_start(&dump, socks[0], filter, NULL, -1) == 0)
+    if (make_sink(&sink, work, socks[1], lines) == 0 &&
+        nlct_dump_start(&dump, socks[0], filter, NULL, -1) == 0)
         do {
             rc = nlct_dump_next(dump, sink, 1000);
             if (strcmp(work, "text") == 0)
                 nlct_lines_take(sink);
         } while (rc > 0);
-    nlct_dump_free(dump);
-    nlct_sink_free(sink);
-    nlct_filter_free(filter);
+    nlct_dump_free(&dump);
+    nlct_sink_free(&sink);
+    nlct_filter_free(&filter);
     nlct_socket_close(&socks[0]);
     nlct_socket_close(&socks[1]);
     nlct_netns_close(&here);

@@ -2,6 +2,7 @@
 #include "cases.h"
 #include "check.h"
 #include "fake.h"
+#include "make.h"
 
 #include <errno.h>
 #include <linux/netfilter/nfnetlink_conntrack.h>
@@ -32,7 +33,7 @@ static void begin(uint32_t datagrams)
     fake_reset();
     sock = fake_open();
     CHECK_IS(nlct_dump_start(&dump, sock, everything, NULL, -1), 0);
-    sink = nlct_rows_new(rows, ROWS, &heap);
+    sink = make_rows(rows, ROWS, &heap);
     CHECK(sink);
     seen = 0;
     for (number = 1; number <= datagrams; number++) {
@@ -88,11 +89,11 @@ static void check_thread(void)
 
 static void end(void)
 {
-    nlct_dump_free(dump);
-    nlct_sink_free(sink);
+    nlct_dump_free(&dump);
+    nlct_sink_free(&sink);
     nlct_heap_free(&heap);
     fake_close(sock);
-    nlct_filter_free(everything);
+    nlct_filter_free(&everything);
 }
 
 static void every_flow_comes_in_turn(void)
@@ -198,7 +199,7 @@ static void a_child_may_let_go_of_its_parents_dump(void)
     child = fork();
     CHECK(child >= 0);
     if (child == 0) {
-        nlct_dump_free(dump);
+        nlct_dump_free(&dump);
         /* So that nobody looks for leaks here: the rest is the parent's. */
         execlp("true", "true", (char *)NULL);
         _exit(1);

@@ -5,6 +5,7 @@
  *   driver --stay    does not, for valgrind
  */
 #include "check.h"
+#include "make.h"
 #include "nlct.h"
 
 #include <arpa/inet.h>
@@ -196,7 +197,7 @@ static uint64_t walk(const struct nlct_netns *netns, const struct nlct_filter *f
         CHECK(more >= 0);
     }
     progress = seen_by(dump);
-    nlct_dump_free(dump);
+    nlct_dump_free(&dump);
     nlct_socket_close(&sock);
     nlct_fd_close(&buckets);
     return progress.matched;
@@ -206,7 +207,7 @@ static void look_at_all(const struct nlct_netns *netns)
 {
     static struct nlct_flow rows[64];
     struct nlct_heap heap = {0};
-    struct nlct_sink *sink = nlct_rows_new(rows, 64, &heap);
+    struct nlct_sink *sink = make_rows(rows, 64, &heap);
     int buckets = open_buckets(netns);
     struct nlct_socket *sock;
     struct nlct_dump *dump;
@@ -223,17 +224,17 @@ static void look_at_all(const struct nlct_netns *netns)
     }
     CHECK_IS(seen_by(dump).scanned, FLOWS);
     CHECK_IS(seen, FLOWS);
-    nlct_dump_free(dump);
+    nlct_dump_free(&dump);
     nlct_fd_close(&buckets);
-    nlct_sink_free(sink);
+    nlct_sink_free(&sink);
 
     /* A dump left half-way. */
-    sink = nlct_rows_new(rows, 1, &heap);
+    sink = make_rows(rows, 1, &heap);
     CHECK_IS(nlct_dump_start(&dump, sock, everything, NULL, -1), 0);
     CHECK_IS(nlct_dump_next(dump, sink, 1000), 1);
     CHECK_IS(nlct_rows_take(sink), 1);
-    nlct_dump_free(dump);
-    nlct_sink_free(sink);
+    nlct_dump_free(&dump);
+    nlct_sink_free(&sink);
     nlct_socket_close(&sock);
     nlct_heap_free(&heap);
 }
@@ -241,7 +242,7 @@ static void look_at_all(const struct nlct_netns *netns)
 static void count_by_zone(const struct nlct_netns *netns)
 {
     const unsigned zone = field_number("zone");
-    struct nlct_sink *sink = nlct_groups_new(&zone, 1);
+    struct nlct_sink *sink = make_groups(&zone, 1);
     const struct nlct_group *groups;
     size_t count;
     size_t i;
@@ -252,13 +253,13 @@ static void count_by_zone(const struct nlct_netns *netns)
     CHECK_IS(count, ZONES);
     for (i = 0; i < count; i++)
         CHECK_IS(groups[i].count, FLOWS / ZONES);
-    nlct_sink_free(sink);
+    nlct_sink_free(&sink);
 }
 
 static void write_lines(const struct nlct_netns *netns)
 {
     static char buffer[FLOWS * NLCT_TEXT_MAX];
-    struct nlct_sink *sink = nlct_lines_new(buffer, sizeof(buffer));
+    struct nlct_sink *sink = make_lines(buffer, sizeof(buffer));
     size_t lines = 0;
     size_t size;
     size_t i;
@@ -270,7 +271,7 @@ static void write_lines(const struct nlct_netns *netns)
         lines += buffer[i] == '\n';
     CHECK_IS(lines, FLOWS);
     CHECK_IS(buffer[size - 1], '\n');
-    nlct_sink_free(sink);
+    nlct_sink_free(&sink);
 }
 
 /* Takes the table as columns, empties it, and loads it again. */
@@ -286,7 +287,7 @@ static void save_and_restore(const struct nlct_netns *netns, struct nlct_socket 
     size_t i;
 
     memset(wanted, 1, sizeof(wanted));
-    sink = nlct_columns_new(wanted, FLOWS + 1);
+    sink = make_columns(wanted, FLOWS + 1);
     CHECK(sink && tally);
     CHECK_IS(walk(netns, everything, NULL, sink), FLOWS);
     CHECK_IS(nlct_columns_count(sink), FLOWS);
@@ -301,11 +302,10 @@ static void save_and_restore(const struct nlct_netns *netns, struct nlct_socket 
     CHECK_IS(nlct_load(sock, columns, ncolumns, heap.data, heap.size, 0, rows, false, tally), 0);
     CHECK_IS(tally->done, FLOWS);
     for (i = 0; i < ncolumns; i++) {
-        nlct_free(columns[i].values);
-        nlct_free(columns[i].valid);
+        nlct_column_free(&columns[i]);
     }
     nlct_heap_free(&heap);
-    nlct_sink_free(sink);
+    nlct_sink_free(&sink);
     free(tally);
 }
 
@@ -328,7 +328,7 @@ static void delete_zone(const struct nlct_netns *netns, struct nlct_socket *sock
     const struct nlct_ask ask = {.zone_request = NLCT_ZONE_PLAIN, .zone = zone, .family = AF_INET};
     struct nlct_filter *filter = filter_of(zone);
     struct nlct_tally *tally = calloc(1, sizeof(*tally));
-    struct nlct_sink *sink = nlct_deleter_new(sock, tally);
+    struct nlct_sink *sink = make_deleter(sock, tally);
     uint64_t left = walk(netns, everything, NULL, NULL);
 
     CHECK(tally && sink);
@@ -336,9 +336,9 @@ static void delete_zone(const struct nlct_netns *netns, struct nlct_socket *sock
     CHECK_IS(tally->done, FLOWS / ZONES);
     CHECK_IS(walk(netns, filter, NULL, NULL), 0);
     CHECK_IS(walk(netns, everything, NULL, NULL), left - FLOWS / ZONES);
-    nlct_sink_free(sink);
+    nlct_sink_free(&sink);
     free(tally);
-    nlct_filter_free(filter);
+    nlct_filter_free(&filter);
 }
 
 static void work_in(const struct nlct_netns *netns)
@@ -413,7 +413,7 @@ int main(int count, char **arguments)
     work_in(&here);
     if (!stay)
         reach_into_another(&here);
-    nlct_filter_free(everything);
+    nlct_filter_free(&everything);
     nlct_netns_close(&here);
     return 0;
 }

@@ -20,7 +20,7 @@ static int compile(const struct nlct_test *tests, size_t count)
     struct nlct_filter *filter = NULL;
     int rc = nlct_filter_new(&filter, tests, count);
 
-    nlct_filter_free(filter);
+    nlct_filter_free(&filter);
     return rc;
 }
 
@@ -34,7 +34,7 @@ static int match(const struct nlct_test *tests, size_t count)
     CHECK_IS(packet_view(&packet, &view), 0);
     CHECK_IS(nlct_filter_new(&filter, tests, count), 0);
     rc = filter_match(filter, &view);
-    nlct_filter_free(filter);
+    nlct_filter_free(&filter);
     return rc;
 }
 
@@ -176,7 +176,7 @@ static void a_refused_test_frees_those_before_it(void)
 
     CHECK_IS(compile(tests, 4), 0);
     CHECK_IS(compile(tests, 5), -EINVAL);
-    nlct_filter_free(NULL);
+    nlct_filter_free(&(struct nlct_filter *){NULL});
 }
 
 /* Ranges -------------------------------------------------------------------------------------- */

@@ -8,6 +8,7 @@
  * wrong; and what a sink keeps lies inside what it hands over.
  */
 #include "fuzz.h"
+#include "make.h"
 
 #include <linux/netfilter/nf_conntrack_common.h>
 #include <linux/netfilter/nfnetlink.h>
@@ -277,22 +278,22 @@ static void target_begin(struct target *target, const struct wish *wish, struct 
 
     switch (target->kind) {
     case ROWS:
-        target->sink = nlct_rows_new(target->rows, ROOM, &target->heap);
+        target->sink = make_rows(target->rows, ROOM, &target->heap);
         break;
     case GROUPS:
-        target->sink = nlct_groups_new(fields, wish->filter & FAMILY ? 1 : 2);
+        target->sink = make_groups(fields, wish->filter & FAMILY ? 1 : 2);
         break;
     case DELETES:
     case SILENT_DELETES:
-        target->sink = nlct_deleter_new(sock, target->tally);
+        target->sink = make_deleter(sock, target->tally);
         break;
     case COLUMNS:
         memset(wanted, 1, sizeof(wanted));
         wanted[wish->zone[1] % FLOW_FIELDS_MAX] = 0;
-        target->sink = nlct_columns_new(wanted, wish->zone[0] % 16);
+        target->sink = make_columns(wanted, wish->zone[0] % 16);
         break;
     case LINES:
-        target->sink = nlct_lines_new(target->buffer, BUFFER);
+        target->sink = make_lines(target->buffer, BUFFER);
         break;
     }
 }
@@ -330,7 +331,7 @@ static uint64_t take_columns(struct target *target)
     size_t i;
 
     memset(wanted, 1, sizeof(wanted));
-    again = nlct_columns_new(wanted, SIZE_MAX);
+    again = make_columns(wanted, SIZE_MAX);
     ASSERT(again);
     for (i = 0; i < flow_fields(); i++)
         if (columns[i].values)
@@ -342,11 +343,10 @@ static uint64_t take_columns(struct target *target)
     }
     ASSERT(nlct_columns_count(again) == rows);
     for (i = 0; i < ncolumns; i++) {
-        nlct_free(columns[i].values);
-        nlct_free(columns[i].valid);
+        nlct_column_free(&columns[i]);
     }
     nlct_heap_free(&heap);
-    nlct_sink_free(again);
+    nlct_sink_free(&again);
     return rows;
 }
 
@@ -379,7 +379,7 @@ static void target_end(struct target *target, const struct nlct_progress *progre
     }
     if (target->kind == ROWS || target->kind == COLUMNS)
         ASSERT(target->taken == progress->matched);
-    nlct_sink_free(target->sink);
+    nlct_sink_free(&target->sink);
     nlct_heap_free(&target->heap);
 }
 
@@ -419,8 +419,8 @@ static void pass(const struct wish *wish, struct input input)
     check_deletes(asked, input.at, input.left);
     target_end(&target, &progress);
     free(target.buffer);
-    nlct_dump_free(dump);
-    nlct_filter_free(filter);
+    nlct_dump_free(&dump);
+    nlct_filter_free(&filter);
     fake_close(dumping);
     fake_close(deleting);
 }

@@ -325,9 +325,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     sink = make_sink(sock);
     if (sink)
         run(sink, &input);
-    nlct_sink_free(sink);
+    nlct_sink_free(&sink);
     for (i = 0; i < ntargets; i++)
-        nlct_filter_free(targets[i].filter);
+        nlct_filter_free(&targets[i].filter);
     fake_close(sock);
     return 0;
 }

@@ -425,8 +425,8 @@ static void start_dump(const struct nlct_ask *ask)
     sock = fake_open();
     CHECK_IS(nlct_filter_new(&everything, NULL, 0), 0);
     CHECK_IS(nlct_dump_start(&dump, sock, everything, ask, -1), 0);
-    nlct_dump_free(dump);
-    nlct_filter_free(everything);
+    nlct_dump_free(&dump);
+    nlct_filter_free(&everything);
     fake_close(sock);
 }
 
@@ -622,7 +622,7 @@ static void a_dump_that_cannot_be_asked_for_is_reported(void)
     fake_fail_send(EPERM);
     CHECK_IS(nlct_dump_start(&dump, sock, everything, NULL, -1), -EPERM);
     CHECK(!dump);
-    nlct_filter_free(everything);
+    nlct_filter_free(&everything);
     fake_close(sock);
 }
 

@@ -5,6 +5,7 @@
 #include "cases.h"
 #include "check.h"
 #include "fake.h"
+#include "make.h"
 
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netfilter/nfnetlink_conntrack.h>
@@ -121,7 +122,7 @@ static void pass_begin(struct pass *pass)
     packet.size = 0;
     pass->sock = fake_open();
     CHECK_IS(nlct_dump_start(&pass->dump, pass->sock, everything, NULL, pass->buckets), 0);
-    pass->sink = nlct_rows_new(pass->rows, 16, &pass->heap);
+    pass->sink = make_rows(pass->rows, 16, &pass->heap);
     CHECK(pass->sink);
 }
 
@@ -135,8 +136,8 @@ static int pass_next(struct pass *pass)
 
 static void pass_end(struct pass *pass)
 {
-    nlct_dump_free(pass->dump);
-    nlct_sink_free(pass->sink);
+    nlct_dump_free(&pass->dump);
+    nlct_sink_free(&pass->sink);
     nlct_heap_free(&pass->heap);
     fake_close(pass->sock);
 }
@@ -225,8 +226,8 @@ static void dump_gives_a_full_sink_its_flow_again(void)
     unsigned number;
 
     pass_begin(&pass);
-    nlct_sink_free(pass.sink);
-    pass.sink = nlct_rows_new(&row, 1, &pass.heap);
+    nlct_sink_free(&pass.sink);
+    pass.sink = make_rows(&row, 1, &pass.heap);
     for (number = 1; number <= 3; number++)
         put_flow((uint8_t)number, 0, 1, FAKE_PORT);
     put_done(1, "\0\0\0\0", 4);
@@ -527,15 +528,15 @@ static int scan_run(struct scan *scan, void (*answer)(const uint8_t *data, size_
     fake_sent.size = 0;
     fake_sent.sends = 0;
     fake_answer(answer);
-    scan->sink = nlct_deleter_new(scan->sock, &scan->tally);
+    scan->sink = make_deleter(scan->sock, &scan->tally);
     CHECK(scan->sink);
     put_done(1, NULL, 0);
     /* Ahead of every answer to a delete: both sockets read from one queue. */
     fake_queue(packet.bytes, packet.size, 0, 0);
     rc = nlct_dump_next(scan->dump, scan->sink, 1000);
     nlct_dump_progress(scan->dump, &scan->progress);
-    nlct_dump_free(scan->dump);
-    nlct_sink_free(scan->sink);
+    nlct_dump_free(&scan->dump);
+    nlct_sink_free(&scan->sink);
     fake_close(dumping);
     return rc;
 }
@@ -665,9 +666,9 @@ static void a_zone_of_wrong_size_never_matches(void)
     put_flow(1, LONG_ZONE, 1, FAKE_PORT);
     queue_packet();
     CHECK_IS(nlct_dump_next(dump, NULL, 1000), -EBADMSG);
-    nlct_dump_free(dump);
+    nlct_dump_free(&dump);
     fake_close(sock);
-    nlct_filter_free(filter);
+    nlct_filter_free(&filter);
 }
 
 /* Refuses the first, third, fifth, ... request of a batch with ENOENT; acknowledges the last. */
@@ -857,7 +858,7 @@ static void a_send_that_fails_is_reported(void)
     wire = (struct wire){packet.bytes, packet.size};
     CHECK_IS(wire_message(&wire, &header, &payload), 1);
     CHECK_IS(view_parse(&view, payload), 0);
-    sink = nlct_deleter_new(scan.sock, &scan.tally);
+    sink = make_deleter(scan.sock, &scan.tally);
     CHECK(sink);
     CHECK_IS(sink->take(sink, &view), 0);
     fake_fail_send(ECONNREFUSED);
@@ -870,7 +871,7 @@ static void a_send_that_fails_is_reported(void)
     CHECK_IS(sink->finish(sink), 0);
     CHECK_IS(fake_sent.sends, 1);
     CHECK_IS(scan.tally.done, 1);
-    nlct_sink_free(sink);
+    nlct_sink_free(&sink);
     scan_end(&scan);
 }
 
@@ -1079,7 +1080,7 @@ int main(int count, char **arguments)
             run++;
         }
     }
-    nlct_filter_free(everything);
+    nlct_filter_free(&everything);
     CHECK(run > 0);
     printf("%u cases\n", run);
     return 0;

@@ -43,9 +43,9 @@ static void storm_begin(struct storm *storm, size_t room)
 
 static void storm_end(struct storm *storm)
 {
-    nlct_sink_free(storm->sink);
-    nlct_filter_free(storm->low);
-    nlct_filter_free(storm->labelled);
+    nlct_sink_free(&storm->sink);
+    nlct_filter_free(&storm->low);
+    nlct_filter_free(&storm->labelled);
     fake_close(storm->sock);
 }
 
@@ -283,9 +283,9 @@ static void a_malformed_attribute_is_malformed_for_every_target(void)
     for (i = 0; i < 3; i++) {
         check_share(&storm, i, 0, 0);
         CHECK_IS(refused(&storm, i, EBADMSG), 1);
-        nlct_filter_free(filters[i]);
+        nlct_filter_free(&filters[i]);
     }
-    nlct_sink_free(storm.sink);
+    nlct_sink_free(&storm.sink);
     fake_close(sock);
 }
 
@@ -328,9 +328,9 @@ static void two_targets_with_one_zone_are_refused(void)
 
     CHECK_IS(nlct_shares_new(&sink, sock, targets, 3), -EINVAL);
     CHECK_IS(nlct_shares_new(&sink, sock, targets, 2), 0);
-    nlct_sink_free(sink);
+    nlct_sink_free(&sink);
     CHECK_IS(nlct_shares_new(&sink, sock, targets, 0), 0);
-    nlct_sink_free(sink);
+    nlct_sink_free(&sink);
     CHECK_IS(nlct_shares_new(&sink, sock, targets, SIZE_MAX), -EINVAL);
     fake_close(sock);
 }

@@ -2,6 +2,7 @@
 #include "cases.h"
 #include "check.h"
 #include "fake.h"
+#include "make.h"
 
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netfilter/nfnetlink_conntrack.h>
@@ -53,7 +54,7 @@ static void rows_share_a_heap(void)
 {
     struct nlct_heap heap = {0};
     struct nlct_flow rows[2];
-    struct nlct_sink *sink = nlct_rows_new(rows, 2, &heap);
+    struct nlct_sink *sink = make_rows(rows, 2, &heap);
 
     begin(1);
     put_context("one", 3);
@@ -69,7 +70,7 @@ static void rows_share_a_heap(void)
     CHECK_IS(give(sink), 0);
     CHECK_IS(nlct_rows_take(sink), 1);
     CHECK_IS(rows[0].id, 2);
-    nlct_sink_free(sink);
+    nlct_sink_free(&sink);
     nlct_heap_free(&heap);
 }
 
@@ -82,7 +83,7 @@ static void lines_say_what_the_flow_says(void)
         "udp      17 src=10.0.0.1 dst=192.0.2.1 sport=2 dport=53 mark=7 "
         "secctx=context helper=ftp\n";
     static char buffer[4 * NLCT_TEXT_MAX];
-    struct nlct_sink *sink = nlct_lines_new(buffer, sizeof(buffer));
+    struct nlct_sink *sink = make_lines(buffer, sizeof(buffer));
 
     begin(1);
     packet_be32(&packet, CTA_MARK, 7);
@@ -95,7 +96,7 @@ static void lines_say_what_the_flow_says(void)
     CHECK_IS(nlct_lines_take(sink), sizeof(expected) - 1);
     CHECK_BYTES(buffer, expected, sizeof(expected) - 1);
     CHECK_IS(nlct_lines_take(sink), 0);
-    nlct_sink_free(sink);
+    nlct_sink_free(&sink);
 }
 
 /* Every line there is, whatever room the buffer has beyond the least. */
@@ -106,7 +107,7 @@ static void a_full_buffer_wants_its_line_again(void)
     size_t i;
 
     for (i = 0; i < sizeof(room) / sizeof(room[0]); i++) {
-        struct nlct_sink *sink = nlct_lines_new(buffer, NLCT_TEXT_MAX + room[i]);
+        struct nlct_sink *sink = make_lines(buffer, NLCT_TEXT_MAX + room[i]);
         unsigned number = 0;
         size_t lines = 0;
         size_t size;
@@ -125,7 +126,7 @@ static void a_full_buffer_wants_its_line_again(void)
                 lines += buffer[size - 1] == '\n';
         }
         CHECK_IS(lines, 50);
-        nlct_sink_free(sink);
+        nlct_sink_free(&sink);
     }
 }
 
@@ -134,7 +135,7 @@ static void a_line_longer_than_the_buffer_is_an_error(void)
 {
     static char context[600];
     static char buffer[NLCT_TEXT_MAX + 599];
-    struct nlct_sink *sink = nlct_lines_new(buffer, sizeof(buffer));
+    struct nlct_sink *sink = make_lines(buffer, sizeof(buffer));
 
     begin(1);
     put_context("short", 5);
@@ -145,11 +146,11 @@ static void a_line_longer_than_the_buffer_is_an_error(void)
     CHECK_IS(give(sink), 1);
     CHECK(nlct_lines_take(sink) > 0);
     CHECK_IS(give(sink), -EMSGSIZE);
-    nlct_sink_free(sink);
-    sink = nlct_lines_new(buffer, NLCT_TEXT_MAX - 1);
+    nlct_sink_free(&sink);
+    sink = make_lines(buffer, NLCT_TEXT_MAX - 1);
     begin(1);
     CHECK_IS(give(sink), -EMSGSIZE);
-    nlct_sink_free(sink);
+    nlct_sink_free(&sink);
 }
 
 /* Groups -------------------------------------------------------------------------------------- */
@@ -157,7 +158,7 @@ static void a_line_longer_than_the_buffer_is_an_error(void)
 static struct nlct_sink *groups_by(const char *first, const char *second)
 {
     const unsigned fields[] = {field_number(first), second ? field_number(second) : 0};
-    struct nlct_sink *sink = nlct_groups_new(fields, second ? 2 : 1);
+    struct nlct_sink *sink = make_groups(fields, second ? 2 : 1);
 
     CHECK(sink);
     return sink;
@@ -176,11 +177,11 @@ static void groups_are_by_one_or_two_fields_without_spans(void)
     unsigned fields[3] = {zone, zone, zone};
     size_t i;
 
-    CHECK(!nlct_groups_new(fields, 3));
+    CHECK(!make_groups(fields, 3));
     for (i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
-        CHECK(!nlct_groups_new(wrong[i], 1));
+        CHECK(!make_groups(wrong[i], 1));
         fields[1] = wrong[i][0];
-        CHECK(!nlct_groups_new(fields, 2));
+        CHECK(!make_groups(fields, 2));
     }
 }
 
@@ -210,7 +211,7 @@ static void groups_tell_absent_from_zero(void)
     CHECK_IS(groups[1].count, 6);
     memcpy(&value, groups[1].values[0], sizeof(value));
     CHECK_IS(value, 0);
-    nlct_sink_free(sink);
+    nlct_sink_free(&sink);
 }
 
 /* More than there is room for at first: each once, and its twin. */
@@ -240,7 +241,7 @@ static void groups_grow(void)
         CHECK_IS(groups[i].present[0] + groups[i].present[1], 2);
         CHECK_IS(groups[i].family, 0);
     }
-    nlct_sink_free(sink);
+    nlct_sink_free(&sink);
 }
 
 /* Addresses of the same 16 bytes, of each family; and ports beside a mark that is zero or absent:
@@ -277,8 +278,8 @@ static void groups_tell_the_same_bytes_apart(void)
         CHECK_IS(of_marks[i].present[1], i % 2 ? 0 : 1);
         CHECK_IS(of_marks[i].count, i % 2 ? 2 : 1);
     }
-    nlct_sink_free(sink);
-    nlct_sink_free(marks);
+    nlct_sink_free(&sink);
+    nlct_sink_free(&marks);
 }
 
 static void groups_by_text_labels_zone_and_family(void)
@@ -310,8 +311,8 @@ static void groups_by_text_labels_zone_and_family(void)
     /* Zone 0 is there, though no attribute says so. */
     CHECK_IS(groups[1].present[0], 1);
     CHECK_IS(groups[1].values[0][0], 0);
-    nlct_sink_free(by_text);
-    nlct_sink_free(by_zone);
+    nlct_sink_free(&by_text);
+    nlct_sink_free(&by_zone);
 }
 
 static void groups_refuse_what_is_malformed(void)
@@ -324,7 +325,7 @@ static void groups_refuse_what_is_malformed(void)
     CHECK_IS(give(sink), -EBADMSG);
     nlct_groups_get(sink, &count);
     CHECK_IS(count, 0);
-    nlct_sink_free(sink);
+    nlct_sink_free(&sink);
 }
 
 /* Columns ------------------------------------------------------------------------------------- */
@@ -341,7 +342,7 @@ static struct nlct_sink *columns_of_all(size_t limit)
     struct nlct_sink *sink;
 
     memset(every_field, 1, sizeof(every_field));
-    sink = nlct_columns_new(every_field, limit);
+    sink = make_columns(every_field, limit);
     CHECK(sink);
     return sink;
 }
@@ -356,8 +357,7 @@ static void let_go(struct table *table)
     unsigned i;
 
     for (i = 0; i < flow_fields(); i++) {
-        nlct_free(table->columns[i].values);
-        nlct_free(table->columns[i].valid);
+        nlct_column_free(&table->columns[i]);
     }
     nlct_heap_free(&table->heap);
 }
@@ -420,7 +420,7 @@ static void columns_keep_absent_values_apart(void)
     CHECK(!column(&table, "use")->values && !column(&table, "use")->valid);
     CHECK(!column(&table, "reply_src")->values);
     let_go(&table);
-    nlct_sink_free(sink);
+    nlct_sink_free(&sink);
 }
 
 static void columns_start_anew_when_taken(void)
@@ -446,7 +446,7 @@ static void columns_start_anew_when_taken(void)
     put_context("second", 6);
     CHECK_IS(give(sink), 0);
     take(sink, &second);
-    nlct_sink_free(sink);
+    nlct_sink_free(&sink);
 
     CHECK_IS(first.rows, 1);
     CHECK_IS(number_at(column(&first, "mark"), 0), 1);
@@ -478,10 +478,10 @@ static void columns_are_full_at_their_limit(void)
     CHECK_IS(table.heap.size, 12);
     let_go(&table);
     CHECK_IS(nlct_columns_add(sink, &flow, NULL), 0);
-    nlct_sink_free(sink);
+    nlct_sink_free(&sink);
     sink = columns_of_all(0);
     CHECK_IS(give(sink), 1);
-    nlct_sink_free(sink);
+    nlct_sink_free(&sink);
 }
 
 static void columns_that_are_not_wanted_are_not_kept(void)
@@ -493,14 +493,14 @@ static void columns_that_are_not_wanted_are_not_kept(void)
 
     wanted[field_number("sport")] = 1;
     wanted[field_number("mark")] = 1;
-    sink = nlct_columns_new(wanted, SIZE_MAX);
+    sink = make_columns(wanted, SIZE_MAX);
     begin(1);
     CHECK_IS(give(sink), 0);
     take(sink, &table);
     for (i = 0; i < flow_fields(); i++)
         CHECK_IS(table.columns[i].values != NULL, i == field_number("sport"));
     let_go(&table);
-    nlct_sink_free(sink);
+    nlct_sink_free(&sink);
 }
 
 /* A flow that has about everything, in one of two families. */
@@ -585,8 +585,8 @@ static void columns_give_back_their_flows(void)
     let_go(&taken);
     let_go(&added);
     nlct_heap_free(&heap);
-    nlct_sink_free(taking);
-    nlct_sink_free(adding);
+    nlct_sink_free(&taking);
+    nlct_sink_free(&adding);
 }
 
 static void columns_refuse_what_is_malformed(void)
@@ -605,7 +605,7 @@ static void columns_refuse_what_is_malformed(void)
     CHECK_IS(table.rows, 2);
     CHECK_IS(number_at(column(&table, "id"), 1), 3);
     let_go(&table);
-    nlct_sink_free(sink);
+    nlct_sink_free(&sink);
 }
 
 static void columns_that_nobody_takes_are_freed(void)
@@ -614,8 +614,8 @@ static void columns_that_nobody_takes_are_freed(void)
 
     begin_whole(AF_INET, 7);
     CHECK_IS(give(sink), 0);
-    nlct_sink_free(sink);
-    nlct_sink_free(NULL);
+    nlct_sink_free(&sink);
+    nlct_sink_free(&(struct nlct_sink *){NULL});
 }
 
 const struct test_case sink_cases[] = {

@@ -14,6 +14,7 @@
 #include "cases.h"
 #include "check.h"
 #include "fake.h"
+#include "make.h"
 
 #include <sys/auxv.h>
 #include <sys/socket.h>
@@ -72,7 +73,7 @@ static struct nlct_sink *count_chosen(void)
 {
     static struct packet packet;
     const unsigned field = field_number("src");
-    struct nlct_sink *sink = nlct_groups_new(&field, 1);
+    struct nlct_sink *sink = make_groups(&field, 1);
     uint64_t i;
 
     CHECK(sink);
@@ -144,7 +145,7 @@ static void chosen_addresses_spread_over_groups(void)
 
     CHECK_IS(groups->count, CHOSEN);
     CHECK(longest_run(has_group, groups, groups->mask + 1) < LONG);
-    nlct_sink_free(sink);
+    nlct_sink_free(&sink);
 }
 
 static void chosen_addresses_spread_over_a_filter(void)
@@ -153,7 +154,7 @@ static void chosen_addresses_spread_over_a_filter(void)
     const struct prefixes *prefixes = filter->tests[0].prefixes;
 
     CHECK(longest_run(has_prefix, prefixes, prefixes->mask + 1) < LONG);
-    nlct_filter_free(filter);
+    nlct_filter_free(&filter);
 }
 
 /* So that nothing can be learned from one about another. */
@@ -167,10 +168,10 @@ static void each_table_has_its_own_order(void)
     CHECK(memcmp(groups->slots, ((const struct groups *)sinks[1])->slots,
                  (groups->mask + 1) * sizeof(groups->slots[0])) != 0);
     CHECK(memcmp(prefixes->tags, filters[1]->tests[0].prefixes->tags, prefixes->mask + 1) != 0);
-    nlct_sink_free(sinks[0]);
-    nlct_sink_free(sinks[1]);
-    nlct_filter_free(filters[0]);
-    nlct_filter_free(filters[1]);
+    nlct_sink_free(&sinks[0]);
+    nlct_sink_free(&sinks[1]);
+    nlct_filter_free(&filters[0]);
+    nlct_filter_free(&filters[1]);
 }
 
 /* The bytes 0, 1, 2, ... under the key of the bytes 0 to 15. */
