@@ -3,9 +3,14 @@
 
 #include <endian.h>
 #include <linux/netfilter/nf_conntrack_common.h>
+#include <linux/netfilter/nf_conntrack_tcp.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netfilter/nfnetlink_conntrack.h>
 #include <netinet/in.h>
+
+_Static_assert(NLCT_TCP_FLAGS == (IP_CT_TCP_FLAG_WINDOW_SCALE | IP_CT_TCP_FLAG_SACK_PERM |
+                                  IP_CT_TCP_FLAG_BE_LIBERAL),
+               "what a client may mean");
 
 /* Attributes ---------------------------------------------------------------------------------- */
 
@@ -46,7 +51,7 @@ static void put_span(struct message *message, uint16_t type, const void *value, 
 static void put_value(struct message *message, uint16_t type, const struct rule *rule,
                       const uint8_t *from, const uint8_t *heap)
 {
-    const uint8_t flags[2] = {*from, UINT8_MAX};
+    const uint8_t flags[2] = {*from & NLCT_TCP_FLAGS, NLCT_TCP_FLAGS};
 
     switch (rule->kind) {
     case NUMBER:

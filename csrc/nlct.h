@@ -108,6 +108,11 @@ struct nlct_heap {
 
 void nlct_heap_free(struct nlct_heap *heap);
 
+/* The TCP flags that a request sets or clears: window scaling, selective acknowledgements, liberal
+   tracking. The others are the kernel's memory of what it saw: given back, they make it take every
+   RST for invalid. */
+enum { NLCT_TCP_FLAGS = 0x0b };
+
 /* One conntrack entry. 'zone' is the zone's id in whichever direction it applies, 0 by default;
    'timeout' is in seconds; timestamps are in nanoseconds since 1970. Bit n % 64 of labels[n / 64]
    is label n. 'helper' ends with a null byte. 'unknown' holds, header and padding included, the

@@ -420,7 +420,10 @@ class Flow:
 
     ``tcp_state``: see TcpState, a number from 0 to 255 or a name (``--state``).
     ``tcp_wscale_orig``, ``tcp_wscale_reply``: window scales; ``tcp_flags_orig``,
-    ``tcp_flags_reply``: bits of ``IP_CT_TCP_FLAG_...``; 0 to 255 (``CTA_PROTOINFO_TCP_...``).
+    ``tcp_flags_reply``: bits of ``IP_CT_TCP_FLAG_...``; 0 to 255 (``CTA_PROTOINFO_TCP_...``). A
+    request says only the flags 0x01, 0x02 and 0x08 (window scaling, selective acknowledgements,
+    liberal tracking): the others are what the kernel remembers of packets, and a flow that is given
+    them may take every RST for invalid.
     ``sctp_state``: see SctpState; ``sctp_vtag_orig``, ``sctp_vtag_reply``: verification tags, 0 to
     2**32 - 1 (``CTA_PROTOINFO_SCTP_...``). ``dccp_state``: see DccpState; ``dccp_role``: 0 client,
     1 server; ``dccp_handshake_seq``: 0 to 2**64 - 1 (``CTA_PROTOINFO_DCCP_...``).

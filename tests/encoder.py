@@ -136,6 +136,8 @@ FIELDS = {field.name: field for _, field in _flat(ATTRIBUTES)}
 PATHS = {field.name: path for path, field in _flat(ATTRIBUTES)}
 
 STATUS_CONFIRMED = 1 << 3
+# What a request says of TCP's flags: window scaling, selective acknowledgements, liberal tracking.
+TCP_FLAGS = 0x01 | 0x02 | 0x08
 STATUS_EXPECTED = 1 << 0
 STATUS_NAT = {1 << 4: 6, 1 << 5: 13}
 # What the kernel counts, measures or gives out by itself: a request does not say it.
@@ -455,6 +457,9 @@ def created(flow: dict[str, Any]) -> dict[str, Any]:
             plain.update({"zone": reply["zone"]} if "zone" in reply else {})
             plain = _translated(plain, reply, status)
         said["reply"] = plain
+    for name in ("tcp_flags_orig", "tcp_flags_reply"):
+        if name in said:
+            said[name] &= TCP_FLAGS
     if "status" in said:
         said["status"] |= STATUS_CONFIRMED
         if "master" in said:

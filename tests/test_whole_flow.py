@@ -130,9 +130,14 @@ def named(flow: nlct.Flow) -> int | None:
 
 
 def settable(flow: nlct.Flow) -> everything.Flow:
-    """A flow without the bits that say who thought of NAT and helper: the kernel, or a request."""
+    """A flow without the bits that say who thought of NAT and helper: the kernel, or a request.
+
+    Nor has it the TCP flags that the kernel alone can mean.
+    """
     own = nlct.Status.SRC_NAT_DONE | nlct.Status.DST_NAT_DONE | nlct.Status.HELPER
-    return {**as_read(flow), "status": int((flow.status or 0) & ~own)}
+    read = as_read(flow)
+    flags = {name: read[name] & 0x0B for name in read if name.startswith("tcp_flags_")}
+    return {**read, **flags, "status": int((flow.status or 0) & ~own)}
 
 
 def test_a_saved_table_is_restored(reading: Reading) -> None:

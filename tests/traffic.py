@@ -118,6 +118,76 @@ def site(*zones: int) -> Iterator[Site]:
         yield made
 
 
+class Forwarding:
+    """A client whose connections a router translates to a server behind it (destination NAT).
+
+    The router drops what belongs to no connection, and picks up none that it does not know.
+    """
+
+    ADDRESS = "10.78.0.1"
+    _SERVER = "10.78.1.2"
+
+    def __init__(self, stack: ExitStack) -> None:
+        names = [f"nlct{os.getpid()}{end}" for end in ("client", "router", "server")]
+        for name in names:
+            run("ip", "netns", "add", name)
+            stack.callback(run, "ip", "netns", "delete", name)
+        client, router, server = names
+        for number, end in ((0, client), (1, server)):
+            ours = f"to{number}"
+            run(
+                *("ip", "-n", router, "link", "add", ours, "type", "veth"),
+                *("peer", "name", "uplink", "netns", end),
+            )
+            for namespace, link, last in ((router, ours, 1), (end, "uplink", 2)):
+                address = f"10.78.{number}.{last}/24"
+                run("ip", "-n", namespace, "address", "add", address, "dev", link)
+                run("ip", "-n", namespace, "link", "set", "dev", link, "up")
+            run("ip", "-n", end, "route", "add", "default", "via", f"10.78.{number}.1")
+        run(
+            *("ip", "netns", "exec", router, "nft", "-f", "-"),
+            given=f"""
+table ip forwarding {{
+    chain prerouting {{
+        type nat hook prerouting priority dstnat
+        ip daddr {self.ADDRESS} tcp dport {PORT} dnat to {self._SERVER}
+    }}
+    chain input {{
+        type filter hook input priority filter
+        meta l4proto tcp ct state invalid drop
+    }}
+    chain forward {{
+        type filter hook forward priority filter
+        meta l4proto tcp ct state invalid drop
+    }}
+}}
+""",
+        )
+        self.client, self.router, self.server = (
+            stack.enter_context(nlct.Netns.open(name)) for name in names
+        )
+        for path, value in ((STRICT, b"0"), ("/proc/sys/net/ipv4/ip_forward", b"1")):
+            fd = self.router.open_file(path, os.O_WRONLY)
+            os.write(fd, value)
+            os.close(fd)
+
+
+@contextmanager
+def forwarding() -> Iterator[Forwarding]:
+    """Make it all, and take it away again."""
+    if os.geteuid() != 0:
+        pytest.skip("MISSING: root, to join namespaces")
+    for tool in ("ip", "nft"):
+        if not shutil.which(tool):
+            pytest.skip(f"MISSING: {tool}")
+    with ExitStack() as stack:
+        try:
+            made = Forwarding(stack)
+        except AssertionError as exc:
+            pytest.skip(f"MISSING: veth or nftables with NAT: {exc}")
+        yield made
+
+
 @contextmanager
 def _echo(server: nlct.Netns) -> Iterator[None]:
     """Echo over TCP and UDP, both families, until the end of the block."""
