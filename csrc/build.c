@@ -243,6 +243,41 @@ static bool has_translation(const struct nlct_flow *flow)
     return has(flow->present, NLCT_FLOW_REPLY) && (flow->reply.present & addresses) == addresses;
 }
 
+static bool has_ports(uint8_t proto)
+{
+    return proto == IPPROTO_TCP || proto == IPPROTO_UDP || proto == IPPROTO_GRE ||
+           proto == IPPROTO_SCTP || proto == IPPROTO_DCCP || proto == IPPROTO_UDPLITE;
+}
+
+/* A zero is no loss: tables may have it in every row. */
+static bool tuple_fits(const struct nlct_tuple *tuple)
+{
+    const bool icmp = tuple->proto == IPPROTO_ICMP || tuple->proto == IPPROTO_ICMPV6;
+
+    if ((tuple->sport || tuple->dport) && !has_ports(tuple->proto))
+        return false;
+    return icmp || !(tuple->icmp_id || tuple->icmp_type || tuple->icmp_code);
+}
+
+bool flow_fits(const struct nlct_flow *flow)
+{
+    const uint8_t proto = flow->orig.proto;
+
+    if (has(flow->present, NLCT_FLOW_TIMEOUT) && !flow->timeout)
+        return false;
+    if (!tuple_fits(&flow->orig) || !tuple_fits(&flow->reply))
+        return false;
+    if (proto != IPPROTO_TCP &&
+        (flow->tcp_state || flow->tcp_wscale_orig || flow->tcp_wscale_reply ||
+         flow->tcp_flags_orig || flow->tcp_flags_reply))
+        return false;
+    if (proto != IPPROTO_SCTP &&
+        (flow->sctp_state || flow->sctp_vtag_orig || flow->sctp_vtag_reply))
+        return false;
+    return proto == IPPROTO_DCCP ||
+           !(flow->dccp_state || flow->dccp_role || flow->dccp_handshake_seq);
+}
+
 int nlct_flow_build(const struct nlct_flow *flow, const uint8_t *heap, void *buffer,
                     size_t capacity)
 {

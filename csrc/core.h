@@ -272,6 +272,10 @@ void flow_put_key(struct message *message, const struct nlct_flow *flow, uint16_
 /* Puts what changes a flow: its key and all that the kernel lets one change. */
 void flow_put_update(struct message *message, const struct nlct_flow *flow, const uint8_t *heap);
 
+/* Is there nothing in a new flow that the kernel would drop in silence: a timeout of 0, with which
+   it drops the flow itself, and what belongs to another protocol? */
+bool flow_fits(const struct nlct_flow *flow);
+
 /* nat.c: where a reply is not the reverse of the original tuple ------------------------------- */
 
 enum { TO_ADDRESS, TO_PORT };

@@ -15,10 +15,32 @@ static bool is_new(const void *request, size_t size)
            header.nlmsg_type == (NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_NEW);
 }
 
+struct load {
+    struct nlct_tally *tally;
+    uint8_t *created;
+    size_t first;
+};
+
+/* The owner is the row, counted from the first. */
+static void settle(void *context, uint32_t owner, int result)
+{
+    struct load *load = context;
+
+    batch_tally(load->tally, owner, result);
+    if (load->created && result == 0)
+        load->created[load->first + owner] = 1;
+}
+
+static int build(const struct nlct_flow *flow, const uint8_t *heap, void *room)
+{
+    return flow_fits(flow) ? nlct_flow_build(flow, heap, room, REQUEST_MAX) : -EINVAL;
+}
+
 int nlct_load(struct nlct_socket *sock, const struct nlct_column *columns, size_t ncolumns,
               const uint8_t *heap, size_t heap_size, size_t first, size_t last, bool children,
-              struct nlct_tally *tally)
+              struct nlct_tally *tally, uint8_t *created)
 {
+    struct load load = {tally, created, first};
     struct batch *batch;
     size_t row;
     size_t i;
@@ -30,14 +52,14 @@ int nlct_load(struct nlct_socket *sock, const struct nlct_column *columns, size_
     batch = malloc(sizeof(*batch));
     if (!batch)
         return -ENOMEM;
-    batch_init(batch, sock, is_new, batch_tally, tally);
+    batch_init(batch, sock, is_new, settle, &load);
     for (row = first; row < last && rc == 0; row++) {
         struct nlct_flow flow;
 
         nlct_columns_row(columns, ncolumns, heap_size, row, &flow);
         if (has(flow.present, NLCT_FLOW_MASTER) != children)
             continue;
-        rc = batch_add(batch, nlct_flow_build(&flow, heap, batch_room(batch), REQUEST_MAX), 0);
+        rc = batch_add(batch, build(&flow, heap, batch_room(batch)), (uint32_t)(row - first));
     }
     if (rc == 0)
         rc = batch_send(batch);

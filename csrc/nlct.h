@@ -271,7 +271,8 @@ const char *nlct_socket_text(const struct nlct_socket *sock);
 int nlct_get(struct nlct_socket *sock, const struct nlct_flow *key, struct nlct_flow *found,
              struct nlct_heap *heap);
 
-/* Creates '*flow', as nlct_flow_build() says; -EEXIST when it is there. */
+/* Creates '*flow', as nlct_flow_build() says; -EEXIST when it is there, -EINVAL for what the kernel
+   would drop in silence: a timeout of 0, and values of another protocol. */
 int nlct_create(struct nlct_socket *sock, const struct nlct_flow *flow, const uint8_t *heap);
 
 /* Changes the flow with the tuple and zone of '*flow' to what else is in it: status (the kernel
@@ -503,12 +504,14 @@ int nlct_flush_all(struct nlct_socket *sock);
 
 /* Loading ------------------------------------------------------------------------------------- */
 
-/* Creates flows in rows 'first' to 'last' (excluded), in batches over 'sock', as nlct_flow_build()
-   says: those without a master, or 'children', which can only be made after their masters. A row
-   that cannot be built counts as refused with its errno. */
+/* Creates flows in rows 'first' to 'last' (excluded), fewer than 2**32, in batches over 'sock', as
+   nlct_flow_build() says: those without a master, or 'children', which can only be made after their
+   masters. A row that nlct_create() would not send counts as refused with its errno. 'created' has
+   a byte for each row from 0 on, which becomes 1 where the flow was created; NULL when nobody wants
+   to know. */
 int nlct_load(struct nlct_socket *sock, const struct nlct_column *columns, size_t ncolumns,
               const uint8_t *heap, size_t heap_size, size_t first, size_t last, bool children,
-              struct nlct_tally *tally);
+              struct nlct_tally *tally, uint8_t *created);
 
 /* Arrays -------------------------------------------------------------------------------------- */
 

@@ -43,8 +43,11 @@ int nlct_create(struct nlct_socket *sock, const struct nlct_flow *flow, const ui
 {
     uint8_t room[REQUEST_MAX];
     struct message request = {.buffer = room, .capacity = sizeof(room)};
-    int size = nlct_flow_build(flow, heap, room, sizeof(room));
+    int size;
 
+    if (!flow_fits(flow))
+        return -EINVAL;
+    size = nlct_flow_build(flow, heap, room, sizeof(room));
     if (size < 0)
         return size;
     request.size = (size_t)size;

@@ -9,21 +9,27 @@ import os
 class Error(OSError):
     """A request to the kernel that failed.
 
-    ``errno`` is the kernel's error number, ``operation`` says what was asked, and
-    ``kernel_message`` is the kernel's own extended-ack text, empty where it gave none.
+    ``errno`` is the kernel's error number, ``operation`` says what was asked, ``reason`` names the
+    field that was wrong and why, empty where that is not known, and ``kernel_message`` is the
+    kernel's own extended-ack text, empty where it gave none.
     """
 
     operation: str
     kernel_message: str
+    reason: str
 
-    def __init__(self, number: int, operation: str, kernel_message: str = "") -> None:
+    def __init__(
+        self, number: int, operation: str, kernel_message: str = "", reason: str = ""
+    ) -> None:
+        why = f": {reason}" if reason else ""
         hint = f" (kernel: {kernel_message})" if kernel_message else ""
-        super().__init__(number, f"{operation}: {self._describe(number)}{hint}")
+        super().__init__(number, f"{operation}: {self._describe(number)}{why}{hint}")
         self.operation = operation
         self.kernel_message = kernel_message
+        self.reason = reason
 
     def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.errno, self.operation, self.kernel_message)
+        return type(self), (self.errno, self.operation, self.kernel_message, self.reason)
 
     def _describe(self, number: int) -> str:
         return _WORDS.get(number) or os.strerror(number)
@@ -96,9 +102,9 @@ _KINDS: dict[int, type[Error]] = {
 }
 
 
-def error(number: int, operation: str, kernel_message: str = "") -> Error:
+def error(number: int, operation: str, kernel_message: str = "", reason: str = "") -> Error:
     """Make the exception for an errno."""
-    return _KINDS.get(number, Error)(number, operation, kernel_message)
+    return _KINDS.get(number, Error)(number, operation, kernel_message, reason)
 
 
 # As nlct.h says: beyond it is the signal that ended a child.

@@ -69,6 +69,36 @@ if TYPE_CHECKING:
         synproxy_tsoff: int | None
         unknown: Mapping[int, bytes] | None
 
+    class FlowChanges(TypedDict, total=False):
+        """What Conntrack.update() may be given by name; see there."""
+
+        timeout: int
+        mark: int
+        status: int
+        tcp_state: int | str
+        tcp_wscale_orig: int
+        tcp_wscale_reply: int
+        tcp_flags_orig: int
+        tcp_flags_reply: int
+        sctp_state: int | str
+        sctp_vtag_orig: int
+        sctp_vtag_reply: int
+        dccp_state: int | str
+        dccp_role: int
+        dccp_handshake_seq: int
+        labels: int
+        helper: str
+        helper_info: bytes
+        seqadj_orig_pos: int
+        seqadj_orig_before: int
+        seqadj_orig_after: int
+        seqadj_reply_pos: int
+        seqadj_reply_before: int
+        seqadj_reply_after: int
+        synproxy_isn: int
+        synproxy_its: int
+        synproxy_tsoff: int
+
 
 _read_number = {size: struct.Struct(f"={code}").unpack_from for size, code in CODES.items()}
 _read_present = _read_number[8]
@@ -411,7 +441,8 @@ class Flow:
     0 is the default zone.
     ``status``: see Status (``CTA_STATUS``, ``-u``). A flow that is created with SRC_NAT or DST_NAT
     is translated to what ``reply`` says (``CTA_NAT_SRC``, ``-n``; ``CTA_NAT_DST``, ``-g``).
-    ``timeout``: seconds left, 0 to 2**32 - 1, None on offloaded flows (``CTA_TIMEOUT``, ``-t``).
+    ``timeout``: seconds left, 0 to 2**32 - 1, None on offloaded flows (``CTA_TIMEOUT``, ``-t``);
+    the kernel makes 8,589,934 of what is more, in silence.
     ``mark``: 0 to 2**32 - 1 (``CTA_MARK``, ``-m``). ``id``: the kernel's id of this very entry
     (``CTA_ID``); ``use``: its reference count (``CTA_USE``), to which the dumps of older kernels
     add one here and there; both are the kernel's to give.

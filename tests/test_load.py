@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import errno
+import pickle
 from array import array
 from collections.abc import Iterator
 
 import pytest
 
 import nlct
-from nlct import Flow, FlowTable, Tuple
+from nlct import Flow, FlowTable, Status, Tuple
 from nlct import fill as filling
 from nlct.conntrack import LOAD_ROWS
-from tests import flows, oracle
+from tests import filters, flows, oracle
 
 
 def untimed(conntrack: nlct.Conntrack) -> set[Flow]:
@@ -81,6 +82,153 @@ def test_create_refuses_a_flow_without_addresses(ct: nlct.Conntrack) -> None:
         ct.create(nowhere)
     result = ct.load([nowhere, flows.udp(1)])
     assert (result.created, dict(result.failed)) == (1, {errno.EINVAL: 1})
+
+
+# What is lost in silence -------------------------------------------------------------------------
+
+PAIR = Tuple("10.0.0.1", "10.0.0.2", "tcp", 1000, 80)
+PING = Tuple("10.0.0.1", "10.0.0.2", "icmp", icmp_id=1, icmp_type=8, icmp_code=0)
+ESP = Tuple("10.0.0.1", "10.0.0.2", 50)
+
+
+def test_a_timeout_of_0_makes_no_flow(ct: nlct.Conntrack, netns: nlct.Netns) -> None:
+    """The kernel would call it a success: ValueError, and in a load a refusal."""
+    none = flows.udp(1, timeout=0)
+    with pytest.raises(ValueError, match="timeout must be from 1 to 4294967295"):
+        ct.create(none)
+    result = ct.load([none, flows.udp(2)])
+    assert (result.created, dict(result.failed)) == (1, {errno.EINVAL: 1})
+    assert len(oracle.dump(netns)) == 1
+    ct.create(flows.udp(3, timeout=2**32 - 1))
+    assert 8_589_900 < (ct.get(flows.udp(3).orig).timeout or 0) <= 8_589_934
+
+
+@pytest.mark.parametrize(
+    ("flow", "number", "says"),
+    [
+        (Flow(PAIR), errno.EINVAL, "timeout is missing"),
+        (Flow(Tuple("10.0.0.1", "10.0.0.2", "udp"), timeout=5), errno.EINVAL, "sport, dport"),
+        (Flow(Tuple("10.0.0.1", proto="udp"), timeout=5), errno.EINVAL, "orig must have dst"),
+        (Flow(PING.replace(icmp_type=200), timeout=5), errno.EINVAL, "icmp_type.*not 200"),
+        (Flow(PING.replace(icmp_id=None), timeout=5), errno.EINVAL, "icmp_id"),
+        (Flow(PING.replace(sport=5), timeout=5), errno.EINVAL, "no sport: ICMP"),
+        (Flow(ESP.replace(sport=5), timeout=5), errno.EINVAL, "no sport: protocol 50"),
+        (Flow(PAIR.replace(icmp_type=5), timeout=5), errno.EINVAL, "no icmp_type: TCP"),
+        (Flow(PAIR, timeout=5, sctp_state=3), errno.EINVAL, "sctp_state is of SCTP"),
+        (Flow(PAIR.replace(proto="udp"), timeout=5, tcp_state=3), errno.EINVAL, "of UDP"),
+        (
+            Flow(PAIR.replace(proto="sctp"), timeout=5, sctp_state=3),
+            errno.EINVAL,
+            "only with sctp_vtag_orig, sctp_vtag_reply",
+        ),
+        (Flow(PAIR, timeout=5, tcp_state=77), errno.ERANGE, "tcp_state 77"),
+        (Flow(PAIR, timeout=5, status=Status.DYING), errno.EBUSY, "status: dying"),
+        (Flow(PAIR, timeout=5, status=Status.EXPECTED), errno.EBUSY, "status: expected"),
+        (Flow(PAIR, timeout=5, status=Status.SRC_NAT), errno.EINVAL, "src_nat.*no reply"),
+        (Flow(PAIR, PING, timeout=5), errno.EINVAL, "reply must be of the protocol"),
+        (Flow(PAIR, timeout=5, master=PAIR.replace(sport=9)), errno.ENOENT, "master"),
+        (Flow(PAIR, timeout=5, helper="no such"), errno.EOPNOTSUPP, "helper.*'no such'"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_refusal_names_its_field(
+    ct: nlct.Conntrack, netns: nlct.Netns, flow: Flow, number: int, says: str
+) -> None:
+    """The class and number are the kernel's, the words say which field and why; a load counts."""
+    with pytest.raises(nlct.Error, match=says) as caught:
+        ct.create(flow)
+    # Kernels before policies had ranges say EINVAL.
+    assert caught.value.errno in {number, errno.EINVAL}
+    assert type(caught.value) is type(nlct.errors.error(caught.value.errno or 0, ""))
+    assert dict(ct.load([flow]).failed) == {caught.value.errno: 1}
+    assert oracle.dump(netns) == {}
+    assert caught.value.reason
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (again.reason, str(again)) == (caught.value.reason, str(caught.value))
+
+
+def test_a_table_may_have_zeros_everywhere(ct: nlct.Conntrack) -> None:
+    """A column without a mask has a value in every row; a zero that is out of place is no loss."""
+    orig = [flows.udp(1).orig, PING, ESP]
+    table = FlowTable(
+        {
+            "family": bytes(one.family or 0 for one in orig),
+            "src": b"".join(one.src.packed.ljust(16, b"\0") for one in orig if one.src),
+            "dst": b"".join(one.dst.packed.ljust(16, b"\0") for one in orig if one.dst),
+            "proto": bytes(one.proto or 0 for one in orig),
+            "sport": array("H", (one.sport or 0 for one in orig)),
+            "dport": array("H", (one.dport or 0 for one in orig)),
+            "icmp_id": array("H", (one.icmp_id or 0 for one in orig)),
+            "icmp_type": bytes(one.icmp_type or 0 for one in orig),
+            "icmp_code": bytes(3),
+            "tcp_state": bytes(3),
+            "labels": bytes(16 * 3),
+            "timeout": array("I", [60, 60, 60]),
+        }
+    )
+    result = ct.load(table)
+    assert (result.created, dict(result.failed), dict(result.dropped)) == (3, {}, {})
+    assert {flow.orig for flow in ct.dump()} == set(orig)
+
+
+def test_labels_that_no_rule_uses(ct: nlct.Conntrack, netns: nlct.Netns) -> None:
+    """The kernel drops them: create() makes no flow, load() counts, and both say so."""
+    with pytest.raises(nlct.Error, match=r"labels: no rule .*ct label.*connlabel") as caught:
+        ct.create(flows.udp(1).replace(labels=1))
+    assert caught.value.errno == errno.ENOSPC
+    assert oracle.dump(netns) == {}
+    ct.create(flows.udp(1).replace(labels=0))
+    mixture = [flows.udp(number, 7).replace(labels=number % 3) for number in range(9)]
+    zones = [flow.replace(labels=1 << 127) for flow in flows.directional(5)]
+    already = flows.udp(1).replace(labels=4)
+    # Nor do these count: one that is there, one that the kernel refuses.
+    refused = flows.udp(10).replace(labels=4, timeout=None)
+    result = ct.load([already, refused, *mixture, *zones])
+    assert dict(result.failed) == {errno.EEXIST: 1, errno.EINVAL: 1}
+    assert (result.created, dict(result.dropped)) == (13, {"labels": 6 + 4})
+    assert dict(ct.load([*mixture, already]).dropped) == {}
+    assert dict(ct.load([flows.udp(99)]).dropped) == {}
+
+
+@pytest.mark.usefixtures("root")
+def test_labels_that_a_rule_uses(ct: nlct.Conntrack, netns: nlct.Netns) -> None:
+    """Nothing is said of them, and they are there."""
+    filters.prepare(netns)
+    ct.create(flows.udp(1).replace(labels=1 << 127))
+    result = ct.load(flows.udp(number).replace(labels=number) for number in range(2, 9))
+    assert (result.created, dict(result.failed), dict(result.dropped)) == (7, {}, {})
+    assert {flow.labels for flow in ct.dump()} == {1 << 127, *range(2, 9)}
+
+
+def test_what_cannot_be_taken_away_again_is_said(
+    ct: nlct.Conntrack, netns: nlct.Netns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The flow stays without its labels, and the error tells both."""
+
+    def refuse(*_: object) -> None:
+        raise nlct.OverrunError(errno.ENOBUFS, "delete a flow")
+
+    monkeypatch.setattr(ct, "_delete", refuse)
+    with pytest.raises(nlct.Error, match=r"labels.*still there: .*delete a flow") as caught:
+        ct.create(flows.udp(1).replace(labels=1))
+    assert caught.value.errno == errno.ENOSPC
+    assert len(oracle.dump(netns)) == 1
+
+
+def test_ports_of_a_protocol_that_the_kernel_does_not_know(
+    ct: nlct.Conntrack, netns: nlct.Netns
+) -> None:
+    """Without its ports it would be another flow: none is made, and load() counts."""
+    made = [Flow(PAIR.replace(proto="dccp", src=f"10.0.0.{n}"), timeout=60) for n in range(3, 6)]
+    result = ct.load([*made, flows.udp(1)])
+    assert result.created == 4
+    if any(flow.orig.sport for flow in ct.dump(nlct.Filter(proto="dccp"))):
+        pytest.skip("MISSING: a kernel without DCCP")
+    assert dict(result.dropped) == {"sport": 3, "dport": 3}
+    before = oracle.dump(netns)
+    with pytest.raises(nlct.UnsupportedError, match="sport, dport"):
+        ct.create(Flow(PAIR.replace(proto="dccp"), timeout=60))
+    assert oracle.dump(netns) == before
 
 
 def test_a_full_table_says_so(netns: nlct.Netns) -> None:

@@ -155,6 +155,8 @@ def test_a_saved_table_is_restored(reading: Reading) -> None:
         assert result.failed == ({errno.EINVAL: offloaded} if offloaded else {})
         assert result.created == len(saved) - offloaded
         restored = {(flow.orig, flow.zone): flow for flow in ct.dump()}
+    assert result.dropped == {}
+    assert not any((flow.tcp_flags_orig or 0) & ~0x0B for flow in restored.values())
     assert len(restored) == result.created
     unknown = {}
     for flow in saved:

@@ -92,11 +92,11 @@ static void load(struct nlct_socket *sock)
     /* A flow without a destination is refused by the kernel, one without a family by the core. */
     valid[FLOWS - 1] = 0;
     family[FLOWS - 2] = AF_UNSPEC;
-    CHECK_IS(nlct_load(sock, &unknown, 1, NULL, 0, 0, 1, false, tally), -EINVAL);
-    CHECK_IS(nlct_load(sock, columns, ncolumns, NULL, 0, 0, FLOWS, false, tally), 0);
+    CHECK_IS(nlct_load(sock, &unknown, 1, NULL, 0, 0, 1, false, tally, NULL), -EINVAL);
+    CHECK_IS(nlct_load(sock, columns, ncolumns, NULL, 0, 0, FLOWS, false, tally, NULL), 0);
     CHECK_IS(tally->done, FLOWS - 2);
     CHECK_IS(tally->refused[EINVAL], 2);
-    CHECK_IS(nlct_load(sock, columns, ncolumns, NULL, 0, 0, FLOWS - 2, false, tally), 0);
+    CHECK_IS(nlct_load(sock, columns, ncolumns, NULL, 0, 0, FLOWS - 2, false, tally, NULL), 0);
     CHECK_IS(tally->refused[EEXIST], FLOWS - 2);
     free(tally);
     for (number = FLOWS - 2; number < FLOWS; number++) {
@@ -297,9 +297,11 @@ static void save_and_restore(const struct nlct_netns *netns, struct nlct_socket 
         if (columns[i].values)
             columns[ncolumns++] = columns[i];
     CHECK_IS(nlct_flush_all(sock), 0);
-    CHECK_IS(nlct_load(sock, columns, ncolumns, heap.data, heap.size, 0, rows, true, tally), 0);
+    CHECK_IS(nlct_load(sock, columns, ncolumns, heap.data, heap.size, 0, rows, true, tally, NULL),
+             0);
     CHECK_IS(tally->done, 0);
-    CHECK_IS(nlct_load(sock, columns, ncolumns, heap.data, heap.size, 0, rows, false, tally), 0);
+    CHECK_IS(nlct_load(sock, columns, ncolumns, heap.data, heap.size, 0, rows, false, tally, NULL),
+             0);
     CHECK_IS(tally->done, FLOWS);
     for (i = 0; i < ncolumns; i++) {
         nlct_column_free(&columns[i]);

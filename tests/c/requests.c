@@ -386,8 +386,45 @@ static void a_create_with_a_master_leaves_expected_to_the_kernel(void)
     fake_close(sock);
 }
 
+static void refuse_create(const struct nlct_flow *flow)
+{
+    struct nlct_socket *sock = open_acknowledging();
+
+    CHECK_IS(nlct_create(sock, flow, NULL), -EINVAL);
+    CHECK_IS(fake_sent.sends, 0);
+    fake_close(sock);
+}
+
+static void a_create_that_the_kernel_would_drop_from_is_never_sent(void)
+{
+    const struct nlct_flow whole = flow_of(); /* of UDP */
+    struct nlct_flow flow = whole;
+
+    flow.present |= BIT(NLCT_FLOW_TIMEOUT);
+    refuse_create(&flow);
+    flow = whole;
+    flow.tcp_flags_reply = 1;
+    refuse_create(&flow);
+    flow = whole;
+    flow.sctp_vtag_orig = 1;
+    refuse_create(&flow);
+    flow = whole;
+    flow.dccp_handshake_seq = 1;
+    refuse_create(&flow);
+    flow = whole;
+    flow.orig.icmp_code = 1;
+    refuse_create(&flow);
+    flow = whole;
+    flow.reply.icmp_type = 1;
+    refuse_create(&flow);
+    flow = whole;
+    flow.orig.proto = IPPROTO_ESP;
+    refuse_create(&flow);
+}
+
 static void masters_are_loaded_before_their_children(void)
 {
+    uint8_t created[3] = {0};
     static uint8_t family[] = {AF_INET, AF_INET, AF_UNSPEC};
     static uint8_t proto[] = {17, 6, 17};
     static uint8_t master_proto[] = {0, 17, 0};
@@ -401,14 +438,16 @@ static void masters_are_loaded_before_their_children(void)
     struct nlct_socket *sock = open_acknowledging();
     size_t sent;
 
-    CHECK_IS(nlct_load(sock, columns, 3, NULL, 0, 0, 3, false, &tally), 0);
+    CHECK_IS(nlct_load(sock, columns, 3, NULL, 0, 0, 3, false, &tally, created), 0);
     CHECK_IS(tally.done, 1);
+    CHECK_BYTES(created, "\1\0\0", 3);
     CHECK_IS(tally.refused[EINVAL], 1);
     CHECK(memmem(fake_sent.bytes, fake_sent.size, "\5\0\1\0\21", 5));
     CHECK(!memmem(fake_sent.bytes, fake_sent.size, "\5\0\1\0\6", 5));
     sent = fake_sent.size;
-    CHECK_IS(nlct_load(sock, columns, 3, NULL, 0, 0, 3, true, &tally), 0);
+    CHECK_IS(nlct_load(sock, columns, 3, NULL, 0, 0, 3, true, &tally, created), 0);
     CHECK_IS(tally.done, 2);
+    CHECK_BYTES(created, "\1\1\0", 3);
     CHECK_IS(tally.refused[EINVAL], 1);
     CHECK(memmem(fake_sent.bytes + sent, fake_sent.size - sent, "\5\0\1\0\6", 5));
     fake_close(sock);
@@ -638,6 +677,7 @@ const struct test_case request_cases[] = {
     CASE(a_create_says_the_reverse_and_its_translation),
     CASE(a_create_translates_ipv6_addresses),
     CASE(a_create_with_a_master_leaves_expected_to_the_kernel),
+    CASE(a_create_that_the_kernel_would_drop_from_is_never_sent),
     CASE(masters_are_loaded_before_their_children),
     CASE(a_dump_asks_for_nothing_by_itself),
     CASE(a_dump_asks_for_marks_and_status_with_their_masks),

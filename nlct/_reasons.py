@@ -1,0 +1,328 @@
+"""Names the field that the kernel refuses, or drops in silence; it says no more than EINVAL."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from nlct._ffi import lib
+from nlct._fields import FIELDS
+from nlct.enums import Proto, SctpState, Status, TcpState
+from nlct.errors import Error, error
+from nlct.flow import Flow, Tuple, status_names
+from nlct.table import FlowTable
+
+# What update() may change; the rest names the flow, or is the kernel's to give.
+CHANGEABLE = (
+    *("timeout", "mark", "status"),
+    *("tcp_state", "tcp_wscale_orig", "tcp_wscale_reply", "tcp_flags_orig", "tcp_flags_reply"),
+    *("sctp_state", "sctp_vtag_orig", "sctp_vtag_reply"),
+    *("dccp_state", "dccp_role", "dccp_handshake_seq"),
+    *("labels", "helper", "helper_info"),
+    *("seqadj_orig_pos", "seqadj_orig_before", "seqadj_orig_after"),
+    *("seqadj_reply_pos", "seqadj_reply_before", "seqadj_reply_after"),
+    *("synproxy_isn", "synproxy_its", "synproxy_tsoff"),
+)
+KERNEL_OWN = (
+    *("use", "packets_orig", "bytes_orig", "packets_reply", "bytes_reply"),
+    *("timestamp_start", "timestamp_stop", "timestamp_event", "secctx", "unknown"),
+)
+# Bits of the status that a request may set.
+SETTABLE = (
+    Status.SEEN_REPLY | Status.ASSURED | Status.CONFIRMED | Status.FIXED_TIMEOUT | Status.HELPER
+)
+# Protocols that a kernel may be built without. It then knows neither their ports nor their states.
+OPTIONAL = (Proto.DCCP, Proto.GRE, Proto.SCTP, Proto.UDPLITE)
+# What a kernel may drop from a flow it creates; ports are of the optional protocols alone.
+DROPPABLE = (
+    *("labels", "mark", "sctp_state", "dccp_state"),
+    *("synproxy_isn", "synproxy_its", "synproxy_tsoff"),
+)
+PORTS = ("sport", "dport")
+# The same by column, and of which protocol.
+AT_RISK: tuple[tuple[str, int | None], ...] = (
+    *((name, None) for name in DROPPABLE),
+    *((name, int(proto)) for name in PORTS for proto in OPTIONAL),
+)
+
+NO_RULE = (
+    "no rule used labels in this namespace when the flow was made (nftables: ct label; iptables: "
+    "-m connlabel), so it has no room for them"
+)
+
+_WITH_PORTS = (Proto.TCP, Proto.UDP, *OPTIONAL)
+_ICMP_TYPES = {Proto.ICMP: (0, 8, *range(13, 19)), Proto.ICMPV6: (128, 129, 139, 140)}
+# Fields that the kernel takes only all together.
+_TOGETHER = (
+    ("sctp_state", "sctp_vtag_orig", "sctp_vtag_reply"),
+    ("dccp_state", "dccp_role"),
+    ("seqadj_orig_pos", "seqadj_orig_before", "seqadj_orig_after"),
+    ("seqadj_reply_pos", "seqadj_reply_before", "seqadj_reply_after"),
+    ("synproxy_isn", "synproxy_its", "synproxy_tsoff"),
+)
+_NOT_ZERO = re.compile(b"[^\\0]")
+_WSCALE_MAX = 14
+_WSCALE_FLAG = 0x01
+
+
+def of_protocol(name: str) -> Proto | None:
+    """Return the protocol that a field belongs to, None for any."""
+    prefix = name.partition("_")[0].upper()
+    return Proto[prefix] if prefix in ("TCP", "SCTP", "DCCP") else None
+
+
+@contextmanager
+def explained(flow: Flow, *, new: bool = False) -> Iterator[None]:
+    """Add to what is raised inside which field of ``flow`` was wrong."""
+    try:
+        yield
+    except Error as exc:
+        reason = "; ".join(_reasons(exc.errno or 0, flow, new))
+        if exc.reason or not reason:
+            raise
+        raise error(exc.errno or 0, exc.operation, exc.kernel_message, reason) from None
+
+
+def _reasons(number: int, flow: Flow, new: bool) -> Iterator[str]:
+    if number in (errno.EINVAL, errno.ERANGE):
+        yield from _malformed(flow, new)
+    elif number == errno.EOPNOTSUPP:
+        yield from _unsupported(flow, new)
+    elif number == errno.EBUSY:
+        yield from _busy(flow)
+    elif number == errno.ENOSPC and flow.labels is not None:
+        yield f"labels: {NO_RULE}"
+    elif number == errno.ENOENT and new and flow.master is not None:
+        yield "master: there is no such flow"
+
+
+def _malformed(flow: Flow, new: bool) -> Iterator[str]:
+    for name in ("orig", "reply", "master") if new else ("orig",):
+        one: Tuple | None = getattr(flow, name)
+        # With NAT the reply says only to what the flow is translated.
+        if one is not None and not (name == "reply" and _nat(flow)):
+            yield from _malformed_tuple(name, one)
+    if new and flow.timeout is None:
+        yield "timeout is missing, without which the kernel creates no flow"
+    reply = flow.reply
+    if new and _nat(flow) and (reply is None or None in (reply.src, reply.dst)):
+        yield f"status has {_bits(_nat(flow))}, and no reply with src and dst says to what"
+    elif new and reply is not None and reply.proto != flow.orig.proto:
+        yield "reply must be of the protocol of orig"
+    yield from _malformed_values(flow)
+
+
+def _malformed_values(flow: Flow) -> Iterator[str]:
+    for together in _TOGETHER:
+        given = [name for name in together if getattr(flow, name) is not None]
+        missing = [name for name in together if name not in given]
+        if given and missing:
+            yield f"{_list(given)} goes only with {_list(missing)}"
+    if flow.helper_info is not None and flow.helper is None:
+        yield "helper_info goes only with helper"
+    yield from misplaced(flow, flow.orig.proto)
+    for name, states in (("tcp_state", TcpState), ("sctp_state", SctpState)):
+        value = getattr(flow, name)
+        if value is not None and value not in list(states):
+            yield f"{name} {value} is no state that the kernel knows"
+    yield from _too_far(flow)
+
+
+def _too_far(flow: Flow) -> Iterator[str]:
+    for name in ("tcp_wscale_orig", "tcp_wscale_reply"):
+        value = getattr(flow, name)
+        if value is not None and value > _WSCALE_MAX:
+            yield f"{name} must be from 0 to {_WSCALE_MAX}, not {value}"
+
+
+def misplaced(flow: Flow, proto: int | None) -> Iterator[str]:
+    """Tell which fields belong to another protocol than that of the flow."""
+    for name in CHANGEABLE:
+        of = of_protocol(name)
+        if of not in (None, proto) and getattr(flow, name):
+            yield f"{name} is of {of.name}, and the flow is of {_proto(proto)}"
+
+
+def _malformed_tuple(name: str, one: Tuple) -> Iterator[str]:
+    wanted = ["src", "dst", "proto"]
+    if one.proto in _WITH_PORTS:
+        wanted += PORTS
+    if one.proto in _ICMP_TYPES:
+        wanted += ["icmp_id", "icmp_type", "icmp_code"]
+    missing = [field for field in wanted if getattr(one, field) is None]
+    if missing:
+        yield f"{name} must have {_list(missing)}"
+    known = _ICMP_TYPES.get(one.proto)  # type: ignore[call-overload]
+    if known and one.icmp_type is not None and one.icmp_type not in known:
+        yield f"{name}'s icmp_type must be one of {_list(known)}, not {one.icmp_type}"
+    for field in (*PORTS, "icmp_id", "icmp_type", "icmp_code"):
+        if getattr(one, field) and field not in wanted and one.proto is not None:
+            yield f"{name} must have no {field}: {_proto(one.proto)} has none"
+
+
+def _unsupported(flow: Flow, new: bool) -> Iterator[str]:
+    if flow.helper is not None and not new:
+        yield (
+            f"helper: this kernel has none named {flow.helper!r}, or the flow was made with "
+            "another or without one"
+        )
+    elif flow.helper is not None:
+        yield f"helper: this kernel has none named {flow.helper!r} for such a flow"
+    if new and _nat(flow):
+        yield f"status has {_bits(_nat(flow))}, and this kernel may lack NAT"
+
+
+def _busy(flow: Flow) -> Iterator[str]:
+    never = Status.DYING if flow.master is not None else Status.DYING | Status.EXPECTED
+    refused = (flow.status or 0) & never
+    if refused:
+        yield f"status: {_bits(refused)} is the kernel's to set"
+    if flow.helper is not None:
+        yield "helper: the flow has another, or belongs to a master"
+
+
+def changes(flow: Flow, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what update() shall change: what is given by name, or else what the flow holds.
+
+    Raises TypeError and ValueError for what it would not send.
+    """
+    for name, value in given.items():
+        if name not in CHANGEABLE:
+            raise TypeError(f"update can change {', '.join(CHANGEABLE)}, not {name!r}")
+        if value is None:
+            raise TypeError(f"{name} must not be None; what is not given stays as it is")
+    found = dict(given) or _held(flow)
+    if not found:
+        raise ValueError("nothing to change: name it, as in update(flow, mark=7)")
+    for name in ("tcp_flags_orig", "tcp_flags_reply"):
+        value = found.get(name)
+        if isinstance(value, int) and value & ~lib.NLCT_TCP_FLAGS:
+            raise ValueError(
+                f"{name} must be of the flags 0x01, 0x02 and 0x08, which a request may change, "
+                f"not {value:#04x}"
+            )
+    return found
+
+
+def _held(flow: Flow) -> dict[str, Any]:
+    held = {name: getattr(flow, name) for name in CHANGEABLE}
+    held = {name: value for name, value in held.items() if value is not None}
+    own = [name for name in KERNEL_OWN if getattr(flow, name) is not None]
+    if own:
+        mark = 7 if flow.mark is None else flow.mark
+        raise ValueError(
+            f"the flow is as the kernel gave it ({_list(own)}), and all that it holds would be put "
+            f"back; name what shall change, as in update(flow, mark={mark})"
+        )
+    if flow.master is not None:
+        raise ValueError("master cannot be changed: a flow gets it when it is created")
+    return held
+
+
+def unfit(change: Flow, wanted: Collection[str], found: Flow) -> Iterator[str]:
+    """Tell which of the fields wanted the kernel would accept and drop, given the flow as it is."""
+    for name in wanted:
+        of = of_protocol(name)
+        if of is None:
+            continue
+        if found.orig.proto != of:
+            yield f"{name} is of {of.name}, and the flow is of {_proto(found.orig.proto)}"
+        elif getattr(found, f"{of.name.lower()}_state") is None:
+            yield f"{name}: the flow has none"
+    yield from _unfit_wscale(change, found)
+    for name in ("timeout", "mark", "synproxy_isn"):
+        if name in wanted and getattr(found, name) is None:
+            yield f"{name}: the flow has none"
+
+
+def _unfit_wscale(change: Flow, found: Flow) -> Iterator[str]:
+    scales = (change.tcp_wscale_orig, change.tcp_wscale_reply)
+    if scales == (None, None):
+        return
+    if None in scales:
+        yield "tcp_wscale_orig and tcp_wscale_reply go only together"
+    # Not every kernel refuses that.
+    yield from _too_far(change)
+    for name in ("tcp_flags_orig", "tcp_flags_reply"):
+        flags = getattr(change, name)
+        if flags is None:
+            flags = getattr(found, name) or 0
+        if not flags & _WSCALE_FLAG:
+            yield f"tcp_wscale goes only with the flag {_WSCALE_FLAG:#04x} in {name}"
+
+
+def refused_status(change: Flow, found: Flow) -> str:
+    """Tell which bits of the status would be refused, or accepted and not set; "" for none."""
+    if change.status is None or found.status is None:
+        return ""
+    # Numbers: the reverse of flags has no bits without a name.
+    wanted, has = int(change.status), int(found.status)
+    # Every flow is confirmed, so that bit need not be given.
+    lost = has & ~wanted & ~int(Status.CONFIRMED)
+    if lost:
+        return f"status: {_bits(lost)} cannot be cleared"
+    refused = wanted & ~has & ~int(SETTABLE)
+    return f"status: {_bits(refused)} cannot be set" if refused else ""
+
+
+def dropped(flow: Flow, found: Flow) -> list[str]:
+    """Return the fields that the kernel dropped from a flow it created; a zero is no loss."""
+    lost = [name for name in DROPPABLE if getattr(flow, name) and getattr(found, name) is None]
+    if flow.orig.proto in OPTIONAL:
+        mine, its = flow.orig, found.orig
+        lost += [name for name in PORTS if getattr(mine, name) and getattr(its, name) is None]
+    return lost
+
+
+def may_be_dropped(flow: Flow) -> bool:
+    """Tell if a flow has what kernels may drop."""
+    return flow.orig.proto in OPTIONAL or any(getattr(flow, name) for name in DROPPABLE)
+
+
+def rows_with(table: FlowTable, name: str, proto: int | None, created: bytearray) -> Iterator[int]:
+    """Yield the rows that were created with such a field, of a protocol or any; but for zeros."""
+    if name not in table or not len(table):
+        return
+    values = table.column(name).cast("B")
+    valid = table.valid(name)
+    size = FIELDS[name].size
+    searched, width, wanted = values, size, _NOT_ZERO
+    if proto is not None:
+        if "proto" not in table:
+            return
+        searched, width, wanted = table.column("proto"), 1, re.compile(re.escape(bytes((proto,))))
+    at = 0
+    while hit := wanted.search(searched, at):
+        row = hit.start() // width
+        at = (row + 1) * width
+        is_there = created[row] and (valid is None or valid[row])
+        if is_there and any(values[row * size : (row + 1) * size]):
+            yield row
+
+
+def why_dropped(lost: Collection[str]) -> str:
+    """Say what was dropped, and why."""
+    others = [name for name in lost if name != "labels"]
+    reasons = [f"labels: {NO_RULE}"] * ("labels" in lost)
+    if others:
+        reasons.append(f"{_list(others)}: this kernel drops it")
+    return "; ".join(reasons)
+
+
+def _nat(flow: Flow) -> int:
+    return int(flow.status or 0) & (Status.SRC_NAT | Status.DST_NAT)
+
+
+def _bits(status: int) -> str:
+    return _list(status_names(int(status)))
+
+
+def _proto(proto: int | None) -> str:
+    return Proto(proto).name if proto in list(Proto) else f"protocol {proto}"
+
+
+def _list(items: Iterable[object]) -> str:
+    return ", ".join(map(str, items))
