@@ -10,7 +10,7 @@ from typing import Callable
 import pytest
 
 import nlct
-from nlct import Filter, _kernel
+from nlct import Filter, capabilities
 from nlct._ffi import lib
 from tests import flows, oracle
 from tests.conftest import Script
@@ -237,7 +237,7 @@ def test_a_kernel_without_zones_refuses_them(
 
     flows.populate(ct)
     before = oracle.dump(netns)
-    monkeypatch.setattr(_kernel, "lib", Lib(nlct_get=get))
+    monkeypatch.setattr(capabilities, "lib", Lib(nlct_get=get))
     calls: list[Callable[[], object]] = [
         lambda: ct.flush_zone(7, strategy=strategy),
         lambda: ct.flush_zones({0, 7}, strategy=strategy),

@@ -231,7 +231,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     memset(&tally, 0, sizeof(tally));
     fake_reset();
     fake_answer(kernel);
-    rc = nlct_load(sock, columns, ncolumns, heap, heap_size, first, last, flags % 2, &tally);
+    rc = nlct_load(sock, columns, ncolumns, heap, heap_size, first, last, flags % 2, &tally, NULL);
     ASSERT(rc == (known ? 0 : -EINVAL));
     if (known) {
         unbuilt =
