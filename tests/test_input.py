@@ -237,6 +237,7 @@ def test_a_kernel_without_zones_refuses_them(
 
     flows.populate(ct)
     before = oracle.dump(netns)
+    nlct.probe()  # what it finds out is remembered
     monkeypatch.setattr(capabilities, "lib", Lib(nlct_get=get))
     calls: list[Callable[[], object]] = [
         lambda: ct.flush_zone(7, strategy=strategy),
