@@ -128,10 +128,14 @@ class Kernel:
     def look(
         self,
         wanted: Filter,
+        operation: str,
         make_sink: Callable[[], ffi.CData] = lambda: NO_SINK,
         progress: Progress | None = None,
     ) -> Pass:
-        """Walk over the table until a walk was not disturbed, with a new sink each time."""
+        """Walk over the table until a walk was not disturbed, with a new sink each time.
+
+        Raises InterruptedDumpError of the operation where none was.
+        """
         _check.function("progress", progress)
         self.require(wanted)
         for _pass in range(MAX_PASSES):
@@ -141,4 +145,4 @@ class Kernel:
                         progress(walk.scanned)
             if not walk.disturbed:
                 return walk
-        raise InterruptedDumpError(errno.EINTR, "count")
+        raise InterruptedDumpError(errno.EINTR, operation)

@@ -111,7 +111,7 @@ class Conntrack(Closing):
         wanted = _filter(filter, zone)
         if wanted.matches_everything:
             return self._kernel.stats()[0]
-        return self._kernel.look(wanted, progress=progress).matched
+        return self._kernel.look(wanted, "count", progress=progress).matched
 
     def count_by(
         self,
@@ -128,7 +128,7 @@ class Conntrack(Closing):
         left out. ``progress``: see count().
         """
         counter = Groups(fields)
-        self._kernel.look(_filter(filter, zone), counter.make_sink, progress)
+        self._kernel.look(_filter(filter, zone), "count_by", counter.make_sink, progress)
         return counter.counts()
 
     def dump(self, filter: Filter | None = None, *, zone: Zones | None = None) -> Iterator[Flow]:
@@ -171,7 +171,7 @@ class Conntrack(Closing):
             for _ in walk.steps(sink):
                 yield bytes(ffi.buffer(buffer, lib.nlct_lines_take(sink[0])))
             if walk.disturbed:
-                raise InterruptedDumpError(errno.EINTR, "dump")
+                raise InterruptedDumpError(errno.EINTR, "dump_text")
 
     def table(
         self,
@@ -196,7 +196,7 @@ class Conntrack(Closing):
             collector = Columns(wanted, ALL_ROWS)
             return collector.sink
 
-        self._kernel.look(_filter(filter, zone), make_sink, progress)
+        self._kernel.look(_filter(filter, zone), "table", make_sink, progress)
         return collector.take()
 
     def batches(
@@ -229,7 +229,7 @@ class Conntrack(Closing):
                     if len(batch):
                         yield batch
             if walk.disturbed:
-                raise InterruptedDumpError(errno.EINTR, "dump")
+                raise InterruptedDumpError(errno.EINTR, "batches")
 
     def get(self, tuple: Tuple, zone: int | None = None) -> Flow:
         """Return the flow with this tuple, original or reply, in this zone (``conntrack -G``).
@@ -556,7 +556,7 @@ class Conntrack(Closing):
         The arguments are those of flush_zones(). A filter that matches everything is refused with
         ValueError, unless it is nlct.ALL.
         """
-        return flush(self._kernel, to_delete(filter), strategy, dry_run, passes, progress)
+        return flush(self._kernel, to_delete(filter), strategy, dry_run, passes, progress, "delete")
 
 
 def _names(flow: Flow) -> Iterator[tuple[Flow, bool]]:

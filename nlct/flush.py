@@ -85,6 +85,7 @@ def flush(
     dry_run: bool,
     passes: int,
     progress: Progress | None,
+    operation: str = "flush",
 ) -> FlushResult:
     """Delete what is wanted; with an empty filter, everything."""
     check_strategy(strategy)
@@ -95,7 +96,7 @@ def flush(
     if wanted.matches_nothing:
         result = FlushResult(0, 0, 0, 0, {}, passes=0)
     elif dry_run:
-        walk = kernel.look(wanted, progress=progress)
+        walk = kernel.look(wanted, operation, progress=progress)
         result = FlushResult(walk.scanned, walk.matched, 0, 0, {}, complete=walk.matched == 0)
     elif by_kernel(kernel, wanted, strategy):
         flows, began = kernel.stats()[0], time.monotonic_ns()

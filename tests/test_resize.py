@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Callable
 
 import pytest
 
@@ -101,13 +103,27 @@ def test_a_table_resized_again_and_again_is_not_called_complete(
     """No more than so many walks, then the result says that it is unsure, and counting raises."""
     monkeypatch.setattr(_kernel, "MAX_PASSES", 3)
     before = oracle.dump(netns)
-    resizing.sizes = iter([65536, 131072] * 50)
+    resizing.sizes = itertools.cycle([65536, 131072])
     result = table.flush_zone(3, strategy="scan")
     assert not result.complete
     assert result.passes == 3
     assert oracle.outside(oracle.dump(netns), {3}) == oracle.outside(before, {3})
-    with pytest.raises(nlct.InterruptedDumpError):
-        table.count(zone=4)
+    for name, ask in LOOKS.items():
+        with pytest.raises(nlct.InterruptedDumpError, match=rf"^\[Errno 4\] {name}: ") as caught:
+            ask(table)
+        assert caught.value.operation == name
+
+
+LOOKS: dict[str, Callable[[nlct.Conntrack], object]] = {
+    "count": lambda table: table.count(zone=4),
+    "count_by": lambda table: table.count_by("zone"),
+    "table": lambda table: table.table(zone=4),
+    "flush": lambda table: table.flush_zone(4, dry_run=True),
+    "delete": lambda table: table.delete(nlct.Filter(zone=4), dry_run=True),
+    "dump": lambda table: list(table.dump(zone=4)),
+    "dump_text": lambda table: list(table.dump_text(zone=4)),
+    "batches": lambda table: list(table.batches(zone=4)),
+}
 
 
 @SIZES
