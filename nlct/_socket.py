@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+from nlct import _threads
 from nlct._ffi import ffi, lib, slot, text
 from nlct._forks import process
 from nlct.errors import check, error
@@ -47,7 +48,7 @@ class SocketPool:
     def __init__(self, netns: Netns) -> None:
         self._netns = netns
         # Reentrant: a signal handler may begin an operation in the middle of a loan.
-        self._lock = threading.RLock()
+        self._lock = _threads.Lock()
         self._idle: list[Socket] = []
         self._process = process()
         self._closed = False
@@ -79,13 +80,13 @@ class SocketPool:
         if self._closed:
             raise ValueError("this Conntrack is closed")
 
-    def _guard(self) -> threading.RLock:
+    def _guard(self) -> Any:
         if self._process != process():
             # The lock may have been held by a thread that does not exist here.
-            self._lock = threading.RLock()
+            self._lock = _threads.Lock()
             self._idle = []
             self._process = process()
-        return self._lock
+        return self._lock.real
 
     def _take(self) -> Socket:
         with self._guard():

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from nlct import _socket
+from nlct import _log, _socket, _threads
 from nlct._ffi import ffi, lib, slot
 from nlct._pass import NOTHING, Pass
 from nlct.errors import Error, NotFoundError, UnsupportedError
@@ -48,7 +47,7 @@ class Capabilities(NamedTuple):
 
 _FIELDS = ("zones", "zone_filter", "zone_dump", "zone_flush", "zone0_flush")
 # Reentrant: a signal handler may ask while the main thread measures.
-_lock = threading.RLock()
+_lock = _threads.Lock()
 # What was measured, by release.
 _known: dict[str, Capabilities] = {}
 # Releases of which it was said that their zones are flushed by scanning.
@@ -58,7 +57,7 @@ _warned: set[str] = set()
 def _after_fork() -> None:
     """Let go of a lock that a thread of the parent may have held."""
     global _lock  # noqa: PLW0603
-    _lock = threading.RLock()
+    _lock = _threads.Lock()
 
 
 os.register_at_fork(after_in_child=_after_fork)
@@ -73,8 +72,11 @@ def probe() -> Capabilities:
     million flows, of whatever namespace.
     """
     release = os.uname().release
-    with _lock:
-        return _known.get(release) or _probe(release)
+    said: list[_log.Said] = []
+    with _log.keep(said), _lock.real:
+        found = _known.get(release) or _probe(release)
+    _log.say_all(said)
+    return found
 
 
 def known() -> Capabilities | None:
@@ -90,18 +92,15 @@ def zone_request() -> int:
 
 
 def _probe(release: str) -> Capabilities:
-    # Imported when it is needed, to keep `import nlct` quick.
-    import logging  # noqa: PLC0415
-
-    log = logging.getLogger("nlct")
     try:
         found = _known[release] = measure(release)
     except Error as exc:
-        log.debug("no scratch namespace to measure the kernel in: %s", exc)
+        _log.say(_log.DEBUG, "no scratch namespace to measure the kernel in: %s", exc)
         found = _with_zones(by_release(release))
     if not found.zone_flush and release not in _warned:
         _warned.add(release)
-        log.warning(
+        _log.say(
+            _log.WARNING,
             "Linux %s has not been seen to honour a zone flush (%s): zones are flushed by scanning",
             release,
             found.evidence["zone_flush"],

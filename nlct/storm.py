@@ -6,8 +6,11 @@ it, and it ends as soon as nobody waits. So an interrupt, a cancelled task or an
 waits cannot take the pass away from the others, and no thread is left behind. It is a daemon that
 is stopped at exit, so that no request keeps the interpreter alive.
 
-Who waits holds no lock, and the leader takes the lock only when it is about to end: a signal
-handler may flush, too, whatever it interrupted.
+Who waits holds no lock, and the leader needs none that a caller may hold: a signal handler may
+flush or close, too, whatever it interrupted.
+
+Threads and locks are the interpreter's own, also under eventlet and gevent: callers there are
+greenlets, and threads of their native pools.
 """
 
 from __future__ import annotations
@@ -16,7 +19,6 @@ import atexit
 import copy
 import errno
 import os
-import threading
 import time
 import weakref
 from collections import Counter, deque
@@ -24,7 +26,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Callable
 
-from nlct import _check, _kernel
+from nlct import _check, _kernel, _log, _threads
 from nlct._closing import Closing
 from nlct._ffi import ffi, lib, new_sink
 from nlct._kernel import Kernel
@@ -42,20 +44,15 @@ from nlct.strategy import MANY, Scan, experience
 Watch = Callable[[], None]
 
 
-def _patience() -> float:
-    """Return how long a thread may wait in one go; -1 is for ever.
-
-    Signals are the main thread's. One that comes between Python's last look and the wait does not
-    end that wait.
-    """
-    return 0.5 if threading.current_thread() is threading.main_thread() else -1
-
-
 class _Request:
-    """What one caller asked for, and the answer. ``wake`` tells the caller that it is there."""
+    """What one caller asked for, and the answer. ``wake`` tells the caller that it is there.
 
-    def __init__(self, wanted: Filter, wake: Callable[[], object]) -> None:
+    ``operation``: "flush" or "delete".
+    """
+
+    def __init__(self, wanted: Filter, operation: str, wake: Callable[[], object]) -> None:
         self.wanted = wanted
+        self.operation = operation
         # Set by a caller who will not wait any longer.
         self.abandoned = False
         self._wake = wake
@@ -99,6 +96,10 @@ class Flusher(Closing):
 
     After a fork the child begins anew: it runs no request of its parent. With None for ``netns``
     all callers should be in one namespace.
+
+    Under eventlet or gevent greenlets and the threads of native pools may use one object, whenever
+    the patching was done. A call from a greenlet holds up its hub for as long as it takes: make it
+    in the pool (``eventlet.tpool``, gevent's ``threadpool``) where that is too long.
     """
 
     def __init__(
@@ -113,17 +114,19 @@ class Flusher(Closing):
         self._closed = self._cancelled = False
         self._passes = 0
         self._begin()
-        _flushers.add(self)
+        _flushers.add(weakref.ref(self, _flushers.discard))
 
     def _begin(self) -> None:
         # Reentrant: a signal handler may ask in the middle of another request.
-        self._lock = threading.RLock()
+        self._lock = _threads.Lock()
+        # Another one in a forked child.
         self._waiting: deque[_Request] = deque()
-        # Those whose callers are threads.
-        self._unanswered: set[_Request] = set()
-        # Who leads, None when that thread is about to end; and the latest who did.
-        self._leader: threading.Thread | None = None
-        self._thread: threading.Thread | None = None
+        # Who leads, or waits for another one to end; None when that thread is about to end.
+        self._leader: _threads.Thread | None = None
+        # Held by who leads.
+        self._leading = _threads.Lock()
+        # What the leader said, for a caller to log.
+        self._said: list[_log.Said] = []
 
     @property
     def passes(self) -> int:
@@ -134,42 +137,42 @@ class Flusher(Closing):
 
     def flush_zone(self, zone: int) -> FlushResult:
         """Delete every flow of one zone and nothing else, as Conntrack.flush_zone() does."""
-        return self._ask(_zone(zone))
+        return self._ask(_zone(zone), "flush")
 
     def delete(self, filter: Filter) -> FlushResult:
         """Delete every flow that matches and nothing else, as Conntrack.delete() does.
 
         A filter that matches everything is refused with ValueError, unless it is nlct.ALL.
         """
-        return self._ask(to_delete(filter))
+        return self._ask(to_delete(filter), "delete")
 
     async def aflush_zone(self, zone: int) -> FlushResult:
         """Like flush_zone(), for asyncio."""
-        return await self._ask_async(_zone(zone))
+        return await self._ask_async(_zone(zone), "flush")
 
     async def adelete(self, filter: Filter) -> FlushResult:
         """Like delete(), for asyncio."""
-        return await self._ask_async(to_delete(filter))
+        return await self._ask_async(to_delete(filter), "delete")
 
-    def _ask(self, wanted: Filter) -> FlushResult:
+    def _ask(self, wanted: Filter, operation: str) -> FlushResult:
         # No Event: its set() takes a lock that whoever waits may hold.
-        latch = threading.Lock()
-        latch.acquire()
-        request = _Request(wanted, latch.release)
-        self._unanswered.add(request)
+        answered = _threads.latch()
+        request = _Request(wanted, operation, answered.release)
+        waiting = self._waiting
         try:
             if not self._submit(request):
                 self._lead([request])
-            while not latch.acquire(timeout=_patience()):
-                pass
+            while not answered.acquire(timeout=_threads.PATIENCE):
+                if self._waiting is not waiting:
+                    raise RuntimeError("a flush does not outlive a fork: ask again")
         except BaseException:
-            request.abandoned = True
+            self._abandon(request)
             raise
         finally:
-            self._unanswered.discard(request)
+            _log.say_all(self._said)
         return request.answer()
 
-    async def _ask_async(self, wanted: Filter) -> FlushResult:
+    async def _ask_async(self, wanted: Filter, operation: str) -> FlushResult:
         # Imported by whoever runs this; for all others it would be slow.
         import asyncio  # noqa: PLC0415
 
@@ -180,19 +183,27 @@ class Flusher(Closing):
             if not answered.done():
                 answered.set_result(None)
 
-        request = _Request(wanted, lambda: loop.call_soon_threadsafe(wake))
+        request = _Request(wanted, operation, lambda: loop.call_soon_threadsafe(wake))
         try:
             if not self._submit(request):
                 raise RuntimeError("no thread can be started to lead the pass")
             await answered
         except BaseException:
-            request.abandoned = True
+            self._abandon(request)
             raise
+        finally:
+            _log.say_all(self._said)
         return request.answer()
+
+    def _abandon(self, request: _Request) -> None:
+        """Leave nothing behind of a request for which nobody waits any longer."""
+        request.abandoned = True
+        with suppress(ValueError):
+            self._waiting.remove(request)
 
     def _submit(self, request: _Request) -> bool:
         """Queue a request; False where no thread can be had, as when the interpreter ends."""
-        with self._lock:
+        with self._lock.real:
             if self._closed:
                 raise ValueError("this Flusher is closed")
             self._waiting.append(request)
@@ -202,8 +213,8 @@ class Flusher(Closing):
         return True
 
     def _start_leader(self, request: _Request) -> bool:
-        leader = threading.Thread(target=self._serve, name="nlct.Flusher", daemon=True)
-        self._leader = self._thread = leader
+        leader = _threads.Thread(self._serve)
+        self._leader = leader
         try:
             leader.start()
         except RuntimeError:
@@ -214,25 +225,20 @@ class Flusher(Closing):
 
     # Leading ---------------------------------------------------------------------------------
 
-    def _serve(self) -> None:
+    def _serve(self, leader: _threads.Thread) -> None:
         """Lead passes until nobody waits."""
-        while True:
-            requests = self._take()
-            if requests:
-                self._gather(requests)
-                self._lead(requests)
-                continue
-            # From now on whoever comes starts another leader. Some may have come before.
-            self._leader = None
-            # Who has the lock may be interrupted by a signal handler, and that wait for us.
-            if not self._lock.acquire(timeout=0.1):
-                continue
-            try:
-                if self._leader is not None or not self._waiting:
+        with self._leading.real, _log.keep(self._said):
+            while True:
+                requests = self._take()
+                if requests:
+                    self._gather(requests)
+                    self._lead(requests)
+                    continue
+                # From now on whoever comes starts another leader. Some may have come before.
+                self._leader = None
+                if not self._waiting:
                     return
-                self._leader = threading.current_thread()
-            finally:
-                self._lock.release()
+                self._leader = leader
 
     def _take(self) -> list[_Request]:
         taken = []
@@ -253,7 +259,7 @@ class Flusher(Closing):
         with suppress(Exception):
             while not self._closed:
                 seconds = _seconds(self._conntrack._kernel, {each.wanted for each in requests})
-                time.sleep(seconds / (25 if len(requests) == 1 else 20))
+                _threads.sleep(seconds / (25 if len(requests) == 1 else 20))
                 more = self._take()
                 requests += more
                 if not more or time.monotonic() - began > seconds / 5:
@@ -289,33 +295,39 @@ class Flusher(Closing):
         they asked for may have been done in part. Returns when the last pass has ended, which
         without ``wait`` it does at its next step. May be called again.
         """
-        with self._lock:
+        with self._lock.real:
             self._closed = True
             self._cancelled = self._cancelled or not wait
-            thread = self._thread
-        if thread is not None and thread.is_alive():
-            thread.join()
+            leader = self._leader
+        if leader is not None:
+            leader.join()
+        # One that is about to end is not named any more.
+        with self._leading.real:
+            pass
         if self._owned:
             self._conntrack.close()
 
     def _after_fork(self) -> None:
-        """Begin anew in a child, which has no leader; it may come from a signal handler."""
-        unanswered = self._unanswered
+        """Begin anew in a child, which has no leader."""
         self._begin()
-        for request in unanswered:
-            request.settle(RuntimeError("a flush does not outlive a fork: ask again"))
 
 
-_flushers: weakref.WeakSet[Flusher] = weakref.WeakSet()
+# Of plain references: it is read at once, whatever other threads do to it.
+_flushers: set[weakref.ref[Flusher]] = set()
+
+
+def _open_flushers() -> list[Flusher]:
+    found = [reference() for reference in list(_flushers)]
+    return [flusher for flusher in found if flusher is not None]
 
 
 def _after_fork() -> None:
-    for flusher in list(_flushers):
+    for flusher in _open_flushers():
         flusher._after_fork()
 
 
 def _at_exit() -> None:
-    for flusher in list(_flushers):
+    for flusher in _open_flushers():
         flusher.close(wait=False)
 
 
@@ -426,7 +438,10 @@ def _apart(kernel: Kernel, targets: list[_Target]) -> bool:
 def _alone(kernel: Kernel, target: _Target, watch: Watch) -> None:
     try:
         watch()
-        target.settle(flush(kernel, target.wanted, "auto", False, 1, lambda _scanned: watch()))
+        operation = "delete" if any(r.operation == "delete" for r in target.requests) else "flush"
+        target.settle(
+            flush(kernel, target.wanted, "auto", False, 1, lambda _scanned: watch(), operation)
+        )
     except Exception as exc:
         target.settle(exc)
 

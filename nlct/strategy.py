@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import errno
-import sys
 from collections import deque
 from typing import NamedTuple
 
+from nlct import _log
 from nlct._kernel import Kernel
 from nlct._pass import STEP_MILLISECONDS
 from nlct.capabilities import MEASURED, Capabilities, known, probe
@@ -21,10 +21,7 @@ MANY = 2
 
 def _explain(text: str, *values: object) -> None:
     """Say why, to the log at debug level."""
-    # Who has not imported logging does not read it.
-    logging = sys.modules.get("logging")
-    if logging is not None:
-        logging.getLogger("nlct").debug(text, *values)
+    _log.say(_log.DEBUG, text, *values)
 
 
 def check_strategy(strategy: str) -> None:
