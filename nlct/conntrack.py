@@ -514,7 +514,9 @@ class Conntrack(Closing):
 
         ``zones``: ids from 0 to 65535. A zone matches by its id whichever direction it applies to.
         ``strategy``: "scan" walks over the table and deletes each match by tuple, zone and id, safe
-        on every kernel; "kernel" sends the kernel one flush a zone; "auto" takes the faster.
+        on every kernel; "kernel" sends the kernel one flush a zone, and does not learn how many
+        flows that were; "auto" takes the faster, but scans, and counts, where that should take no
+        longer than 20 ms.
         ``dry_run``: count what would be deleted, delete nothing.
         ``passes``: walk up to so many times, until a walk finds nothing; for tables that
         change meanwhile, since what appears during a pass may be missed by it.
@@ -553,8 +555,9 @@ class Conntrack(Closing):
     ) -> FlushResult:
         """Delete every flow that matches and nothing else, in one pass (``conntrack -D``).
 
-        The arguments are those of flush_zones(). A filter that matches everything is refused with
-        ValueError, unless it is nlct.ALL.
+        The arguments are those of flush_zones(), but that "auto" always scans, so that the flows
+        are counted; also with nlct.ALL, where flush_all() is faster and does not count. A filter
+        that matches everything is refused with ValueError, unless it is nlct.ALL.
         """
         return flush(self._kernel, to_delete(filter), strategy, dry_run, passes, progress, "delete")
 

@@ -87,10 +87,14 @@ def flush(
     progress: Progress | None,
     operation: str = "flush",
 ) -> FlushResult:
-    """Delete what is wanted; with an empty filter, everything."""
+    """Delete what is wanted; with an empty filter, everything.
+
+    ``operation``: "flush" or "delete". A delete counts: with "auto" the kernel does none of it.
+    """
     check_strategy(strategy)
     passes = _check.integer("passes", passes, 1, 1000)
     _check.function("progress", progress)
+    way = "scan" if (strategy, operation) == ("auto", "delete") else strategy
     started = time.monotonic()
     kernel.require(wanted)
     if wanted.matches_nothing:
@@ -98,15 +102,15 @@ def flush(
     elif dry_run:
         walk = kernel.look(wanted, operation, progress=progress)
         result = FlushResult(walk.scanned, walk.matched, 0, 0, {}, complete=walk.matched == 0)
-    elif by_kernel(kernel, wanted, strategy):
+    elif by_kernel(kernel, wanted, way):
         flows, began = kernel.stats()[0], time.monotonic_ns()
         result = _by_kernel(kernel, wanted, passes)
         _learn_flush(kernel, wanted, flows, (time.monotonic_ns() - began) / passes)
     elif strategy == "auto" and zone_by_zone(kernel, wanted):
         assert wanted.zone is not None
-        result = _by_scans(kernel, sorted(wanted.zone), strategy, passes, progress)
+        result = _by_scans(kernel, sorted(wanted.zone), way, passes, progress)
     else:
-        result = _by_scan(kernel, wanted, strategy, passes, progress)
+        result = _by_scan(kernel, wanted, way, passes, progress)
     return result._replace(seconds=time.monotonic() - started)
 
 

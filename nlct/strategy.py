@@ -52,6 +52,11 @@ DELETE_MANY = 300
 FLUSHED = 400
 
 
+# What a scan should do in so many nanoseconds is left to it, however fast the kernel would be: a
+# scan counts, and keeps nobody waiting.
+COUNTED = 20e6
+
+
 def _scan_cost(zones: int, flows: int, buckets: int) -> float:
     """Estimate a scan that finds nothing: one zone is filtered by the kernel, more are not."""
     cost = FILTERED_DUMP.bucket * buckets + FILTERED_DUMP.flow * flows
@@ -234,6 +239,9 @@ def by_kernel(kernel: Kernel, wanted: Filter, strategy: str) -> bool:
     if buckets is None or not kernel.kernel_filter:
         _explain("scan: the costs of a kernel flush are not known here")
         return False
+    if _scan_cost(count, flows, buckets) < COUNTED:
+        _explain("scan: %d flows in %d buckets are soon scanned, and counted", flows, buckets)
+        return False
     scan, flush = (experience.cost(way, count, flows, buckets) for way in ("scan", "kernel"))
     if known() is None and not _worth_knowing(scan - flush, flows, buckets):
         _explain("scan: it is not worth a probe yet whether the kernel may flush")
@@ -280,7 +288,9 @@ def kernel_ends_it_faster(kernel: Kernel, wanted: Filter, scan: Scan) -> bool:
     scan_left = left * experience.cost("scan", *size) + more * experience.deleting(scan)
     kernel_left = experience.cost("kernel", *size) + more * scan.deleted * FLUSHED
     gain = scan_left - kernel_left
-    if gain <= 0 or (known() is None and gain < 3 * _kernel_cost(1, *size[1:])):
+    if scan_left < COUNTED or gain <= 0:
+        return False
+    if known() is None and gain < 3 * _kernel_cost(1, *size[1:]):
         return False
     if not _allowed(wanted, probe()):
         return False

@@ -13,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nlct
-from nlct import ALL, Filter, Flow, SctpState, Status, TcpState, Tuple, _pass
+from nlct import ALL, Filter, Flow, SctpState, Status, TcpState, Tuple, _pass, strategy
 from nlct._ffi import lib
+from nlct.fill import fill
 from tests import filters, flows, oracle
+from tests.conftest import Script
 from tests.test_probe import Lib
 
 WAYS = {"asked": ("auto", True), "scan": ("scan", True), "as-on-an-old-kernel": ("auto", False)}
@@ -139,6 +141,58 @@ def test_traps(netns: nlct.Netns, way: Way, name: str) -> None:
     flows.populate(way[0])
     spec, expected = TRAPS[name]
     assert check(netns, way, spec) == expected
+
+
+FRESH = """
+import nlct
+from tests import flows
+with nlct.Conntrack(nlct.Netns.scratch()) as ct, nlct.Flusher(ct) as flusher:
+    def results():
+        yield ct.delete(nlct.Filter(zone=1))
+        yield ct.delete(nlct.Filter(zone={1, 2}))
+        yield ct.delete(nlct.ALL)
+        yield flusher.delete(nlct.Filter(zone=1))
+        yield flusher.delete(nlct.ALL)
+        yield ct.flush_zone(1)
+        yield flusher.flush_zone(1)
+    todo = results()
+    while True:
+        ct.create(flows.udp(1, zone=1))
+        result = next(todo, None)
+        if result is None:
+            break
+        print(result.strategy, result.matched, result.deleted, result.complete)
+"""
+
+
+@pytest.mark.usefixtures("netns")
+@pytest.mark.parametrize("first", ["", "import nlct\nnlct.probe()\n"], ids=["fresh", "probed"])
+def test_a_delete_counts(script: Script, first: str) -> None:
+    """In a process that has learned nothing, and in one that knows what the kernel can do."""
+    assert script(first + FRESH).splitlines() == ["scan 1 1 True"] * 7
+
+
+@pytest.mark.usefixtures("kernel_flush")
+def test_a_delete_counts_however_large_the_table(
+    netns: nlct.Netns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a flush is left to the kernel, from the beginning or in the middle of a scan."""
+    nlct.probe()
+    monkeypatch.setattr(strategy.experience, "_factors", {})
+    monkeypatch.setattr(strategy.experience, "learn", lambda *_: None)
+    monkeypatch.setattr(strategy, "_scan_cost", lambda *_: 1e9)
+    monkeypatch.setattr(strategy, "_kernel_cost", lambda *_: 1e6)
+    with nlct.Conntrack(netns) as ct, nlct.Flusher(ct) as flusher:
+        for how in (lambda: ct.delete(Filter(zone=1)), lambda: flusher.delete(Filter(zone=1))):
+            for prefers in (True, False):
+                monkeypatch.setattr(
+                    strategy.experience, "prefers_kernel", lambda *_, prefers=prefers: prefers
+                )
+                fill(ct, 2000, 1)
+                assert "kernel" in ct.flush_zone(1).strategy
+                fill(ct, 2000, 1)
+                result = how()
+                assert (result.strategy, result.deleted, result.complete) == ("scan", 2000, True)
 
 
 @pytest.mark.usefixtures("kernel_flush")

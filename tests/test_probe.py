@@ -346,6 +346,7 @@ def test_auto_does_not_probe_for_the_sake_of_one_flush(
     """It scans at first, and measures the kernel once its scans have cost more than that would."""
     monkeypatch.setattr(probing, "_known", {})
     monkeypatch.setattr(strategy, "_lost", 0.0)
+    monkeypatch.setattr(strategy, "COUNTED", 0)
     monkeypatch.setattr(strategy, "_scan_cost", lambda *_: 5.0)
     monkeypatch.setattr(strategy, "_kernel_cost", lambda *_: 3.0)
     monkeypatch.setattr(strategy.experience, "learn", lambda *_: None)
@@ -359,6 +360,7 @@ def test_auto_learns_which_way_is_the_faster(
 ) -> None:
     """What a way took counts for more than what it was estimated to take; each is tried twice."""
     nlct.probe()
+    monkeypatch.setattr(strategy, "COUNTED", 0)
     monkeypatch.setattr(strategy, "_scan_cost", lambda *_: 1e6)
     # One that is hopeless is not tried, one that may be the better is.
     for cost, way in ((4e6, "scan"), (2e6, "kernel")):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from bench.cases.shares import BETTER, ways
+from bench.cases.shares import BETTER, add_better, ways
 from bench.measure import Series, Spread, Tool, in_turn
 from bench.report import Section, spread_text, times_text
 
@@ -49,5 +49,5 @@ def _flushes(bench: Bench, count: int) -> Series:
         Tool(way, partial(worker.run, "flush_zones", 1, count, way), after=back) for way in chosen
     ]
     series = in_turn(tools, bench.scale.few, limit=bench.scale.budget / 2, least=2)
-    series.best(BETTER, *chosen[1:])
+    add_better(series, *chosen[1:])
     return series
