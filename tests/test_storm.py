@@ -6,7 +6,10 @@ import asyncio
 import errno
 import os
 import queue
+import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import deque
@@ -14,6 +17,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Callable
 
 import pytest
@@ -806,6 +810,162 @@ def test_a_signal_handler_may_flush(netns: nlct.Netns, not_yet_started: bool) ->
         assert ct.count(zone=1) == 0
 
 
+class InterruptedCallError(Exception):
+    """What a signal handler raises."""
+
+
+class Waiting(deque[storm._Request]):
+    """Requests that wait; a signal comes when one has come."""
+
+    def append(self, request: storm._Request) -> None:
+        """Have it wait."""
+        super().append(request)
+        raise InterruptedCallError
+
+
+def interrupt_before_the_leader_starts(monkeypatch: pytest.MonkeyPatch, _: Flusher) -> None:
+    """Nobody leads yet."""
+
+    def start(_thread: _threads.Thread) -> None:
+        raise InterruptedCallError
+
+    monkeypatch.setattr(_threads.Thread, "start", start)
+
+
+def interrupt_after_the_leader_started(monkeypatch: pytest.MonkeyPatch, _: Flusher) -> None:
+    """It leads, for nobody."""
+    real = _threads.Thread.start
+
+    def start(thread: _threads.Thread) -> None:
+        real(thread)
+        raise InterruptedCallError
+
+    monkeypatch.setattr(_threads.Thread, "start", start)
+
+
+def interrupt_while_the_leader_starts(monkeypatch: pytest.MonkeyPatch, _: Flusher) -> None:
+    """It is there, and nobody has seen it."""
+
+    def start(thread: _threads.Thread) -> None:
+        _threads._thread.start_new_thread(thread._run, ())
+        raise InterruptedCallError
+
+    monkeypatch.setattr(_threads.Thread, "start", start)
+
+
+def interrupt_when_queued(monkeypatch: pytest.MonkeyPatch, flusher: Flusher) -> None:
+    """The request waits, and nobody leads."""
+    monkeypatch.setattr(flusher, "_waiting", Waiting())
+
+
+def interrupt_while_it_waits(monkeypatch: pytest.MonkeyPatch, _: Flusher) -> None:
+    """The leader is about to answer."""
+
+    class Latch:
+        """Is never released before the signal."""
+
+        def acquire(self, *, timeout: float) -> bool:
+            """Wait, until the signal comes."""
+            assert timeout > 0
+            raise InterruptedCallError
+
+        def release(self) -> None:
+            """Too late."""
+
+    real, made = _threads.latch, []
+
+    def latch() -> Any:
+        # The first one is that of the request.
+        made.append(Latch() if not made else real())
+        return made[-1]
+
+    monkeypatch.setattr(_threads, "latch", latch)
+
+
+@pytest.mark.parametrize(
+    "interrupt",
+    [
+        interrupt_when_queued,
+        interrupt_before_the_leader_starts,
+        interrupt_while_the_leader_starts,
+        interrupt_after_the_leader_started,
+        interrupt_while_it_waits,
+    ],
+)
+def test_an_interrupted_call_leaves_nothing_behind(
+    netns: nlct.Netns,
+    monkeypatch: pytest.MonkeyPatch,
+    interrupt: Callable[[pytest.MonkeyPatch, Flusher], None],
+) -> None:
+    """No request, no thread; the next call is served."""
+    with Flusher(netns) as flusher, nlct.Conntrack(netns) as ct:
+        ct.create(flows.udp(1, zone=1))
+        with monkeypatch.context() as patch:
+            interrupt(patch, flusher)
+            with pytest.raises(InterruptedCallError):
+                flusher.flush_zone(2)
+            assert not flusher._waiting
+        until(lambda: not own_threads())
+        assert not flusher._waiting
+        assert flusher.delete(Filter(zone=1)).deleted == 1
+
+
+TWO_NUMBERS_ONE = """
+import ctypes, os, signal, threading, time
+import nlct
+from nlct.fill import fill
+
+assert os.getpid() == 1
+signal.alarm(240)
+ct = nlct.Conntrack(nlct.Netns.scratch())
+flusher = nlct.Flusher(ct)
+fill(ct, 2000, 20)
+stop = []
+
+def forever(zone):
+    while not stop:
+        assert flusher.flush_zone(zone).complete
+
+threads = [threading.Thread(target=forever, args=(zone,)) for zone in (1, 2)]
+for thread in threads:
+    thread.start()
+while flusher.passes < 2:
+    time.sleep(0.001)
+assert ctypes.CDLL(None).unshare(0x20000000) == 0  # CLONE_NEWPID
+pid = os.fork()
+if pid == 0:
+    assert os.getpid() == 1
+    signal.alarm(240)
+    for zone in (3, 4, 5):
+        result = flusher.delete(nlct.Filter(zone=zone))
+        assert (result.deleted, result.complete) == (100, True), result
+    flusher.close()
+    os._exit(17)
+status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+stop.append(True)
+for thread in threads:
+    thread.join()
+print(status, ct.count())
+"""
+
+
+@pytest.mark.usefixtures("netns", "root")
+def test_a_parent_and_a_child_that_are_both_number_one() -> None:
+    """Of two pid namespaces: they share neither locks nor sockets nor requests."""
+    if shutil.which("unshare") is None:
+        pytest.skip("MISSING: unshare")
+    done = subprocess.run(
+        ["unshare", "--pid", "--fork", sys.executable, "-c", TWO_NUMBERS_ONE],
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["17", "1500"], done.stderr
+
+
 def test_a_signal_handler_may_close(netns: nlct.Netns) -> None:
     """Where it interrupted a request, and a leader is about to end."""
     flusher = Flusher(netns)
@@ -821,7 +981,7 @@ def test_who_comes_just_before_the_leader_ends_is_served(netns: nlct.Netns) -> N
     """By that leader: who saw it relies on it."""
     answered = _threads.latch()
 
-    class Waiting(deque[storm._Request]):
+    class Late(deque[storm._Request]):
         """What looks empty until somebody looks whether it is."""
 
         def __bool__(self) -> bool:
@@ -832,7 +992,7 @@ def test_who_comes_just_before_the_leader_ends_is_served(netns: nlct.Netns) -> N
 
     late: list[storm._Request] = []
     with Flusher(netns) as flusher:
-        flusher._waiting = Waiting()
+        flusher._waiting = Late()
         assert flusher.flush_zone(2).complete
         assert answered.acquire(timeout=LONG)
         assert late[0].answer().complete
