@@ -4,11 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON_FILES := nlct tests bench setup.py kernels/run kernels/guest
-C_FILES := $(wildcard csrc/*.[ch] bench/c/*.[ch] tests/c/*.[ch])
+C_FILES := $(wildcard csrc/*.[ch] bench/c/*.[ch] tests/c/*.[ch] tests/faults/*.c)
 STRICT := -std=c11 -O2 -D_GNU_SOURCE -Wall -Wextra -Wpedantic -Wconversion -Wshadow \
 	-Wstrict-prototypes -Wmissing-prototypes -Wcast-align -Wpointer-arith -Werror
 
-.PHONY: help demo test kernels lint format bench profile soak fuzz sanitize valgrind strict dist clean
+.PHONY: help demo test kernels lint format bench profile soak faults fuzz sanitize valgrind strict dist clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name what; do \
@@ -37,7 +37,7 @@ format: $(VENV)/dev ## put everything in its format
 	clang-format -i $(C_FILES)
 
 strict: ## the C core with a strict set of warnings, as errors
-	for file in csrc/*.c $(BENCH_SOURCES); do \
+	for file in csrc/*.c tests/faults/*.c $(BENCH_SOURCES); do \
 		$(CC) $(STRICT) $(CPPFLAGS) -fsyntax-only $$file || exit 1; done
 
 # What the benchmark compiles: libnetfilter_conntrack is a peer that may be missing.
@@ -69,6 +69,11 @@ soak: $(VENV)/dev ## everything at once for MINUTES=2, and nothing may be wrong 
 	tools/bootstrap test
 	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),2) $(if $(SEED),--seed $(SEED)) \
 		$(if $(FLOWS),--flows $(FLOWS)) $(SOAK)
+
+faults: $(VENV)/dev ## calls to the system fail for MINUTES=2, or SECONDS=20, and nothing may be wrong
+	$(BIN)/python -m tests.faults \
+		$(if $(SECONDS),--seconds $(SECONDS),--minutes $(or $(MINUTES),2)) \
+		$(if $(SEED),--seed $(SEED)) $(FAULTS)
 
 fuzz: ## libFuzzer on the core, part by part, FUZZ_SECONDS=60 in all
 	$(MAKE) -C tests/c fuzz

@@ -1,0 +1,85 @@
+"""Which errors a fault may lead to, and which faults may be without any, with reasons."""
+
+from __future__ import annotations
+
+import errno
+from typing import NamedTuple
+
+from tests.faults.injector import Fault
+
+
+class Tolerated(NamedTuple):
+    """A fault after which a call may succeed, and why."""
+
+    calls: tuple[str, ...]
+    kinds: tuple[str, ...]
+    reason: str
+
+
+ANY = ("*",)
+TOLERATED = (
+    Tolerated(("setsockopt",), ANY, "sizes and extended acks are wishes: the room is measured"),
+    Tolerated(
+        ("sendto", "recvmsg", "poll", "waitpid", "open", "openat"), ("EINTR",), "tried again"
+    ),
+    Tolerated(("waitpid",), ("ECHILD",), "the child has said what came of it"),
+    Tolerated(("getrandom",), ("EINTR",), "tried again"),
+    Tolerated(("recvmsg",), ("EAGAIN",), "nothing is queued yet: it is waited for"),
+    Tolerated(("close",), ANY, "the descriptor is closed even so"),
+    Tolerated(("open", "openat"), ("ENOENT",), "nf_conntrack_buckets need not exist"),
+    Tolerated(("pread", "read"), ANY, "the size of the table is in doubt: it is walked again"),
+    Tolerated(("unshare",), ("EPERM",), "a user namespace is tried"),
+    Tolerated(("sched_getaffinity", "pthread_create"), ANY, "nothing is received ahead"),
+    Tolerated(("mmap",), ("ENOMEM",), "nothing is received ahead"),
+    Tolerated(("pthread_cond_wait", "pthread_cond_timedwait"), ANY, "it looks again"),
+    Tolerated(("realloc",), ("ENOMEM",), "what is taken is as good with room to spare"),
+    Tolerated(("ioctl",), ANY, "what cannot be asked is told by other means"),
+)
+
+# The errno that a fault may become on its way.
+BECOMES: dict[tuple[str, str], tuple[int, ...]] = {
+    ("recvmsg", "TRUNCATE"): (errno.EMSGSIZE,),
+    # Of a batch without an answer nobody can say more; of a request, that it did not come.
+    ("recvmsg", "EAGAIN"): (errno.ENOBUFS, errno.ETIMEDOUT),
+    ("pread", "*"): (errno.EINTR,),
+    ("read", "*"): (errno.EINTR,),
+    ("ioctl", "*"): (errno.EINVAL, errno.EPERM),
+    ("unshare", "ENOSPC"): (errno.EPERM,),
+    ("socket", "EPROTONOSUPPORT"): (errno.EOPNOTSUPP,),
+}
+
+
+def tolerated(fault: Fault) -> str | None:
+    """Say why this may be without an error."""
+    for each in TOLERATED:
+        if fault.call in each.calls and (each.kinds == ANY or fault.kind in each.kinds):
+            return each.reason
+    return None
+
+
+def numbers(fault: Fault) -> set[int] | None:
+    """Return what the error number may be; None is any."""
+    if fault.kind in ("KILL", "PRETEND"):
+        return None
+    found = {fault.value} if fault.value > 0 else set()
+    for kind in (fault.kind, "*"):
+        found.update(BECOMES.get((fault.call, kind), ()))
+    return found
+
+
+def may_raise(fault: Fault, kind: str, number: int | None) -> bool:
+    """Tell if an exception is what this fault should lead to."""
+    if kind == "MemoryError":
+        return fault.kind == "ENOMEM"
+    if kind == "ValueError":
+        # "netns must be a network namespace": whoever cannot ask that does not take it for one.
+        return fault.call == "ioctl"
+    allowed = numbers(fault)
+    return number is not None and (allowed is None or number in allowed)
+
+
+def may_fail(fault: Fault, number: int) -> bool:
+    """Tell if a request of a batch may have failed so."""
+    allowed = numbers(fault)
+    # Whatever ends the answers of a batch leaves the rest of it unknown, which is ENOBUFS.
+    return allowed is None or number in allowed or number == errno.ENOBUFS
