@@ -93,14 +93,14 @@ static int read_answers(struct batch *batch, size_t size, struct answers *answer
 }
 
 /* By the time send(2) returns the kernel has worked on the whole batch, so every answer is queued:
-   there is nothing to wait for. */
+   there is nothing to wait for, and it says but once that some were lost. */
 static int collect(struct batch *batch, struct answers *answers)
 {
     int rc = 0;
 
     while (!answers->last) {
         rc = socket_receive(batch->sock);
-        if (rc == -ENOBUFS) {
+        if (rc == -ENOBUFS && !answers->lost) {
             answers->lost = true;
             continue;
         }

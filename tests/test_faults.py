@@ -41,6 +41,7 @@ CASES = (
     "load/malloc:1:ENOMEM",
     "load/recvmsg:1:EAGAIN",
     "load/recvmsg:2:ENOBUFS",
+    "load/recvmsg:3:ENOBUFS:always",
     "flusher large/malloc:1:ENOMEM",
     "flusher large/recvmsg:9:ENOBUFS",
     "scratch/unshare:1:EPERM",

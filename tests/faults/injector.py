@@ -16,7 +16,7 @@ MODULE = b"/_nlct."
 # As in inject.c: what may happen in place of an errno.
 SPECIAL = {"TRUNCATE": -1, "KILL": -2, "PRETEND": -3}
 # Each call that fails and all that follow.
-ALWAYS = 2**31
+ALWAYS = 2**32 - 1
 
 # How each call may fail. A call that is not here always works, or its failure cannot be noticed.
 FAULTS: dict[str, tuple[str, ...]] = {
