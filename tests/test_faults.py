@@ -34,7 +34,7 @@ CASES = (
     "flush scan/pread:1:EIO",
     "flush all/recvmsg:1:TRUNCATE",
     "delete/recvmsg:5:EAGAIN",
-    "delete large/recvmsg:12:ENOBUFS",
+    "delete large/recvmsg:3:ENOBUFS",
     "delete large/sendto:4:ENOBUFS:always",
     "delete flow/recvmsg:2:EAGAIN",
     "create/bind:1:ENOMEM",
@@ -57,6 +57,8 @@ NEVER_FAIL = (
 )
 
 
+# Whoever hangs is found by the driver; a machine with more to do takes as long as it takes.
+@pytest.mark.timeout(3600)
 def test_the_most_telling_faults() -> None:
     """No crash, nothing deleted that was not named, the right error, nothing left open."""
     done = subprocess.run(
@@ -65,7 +67,6 @@ def test_the_most_telling_faults() -> None:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=250,
         check=False,
     )
     if done.returncode == EXIT_MISSING:

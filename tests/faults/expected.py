@@ -33,7 +33,7 @@ TOLERATED = (
     Tolerated(("mmap",), ("ENOMEM",), "nothing is received ahead"),
     Tolerated(("pthread_cond_wait", "pthread_cond_timedwait"), ANY, "it looks again"),
     Tolerated(("realloc",), ("ENOMEM",), "what is taken is as good with room to spare"),
-    Tolerated(("ioctl",), ANY, "what cannot be asked is told by other means"),
+    Tolerated(("ioctl", "socket"), ANY, "which namespace it is can be told by other means"),
 )
 
 # The errno that a fault may become on its way.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import threading
@@ -208,7 +209,12 @@ LOADED = 700
 
 
 def _load(place: Place) -> nlct.LoadResult:
-    return place.ct.load(flows.udp(number, NEW_ZONE, TIMEOUT) for number in range(LOADED))
+    """New ones, and here and there one that is there: each batch has refusals."""
+    return place.ct.load(
+        flows.udp(number % SMALL if number % 20 == 0 else number, zone, TIMEOUT)
+        for number in range(LOADED)
+        for zone in (1 if number % 20 == 0 else NEW_ZONE,)
+    )
 
 
 def _loaded(result: nlct.LoadResult, before: Table, after: Table) -> Iterator[str]:
@@ -216,7 +222,7 @@ def _loaded(result: nlct.LoadResult, before: Table, after: Table) -> Iterator[st
     new = len(oracle.inside(after, (NEW_ZONE,))) - there
     answered = result.created + sum(result.failed.values())
     yield from _equal("flows accounted for", answered, LOADED)
-    if result.created > new:
+    if result.created > new or (set(result.failed) <= {errno.EEXIST} and result.created != new):
         yield f"{new} are new: {result}"
 
 
