@@ -30,7 +30,7 @@ TOLERATED = (
     Tolerated(("pread", "read"), ANY, "the size of the table is in doubt: it is walked again"),
     Tolerated(("unshare",), ("EPERM",), "a user namespace is tried"),
     Tolerated(("sched_getaffinity", "pthread_create"), ANY, "nothing is received ahead"),
-    Tolerated(("mmap",), ("ENOMEM",), "nothing is received ahead"),
+    Tolerated(("mmap", "madvise"), ANY, "nothing is received ahead"),
     Tolerated(("pthread_cond_wait", "pthread_cond_timedwait"), ANY, "it looks again"),
     Tolerated(("realloc",), ("ENOMEM",), "what is taken is as good with room to spare"),
     Tolerated(("ioctl", "socket"), ANY, "which namespace it is can be told by other means"),

@@ -53,6 +53,7 @@
     X(realloc)                                                                                     \
     X(mmap)                                                                                        \
     X(munmap)                                                                                      \
+    X(madvise)                                                                                     \
     X(pthread_create)                                                                              \
     X(pthread_cond_wait)                                                                           \
     X(pthread_cond_timedwait)                                                                      \
@@ -222,6 +223,7 @@ PLAIN(poll, -1, (struct pollfd * wanted, nfds_t count, int timeout), (wanted, co
 PLAIN(fstat, -1, (int fd, struct stat *status), (fd, status))
 PLAIN(setns, -1, (int fd, int kinds), (fd, kinds))
 PLAIN(unshare, -1, (int kinds), (kinds))
+PLAIN(madvise, -1, (void *address, size_t size, int advice), (address, size, advice))
 PLAIN(sched_getaffinity, -1, (pid_t pid, size_t size, cpu_set_t *usable), (pid, size, usable))
 PLAIN(pthread_create, fault,
       (pthread_t *restrict thread, const pthread_attr_t *restrict attributes,

@@ -44,6 +44,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "calloc": ("ENOMEM",),
     "realloc": ("ENOMEM",),
     "mmap": ("ENOMEM",),
+    "madvise": ("ENOMEM", "EINVAL"),
     "pthread_create": ("EAGAIN",),
     # Both may also wake up without a reason.
     "pthread_cond_wait": ("PRETEND",),
