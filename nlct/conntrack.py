@@ -557,7 +557,8 @@ class Conntrack(Closing):
 
         The arguments are those of flush_zones(), but that "auto" always scans, so that the flows
         are counted; also with nlct.ALL, where flush_all() is faster and does not count. A filter
-        that matches everything is refused with ValueError, unless it is nlct.ALL.
+        that matches everything is refused with ValueError, unless it is nlct.ALL;
+        Filter.restricts_nothing says how that is told.
         """
         return flush(self._kernel, to_delete(filter), strategy, dry_run, passes, progress, "delete")
 

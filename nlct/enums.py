@@ -55,6 +55,7 @@ class TcpState(enum.IntEnum):
     TIME_WAIT = 7
     CLOSE = 8
     SYN_SENT2 = 9
+    LISTEN = 9  # what conntrack(8) calls it
 
 
 class SctpState(enum.IntEnum):

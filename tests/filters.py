@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import ipaddress
+import operator
 import os
 import random
 import socket
@@ -103,7 +104,7 @@ def read(netns: nlct.Netns) -> list[Facts]:
 # What a filter means -----------------------------------------------------------------------------
 
 FAMILIES = {"ipv4": socket.AF_INET, "ipv6": socket.AF_INET6}
-PROTOS = {"icmp": 1, "tcp": 6, "udp": 17, "gre": 47, "icmpv6": 58, "sctp": 132}
+PROTOS = {"icmp": 1, "tcp": 6, "udp": 17, "gre": 47, "icmpv6": 58, "sctp": 132, "dccp": 33}
 ADDRESSES = ("src", "dst", "reply_src", "reply_dst")
 STATES = {TcpState: "tcp_state", SctpState: "sctp_state", DccpState: "dccp_state"}
 # By argument: the status bit that says that it happened, and where the new address stands.
@@ -117,14 +118,14 @@ def matches(spec: Spec, facts: Facts) -> bool:
         word, *parts = spec
         answers = [matches(part, facts) for part in parts]
         return {"and": all(answers), "or": any(answers), "not": not answers[0]}[word]
-    return all(value is None or _agrees(name, value, facts) for name, value in spec.items())
+    return all(value is None or _agrees(name, value, facts, spec) for name, value in spec.items())
 
 
 def _alternatives(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, set, frozenset)) else [value]
 
 
-def _agrees(name: str, value: Any, facts: Facts) -> bool:
+def _agrees(name: str, value: Any, facts: Facts, spec: dict[str, Any]) -> bool:
     values = _alternatives(value)
     if name in TRANSLATED:
         return _translated(TRANSLATED[name], value, facts)
@@ -135,14 +136,17 @@ def _agrees(name: str, value: Any, facts: Facts) -> bool:
     if name == "labels":
         return "labels" in facts and any(_has_bits(facts["labels"], item) for item in values)
     if name == "state":
-        return any(_in_state(item, facts) for item in values)
+        return any(_in_state(item, facts, spec) for item in values)
     if name not in facts:
         return False
     if name in ADDRESSES:
         return any(_is_in(facts[name], item) for item in values)
+    return any(_is_number(facts[name], number) for number in _named(name, values))
+
+
+def _named(name: str, values: list[Any]) -> list[Any]:
     names = {"family": FAMILIES, "proto": PROTOS}.get(name, {})
-    numbers = (names[item] if isinstance(item, str) and names else item for item in values)
-    return any(_is_number(facts[name], number) for number in numbers)
+    return [names[item] if isinstance(item, str) and names else item for item in values]
 
 
 def _is_number(number: Any, item: Any) -> bool:
@@ -166,10 +170,22 @@ def _has_bits(number: int, item: Any) -> bool:
     return number & _bits(item) == _bits(item)
 
 
-def _in_state(item: Any, facts: Facts) -> bool:
-    number = facts.get(STATES.get(type(item), "tcp_state"))
-    wanted = TcpState[item.upper()] if isinstance(item, str) else item
-    return number is not None and _is_number(number, wanted)
+def _in_state(item: Any, facts: Facts, spec: dict[str, Any]) -> bool:
+    for states, field in STATES.items():
+        if field not in facts or (type(item) in STATES and type(item) is not states):
+            continue
+        if type(item) not in STATES and states is not TcpState and not protos(spec):
+            continue
+        if not isinstance(item, str):
+            return _is_number(facts[field], item)
+        return item.upper() in states.__members__ and facts[field] == states[item.upper()]
+    return False
+
+
+def protos(spec: dict[str, Any]) -> set[int]:
+    """The protocols that a filter names."""
+    values = _named("proto", _alternatives([] if spec.get("proto") is None else spec["proto"]))
+    return {number for number in range(256) if any(_is_number(number, item) for item in values)}
 
 
 def _is_in(address: Any, item: Any) -> bool:
@@ -182,6 +198,100 @@ def _translated(ways: list[tuple[int, str]], value: Any, facts: Facts) -> bool:
     if isinstance(value, bool):
         return bool(happened) is value
     return any(_is_in(facts[name], item) for name in happened for item in _alternatives(value))
+
+
+# What contradicts itself -------------------------------------------------------------------------
+
+STATEFUL = {6: TcpState, 132: SctpState, 33: DccpState}
+BOTH = {4, 6}
+
+
+def contradicts(spec: Spec) -> bool:
+    """Tell if a filter contradicts itself, or a part of it does."""
+    if isinstance(spec, tuple):
+        word, *parts = spec
+        if any(map(contradicts, parts)):
+            return True
+        one, other = (_versions(part) for part in (parts[0], parts[-1]))
+        return word == "and" and all((one, other)) and not one & other
+    return not _versions(spec) or _state_is_none(spec) or _status_is_none(spec)
+
+
+def _versions(spec: Spec, inverted: bool = False) -> set[int]:
+    """The IP versions of flows that may match, as far as families and addresses say."""
+    if isinstance(spec, tuple):
+        word, *parts = spec
+        if word == "not":
+            return _versions(parts[0], not inverted)
+        one, other = (_versions(part, inverted) for part in parts)
+        return one & other if (word == "and") is not inverted else one | other
+    each = [_versions_of(name, value, inverted) for name, value in spec.items()]
+    if inverted:
+        return set().union(*each)
+    return BOTH.intersection(*each)
+
+
+def _versions_of(name: str, value: Any, inverted: bool) -> set[int]:
+    values = _alternatives(value)
+    if name == "family":
+        found = {{"ipv4": 4, "ipv6": 6, socket.AF_INET: 4, socket.AF_INET6: 6}[value]}
+        return BOTH - found if inverted else found
+    if value is None or isinstance(value, bool) or name not in (*ADDRESSES, *TRANSLATED):
+        return set() if value is None and inverted else BOTH
+    networks = [ipaddress.ip_network(item) for item in values]
+    if inverted:
+        # Without a translation an address does not match, whatever it is.
+        whole = {net.version for net in networks if net.prefixlen == 0}
+        return BOTH if name in TRANSLATED else BOTH - whole
+    return {net.version for net in networks} or BOTH
+
+
+def _state_is_none(spec: dict[str, Any]) -> bool:
+    items = _alternatives([] if spec.get("state") is None else spec["state"])
+    named = protos(spec)
+    known = [states for number, states in STATEFUL.items() if number in named]
+    if items and named and not known:
+        return True
+    if not named:
+        known = [TcpState]
+    for item in items:
+        if isinstance(item, str) and not any(item.upper() in one.__members__ for one in known):
+            return True
+        if named and type(item) in STATES and type(item) not in known:
+            return True
+    return False
+
+
+def _status_is_none(spec: dict[str, Any]) -> bool:
+    """Whether no status agrees with all of what each by itself could be."""
+    tests = []
+    used = 8
+    for name in ("status", "status_none", *TRANSLATED):
+        value = spec.get(name)
+        if value is None or (name == "any_nat" and not isinstance(value, bool)):
+            continue
+        if name in TRANSLATED and (isinstance(value, bool) or list(_alternatives(value))):
+            used |= 0x30
+            tests.append({name: value is not False})
+        elif name not in TRANSLATED:
+            used |= functools.reduce(operator.or_, map(_mask, _alternatives(value)), 0)
+            tests.append({name: value})
+    statuses = [{"status": bits} for bits in _subsets(used) if bits & 8]
+    tests = [test for test in tests if any(matches(test, facts) for facts in statuses)]
+    return not any(all(matches(test, facts) for test in tests) for facts in statuses)
+
+
+def _mask(item: Any) -> int:
+    return int(item[1]) if isinstance(item, tuple) else _bits(item)
+
+
+def _subsets(bits: int) -> Iterator[int]:
+    """Every number that has none but these bits."""
+    one = bits
+    while one:
+        yield one
+        one = (one - 1) & bits
+    yield 0
 
 
 def build(spec: Spec) -> Filter:
@@ -330,10 +440,7 @@ def _intervals(number: st.SearchStrategy[int]) -> st.SearchStrategy[Any]:
 
 
 def _pairs(number: st.SearchStrategy[int]) -> st.SearchStrategy[Any]:
-    # Mostly values inside of the mask: the others never match.
-    mask = number.filter(bool)
-    inside = st.tuples(number, mask).map(lambda two: (two[0] & two[1], two[1]))
-    return inside | st.tuples(number, mask)
+    return st.tuples(number, number.filter(bool)).map(lambda two: (two[0] & two[1], two[1]))
 
 
 def _numbers(bits: int, *usual: int) -> st.SearchStrategy[Any]:
@@ -387,7 +494,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
         _TCP
         | _TCP.map(int)
         | _TCP.map(lambda state: state.name)
-        | st.sampled_from((*SctpState, *DccpState))
+        | st.sampled_from((*SctpState, *DccpState, "Established", "listen", "cookie_wait", "open"))
         | st.just(range(2, 5))
     ),
     "labels": _one_or_many(_LABELS | _pairs(_LABELS)),
@@ -400,16 +507,28 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
 }
 
 
+def any_simple_specs() -> st.SearchStrategy[Spec]:
+    """Up to three fields together, which may contradict each other."""
+    names = st.lists(st.sampled_from(sorted(FIELDS)), max_size=3, unique=True)
+    # A state means something else where a protocol is given.
+    names = names | st.just(["proto", "state"]) | st.just(["snat", "status", "status_none"])
+    return names.flatmap(lambda some: st.fixed_dictionaries({name: FIELDS[name] for name in some}))
+
+
 def simple_specs() -> st.SearchStrategy[Spec]:
     """Up to three fields together."""
-    names = st.lists(st.sampled_from(sorted(FIELDS)), max_size=3, unique=True)
-    return names.flatmap(lambda some: st.fixed_dictionaries({name: FIELDS[name] for name in some}))
+    return any_simple_specs().filter(lambda spec: not contradicts(spec))
 
 
 def specs() -> st.SearchStrategy[Spec]:
     """Filters, joined to some depth; among them those that match everything or nothing."""
+    return joined(simple_specs()).filter(lambda spec: not contradicts(spec))
+
+
+def joined(leaves: st.SearchStrategy[Spec]) -> st.SearchStrategy[Spec]:
+    """Join filters, to some depth."""
     return st.recursive(
-        simple_specs(),
+        leaves,
         lambda inner: st.one_of(
             st.tuples(st.just("and"), inner, inner),
             st.tuples(st.just("or"), inner, inner),

@@ -485,6 +485,19 @@ FILTERS = [
     ("-u ASSURED,2 -u 0x10", nlct.Filter(status=S.ASSURED | S.SEEN_REPLY | S.SRC_NAT)),
     ("--status-none assured,dying", nlct.Filter(status_none=S.ASSURED | S.DYING)),
     ("--state established,TIME_WAIT,1", nlct.Filter(state={1, 3, 7})),
+    ("--state LISTEN", nlct.Filter(state=9)),
+    (
+        "--state established,2 -p sctp",
+        nlct.Filter(proto="sctp", state=[nlct.SctpState.ESTABLISHED, nlct.SctpState.COOKIE_WAIT]),
+    ),
+    ("-p dccp --state open", nlct.Filter(proto="dccp", state=nlct.DccpState.OPEN)),
+    (
+        "-p tcp,sctp,udp --state close,established",
+        nlct.Filter(
+            proto={"tcp", "sctp", "udp"},
+            state=[nlct.TcpState.CLOSE, nlct.TcpState.ESTABLISHED, nlct.SctpState.ESTABLISHED],
+        ),
+    ),
     ("--label 0", nlct.Filter(labels=1)),
     ("-l 1,127 -l 64", nlct.Filter(labels=2 | 1 << 127 | 1 << 64)),
     ("--helper ftp,sip", nlct.Filter(helper={"ftp", "sip"})),
@@ -543,6 +556,7 @@ def test_every_field_of_a_filter_has_an_option() -> None:
         *("--state open", "--state 256", "--label 128", "--label ssh", "--timeout 1s"),
         *("--helper sixteen-letters-", "--id 4294967296", "--any-nat here"),
         *("--bytes-orig 18446744073709551616", "--bytes-orig " + "9" * 5000),
+        *("--mark 0x101/0xff", "--mark 1,3/1", "--mark 1/0"),
     ],
 )
 def test_a_bad_value_is_wrong_usage(
@@ -553,6 +567,44 @@ def test_a_bad_value_is_wrong_usage(
     option, value = given.split()
     assert option in refused(nlct_(command, where, option, value), 2)
     assert ct.count() == 10
+
+
+@pytest.mark.parametrize("command", ["count", "dump", "delete"])
+@pytest.mark.parametrize(
+    ("given", "named", "why"),
+    [
+        ("--family ipv4 --src fd00::1", "--src", "family and src must be of one family"),
+        ("--dst 10.0.0.1 -f ipv6", "--dst", "family and dst must be of one family"),
+        ("-s 10.0.0.1 -d fd00::/8", "--dst", "src and dst must be of one family"),
+        ("-r 10.0.0.1 -q ::1", "--reply-dst", "reply_src and reply_dst must be"),
+        ("--src 10.0.0.1 --src-nat=fd00::1", "--src-nat", "src and snat must be"),
+        ("-f ipv6 -g 10.0.0.1", "--dst-nat", "family and dnat must be"),
+        ("-j 10.0.0.1 -f ipv6", "--any-nat", "family and any_nat must be"),
+        ("-u assured --status-none 4", "--status-none", "must not exclude each other"),
+        ("--proto sctp --state close", "--state", "sctp's none, closed, cookie_wait"),
+        ("--state close -p dccp,sctp", "--state", "sctp's none, closed, "),
+        ("--proto udp --state established", "--state", "tcp, sctp or dccp"),
+        ("--zone 1 --state cookie_wait", "--state", "tcp's none, syn_sent, .*listen"),
+        ("--src 10.77.1.2/24", "--src", r"in the network 10\.77\.1\.0/24"),
+    ],
+)
+def test_what_contradicts_itself_is_wrong_usage(
+    ct: nlct.Conntrack, where: str, command: str, given: str, named: str, why: str
+) -> None:
+    """The option is named at which it does, whatever their order; nothing is deleted."""
+    fill(ct, 10, 1)
+    said = refused(nlct_(command, where, *given.split()), 2)
+    assert f"'{named}'" in said
+    assert re.search(why, said)
+    assert ct.count() == 10
+
+
+def test_both_families_contradict_nothing(ct: nlct.Conntrack, where: str) -> None:
+    """Nor do they restrict anything."""
+    flows.populate(ct)
+    both = ("count", where, "--family", "ipv4,ipv6")
+    assert nlct_(*both).stdout == f"{ct.count()}\n"
+    assert nlct_(*both, "--src", "fd00::1").stdout == f"{ct.count(nlct.Filter(src='fd00::1'))}\n"
 
 
 def test_addresses_from_a_file(ct: nlct.Conntrack, where: str, tmp_path: Path) -> None:
@@ -572,6 +624,10 @@ def test_addresses_from_a_file(ct: nlct.Conntrack, where: str, tmp_path: Path) -
     assert nlct_("count", where, "--src", f"@{file}").stdout == "0\n"
     file.write_text("10.0.0.1\nhost\n")
     assert f"{file}:2: " in refused(nlct_("count", where, "--src", f"@{file}"), 2)
+    file.write_text("10.0.0.1\n10.77.1.2/24\n")
+    said = refused(nlct_("count", where, "--src", f"@{file}"), 2)
+    assert f"{file}:2: " in said
+    assert "in the network 10.77.1.0/24" in said
     file.write_bytes(b"\xff\n")
     assert str(file) in refused(nlct_("count", where, "--src", f"@{file}"), 2)
 
@@ -642,6 +698,10 @@ def test_delete_says_how_many(where: str) -> None:
         ("--all",),
         ("--dry-run",),
         ("--passes", "2"),
+        ("--mark", "0/1,1/1"),
+        ("--src", "0.0.0.0/0,::/0"),
+        ("--family", "ipv4,ipv6"),
+        ("--mark", ",".join(f"{n}/0xffff" for n in range(1001))),
         ("--all", "--src", "10.0.0.1"),
         ("--all", "--yes", "--zone", "1"),
     ],

@@ -9,6 +9,7 @@ import ipaddress
 import operator
 import pickle
 import re
+import socket
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Callable
@@ -219,7 +220,7 @@ NOT_ASKED: list[filters.Spec] = [
     {"dport": 80},
     {"proto": "tcp", "dport": 80},
     {"reply_src": "10.0.0.1"},
-    {"mark": (1, 2)},
+    {"mark": [(1, 3), (2, 3)]},
     {"status": (0, 4)},
     {"status_none": "assured"},
     ("not", {"mark": 0}),
@@ -265,13 +266,11 @@ def test_alternatives_may_overlap(where: Where, spec: filters.Spec) -> None:
         assert sorted(flow.id or 0 for flow in ct.dump(filters.build(spec))) == meant
 
 
-def test_contradictions(where: Where) -> None:
-    """The last of two values is no better than the first."""
+def test_different_values_of_one_field(where: Where) -> None:
+    """The last of two values is no better than the first: none is left, which is no error."""
     for one, other in (
         ({"mark": 0}, {"mark": 1}),
         ({"zone": 1}, {"zone": 5}),
-        ({"family": "ipv6"}, {"src": "10.0.0.1"}),
-        ({"src": "10.0.0.1"}, {"family": "ipv6"}),
         ({"src": "10.0.0.1"}, {"src": "10.0.0.2"}),
         ({"proto": "tcp", "family": "ipv4"}, {"proto": "udp"}),
     ):
@@ -421,8 +420,6 @@ MEAGRE: dict[str, tuple[Filter, filters.Spec]] = {
     "a state of 0": (Filter(state=0), {"state": 0}),
     "an id of 0": (Filter(id=0), {"id": 0}),
     "an empty helper": (Filter(helper=""), {"helper": ""}),
-    "a value outside its mask": (Filter(mark=(3, 1)), {"mark": []}),
-    "labels outside their mask": (Filter(labels=(3, 1)), {"labels": []}),
     "an address, not the other family's first bytes": (
         Filter(src="fd00::/16"),
         {"src": "fd00::/16"},
@@ -484,6 +481,25 @@ EVERYTHING = {
     "every protocol": Filter(proto=range(256)),
     "every protocol in two": Filter(proto=[range(17), range(17, 256)]),
     "every timeout": Filter(timeout=slice(0, None)),
+    "every address of the replies": Filter(reply_src=["0.0.0.0/0", "::/0"]),
+    "every address beside a thousand": Filter(src=map(ipaddress.ip_address, range(1001)))
+    | Filter(src=["0.0.0.0/0", "::/0"]),
+    "every address, piece by piece": functools.reduce(
+        operator.or_,
+        [Filter(src=[f"{n}.0.0.0/8", f"{n:02x}00::/8"]) for n in range(256)],
+    ),
+    "a bit that is set or not": Filter(mark=[(0, 1), (1, 1)]),
+    "each value of a mask": Filter(mark=[(n << 8, 0xFF00) for n in range(256)]),
+    "a mask, and the numbers besides": Filter(mark=[(1 << 31, 1 << 31), range(2**31)]),
+    "all but one, or that one": ~Filter(mark=7) | Filter(mark=7),
+    "not two at a time": ~(Filter(zone=1) & Filter(zone=2)),
+    "with a port or without": Filter(sport=7) | ~Filter(sport=7),
+    "with labels or without": Filter(labels=7) | ~Filter(labels=7),
+    "not labels of which none is set": ~Filter(labels=(0, 2**128 - 1)),
+    "a helper or none": Filter(helper="ftp") | ~Filter(helper="ftp"),
+    "not without what every flow has": ~Filter(status_none="confirmed"),
+    "translated or not": Filter(snat=True) | Filter(mark=1) | Filter(snat=False),
+    "each of two is every one": Filter(zone=slice(None), mark=slice(None)),
     "every id": Filter(id=range(2**32)),
 }
 
@@ -542,6 +558,103 @@ def test_a_filter_shows_what_was_asked() -> None:
 
 
 # Bad arguments -----------------------------------------------------------------------------------
+
+
+def test_a_value_outside_of_its_mask() -> None:
+    """No flow has one, and every flow has none: not to be inverted by anyone."""
+    for name in ("mark", "status", "labels"):
+        for bad in ((0x101, 0xFF), (3, 1), (1, 2), (HIGH[name], HIGH[name] - 1)):
+            for value in (bad, [1, bad]):
+                with pytest.raises(ValueError, match=f"^{name} must be within its mask: 0x"):
+                    Filter(**{name: value})
+
+
+CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
+    *(
+        ({"family": family, name: address}, f"^family and {name} must be of one family")
+        for name in (*filters.ADDRESSES, "snat", "dnat", "any_nat")
+        for family, address in (
+            ("ipv4", "fd00::1"),
+            ("ipv6", "10.0.0.0/8"),
+            (socket.AF_INET, ["fd00::1", "fd00::/64"]),
+            (socket.AF_INET6, {ipaddress.ip_address("10.0.0.1")}),
+        )
+    ),
+    ({"src": "10.0.0.1", "dst": "fd00::1"}, "^src and dst must be of one family, not IPv4 and"),
+    ({"dst": "fd00::1", "reply_src": "10.0.0.1"}, "^dst and reply_src must be of one family"),
+    ({"src": "fd00::/8", "snat": "10.0.0.0/8"}, "^src and snat must be of one family"),
+    (
+        {"src": ["10.0.0.1", "fd00::1"], "dst": "10.0.0.1", "reply_dst": "fd00::1"},
+        "^dst and reply_dst must be of one family",
+    ),
+    ({"status": "assured", "status_none": "assured"}, "^status and status_none must not"),
+    ({"status": [6, 4], "status_none": [4, 1]}, "^status and status_none must not"),
+    ({"status": (0, 0x10), "snat": True}, "^status and snat must not exclude each other"),
+    ({"snat": True, "any_nat": False}, "^snat and any_nat must not exclude each other"),
+]
+
+
+@pytest.mark.parametrize(("spec", "message"), CONTRADICTIONS)
+def test_what_contradicts_itself(spec: dict[str, Any], message: str) -> None:
+    """It would match nothing, and so be a mistake that nobody is told of."""
+    with pytest.raises(ValueError, match=message):
+        Filter(**spec)
+
+
+@pytest.mark.parametrize(("spec", "message"), [one for one in CONTRADICTIONS if "family" in one[1]])
+def test_what_contradicts_itself_when_joined(spec: dict[str, Any], message: str) -> None:
+    """Alike, whatever else is in the chain; inverted or as an alternative it is none."""
+    parts = [Filter(**{name: value}) for name, value in spec.items()]
+    for chain in (parts, [Filter(zone=1), *parts], [ALL, *parts, Filter(mark=1)]):
+        with pytest.raises(ValueError, match=message):
+            functools.reduce(operator.and_, chain)
+    functools.reduce(operator.or_, parts)
+    ~parts[0] & parts[-1]
+
+
+def test_what_contradicts_itself_in_alternatives() -> None:
+    """It does where each of them is of the other family."""
+    ipv4, ipv6 = Filter(family="ipv4"), Filter(family="ipv6")
+    either = Filter(src="fd00::1") | Filter(dst="fd00::1")
+    with pytest.raises(ValueError, match=r"^family and src or dst must be of"):
+        ipv4 & either
+    for wrong in (lambda: ~ipv4 & ipv4, lambda: ~ipv4 & ~ipv6, lambda: ~Filter(src="::/0") & ipv6):
+        with pytest.raises(ValueError, match="must be of one family"):
+            wrong()
+    ipv4 & (either | Filter(mark=1))
+    ipv4 & (either | Filter(src="10.0.0.1"))
+    ~Filter(src="fd00::/8") & ipv6
+
+
+def test_what_does_not_contradict_itself(where: Where) -> None:
+    """Alternatives of which one remains, empty sets, sets that turn out to share nothing."""
+    fine: list[filters.Spec] = [
+        {"family": "ipv4", "src": ["10.0.0.1", "fd00::1"]},
+        {"src": ["10.0.0.1", "fd00::1"], "dst": ["10.0.0.2", "fd00::2"]},
+        {"family": "ipv4", "src": []},
+        {"src": [], "dst": "fd00::1", "reply_src": []},
+        {"status": [], "status_none": "assured"},
+        {"status": ["assured", "seen_reply"], "status_none": "assured"},
+        {"snat": False, "dnat": True, "any_nat": True},
+        ("and", {"zone": 1}, {"zone": [2, 3]}),
+        ("and", {"src": "10.0.0.1"}, {"src": "10.0.0.2"}),
+        ("and", {"status": "assured"}, {"status_none": "assured"}),
+    ]
+    for spec in fine:
+        found = sorted(flow.id or 0 for flow in where.asking.dump(filters.build(spec)))
+        assert found == filters.ids(where.table, spec)
+
+
+@settings(deadline=None, max_examples=300)
+@given(filters.joined(filters.any_simple_specs()))
+def test_only_what_contradicts_itself_is_refused(spec: filters.Spec) -> None:
+    """As plain Python says."""
+    if filters.contradicts(spec):
+        with pytest.raises(ValueError, match="must"):
+            filters.build(spec)
+    else:
+        filters.build(spec)
+
 
 HIGH = {
     "zone": 65535,
@@ -645,6 +758,11 @@ def test_bad_addresses(name: str) -> None:
         for value in (bad, ["10.0.0.1", bad]):
             with pytest.raises(ValueError, match=f"^{name} must be an address or a network"):
                 Filter(**{name: value})
+    with pytest.raises(ValueError, match=r"in the network 10\.77\.1\.0/24"):
+        Filter(**{name: "10.77.1.2/24"})
+    for interface in ("10.77.1.2/24", "fd00::1/64"):
+        with pytest.raises(ValueError, match=f"^{name} must be an address or a network"):
+            Filter(**{name: ipaddress.ip_interface(interface)})
     for item in (10, 1.5, b"\x0a\x00\x00\x01", ("10.0.0.1", "10.0.0.2"), object(), range(3)):
         for value in (item, ["10.0.0.1", item]):
             with pytest.raises(TypeError, match=f"^{name} must be addresses"):
@@ -667,8 +785,67 @@ def test_bad_states() -> None:
     """States of three protocols, each a number of its own."""
     for state in (TcpState.CLOSE, SctpState.CLOSED, DccpState.OPEN):
         Filter(state=[state])
-    with pytest.raises(ValueError, match="state must be from 0 to 255"):
-        Filter(state=256)
+    for proto in ({}, {"proto": "tcp"}, {"proto": ["sctp", "dccp"]}):
+        with pytest.raises(ValueError, match="state must be from 0 to 255"):
+            Filter(state=256, **proto)
+
+
+NAMES: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({}, {"tcp_state": 3}),
+    ({"proto": "tcp"}, {"tcp_state": 3}),
+    ({"proto": "sctp"}, {"sctp_state": 4}),
+    ({"proto": 132}, {"sctp_state": 4}),
+    ({"proto": ["udp", "sctp", 33]}, {"sctp_state": 4}),
+    ({"proto": slice(None)}, {"tcp_state": 3, "sctp_state": 4}),
+    ({"proto": [range(7), "dccp"]}, {"tcp_state": 3}),
+]
+
+
+@pytest.mark.parametrize(("spec", "meant"), NAMES)
+def test_a_state_is_that_of_the_protocol(spec: dict[str, Any], meant: dict[str, int]) -> None:
+    """Of those that know the name; a number is the state of each that has states."""
+    kinds = {"tcp_state": TcpState, "sctp_state": SctpState, "dccp_state": DccpState}
+    members = [kinds[field](number) for field, number in meant.items()]
+    expected = Filter(state=members, **spec)
+    for name in ("established", "ESTABLISHED", ["Established"]):
+        assert Filter(state=name, **spec) == expected
+    assert Filter(state=list(range(10)), **spec) == Filter(
+        state=[
+            member
+            for field, number in {"tcp_state": 6, "sctp_state": 132, "dccp_state": 33}.items()
+            if (number in filters.protos(spec) if spec else number == 6)
+            for member in map(kinds[field], range(10))
+        ],
+        **spec,
+    )
+
+
+def test_a_state_that_the_protocol_lacks() -> None:
+    """The error says which there are."""
+    for spec, message in (
+        (
+            {"state": "cookie_wait"},
+            "^state must .* one of tcp's none, .* listen, not 'cookie_wait'",
+        ),
+        ({"state": "open", "proto": "tcp"}, "^state must .* one of tcp's none, .*, not 'open'"),
+        ({"state": "listen", "proto": "sctp"}, "one of sctp's none, closed, .*, not 'listen'"),
+        ({"state": "x", "proto": ["tcp", "dccp"]}, "tcp's none, .* or dccp's none, .*, not 'x'"),
+        ({"state": ["close", "x"], "proto": "tcp"}, "one of tcp's none, .*, not 'x'"),
+        ({"state": SctpState.CLOSED, "proto": "tcp"}, "one of tcp's none"),
+        ({"state": "established", "proto": "udp"}, "^state must go with .* tcp, sctp or dccp"),
+        ({"state": 3, "proto": ["udp", "icmp"]}, "^state must go with .* tcp, sctp or dccp"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Filter(**spec)
+    # None of no protocols, and no state of one that has none.
+    Filter(proto=[], state="established")
+    Filter(proto="udp", state=[])
+
+
+def test_listen_is_a_name() -> None:
+    """What conntrack(8) calls the state that the kernel calls SYN_SENT2."""
+    assert Filter(state="listen") == Filter(state=TcpState.SYN_SENT2) == Filter(state=9)
+    assert TcpState(9).name == "SYN_SENT2"
 
 
 def test_filters_join_filters_only() -> None:

@@ -20,6 +20,7 @@ from nlct.cli.filters import filter_options
 from nlct.cli.options import json_option, netns_option, offer, zone_names, zone_option
 from nlct.cli.output import Bar, duration, flows_word, print_json, word
 from nlct.fill import MAX_FLOWS, fill
+from nlct.filter import too_wide
 from nlct.netns import inhabited
 from nlct.table import COLUMNS
 
@@ -376,15 +377,18 @@ def delete(
       nlct delete --zone 7 --proto tcp --state syn_sent --timeout 0-60
       nlct delete --mark 0x100/0xff00 --status-none assured --json
     """
-    restricted = not wanted.restricts_nothing
+    reason = too_wide(wanted)
     if everything and not wanted.matches_everything:
         raise click.UsageError("--all contradicts what selects flows")
-    if not (everything or restricted):
-        raise click.UsageError("say which flows, such as --src ADDRESS; every flow is --all --yes")
+    if not (everything or reason is None):
+        raise click.UsageError(
+            f"the filter {reason}: say which flows, such as --src ADDRESS; "
+            "every flow is --all --yes"
+        )
     with nlct.Conntrack(netns) as ct:
         if everything and not (dry_run or yes):
             _confirm(ct, yes)
-        total = _expected(ct, wanted) if restricted or dry_run else None
+        total = _expected(ct, wanted) if reason is None or dry_run else None
         with Bar("counting" if dry_run else "deleting", total).shown() as bar:
             result = ct.delete(
                 nlct.ALL if everything else wanted,

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import functools
-import ipaddress
 import operator
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, Callable, NamedTuple
 
 import click
 
 import nlct
 from nlct.cli.options import Command, number_range, zone_set
+from nlct.filter import read_network
 
 # What an option for NAT has where it is given without an address.
 _TRANSLATED = "any"
@@ -113,7 +113,7 @@ def _addresses_in(path: str) -> Iterator[Any]:
 
 def _address(text: str, where: str = "") -> Any:
     try:
-        return ipaddress.ip_network(text) if "/" in text else ipaddress.ip_address(text)
+        return read_network(text)
     except ValueError as exc:
         raise click.BadParameter(f"{where}{exc}") from None
 
@@ -170,7 +170,9 @@ _OPTIONS = (
     _Option("--mark -m", "mark", "MARK[/MASK]", _marks, "Mark; 0x for hexadecimal."),
     _Option("--status -u", "status", "BIT", _bits, "All of these: assured, seen_reply, ..."),
     _Option("--status-none", "status_none", "BIT", _bits, "None of these bits of the status."),
-    _Option("--state", "state", "STATE", _names, "State of TCP: established, time_wait, ..."),
+    _Option(
+        "--state", "state", "STATE", _names, "State: established, ...; of TCP without --proto."
+    ),
     _Option("--label -l", "labels", "LABEL", _labels, "All of these labels, 0 to 127."),
     _Option("--helper", "helper", "NAME", lambda t: list(_items(t)), "Helper: ftp, sip, ..."),
     _Option("--timeout -t", "timeout", "N[-[N]]", _ranges(_U32), "Seconds left: 60, 0-60, 60-."),
@@ -185,21 +187,36 @@ _OPTIONS = (
 )
 
 
-def _filter(option: _Option, texts: Texts) -> nlct.Filter | None:
-    """Make the filter of one option, None where it is not given."""
-    if not texts:
-        return None
-    value = option.read(texts)
+def _filter(given: dict[str, Any]) -> nlct.Filter:
+    """Make the one filter of all options; the error is that of the option where it goes wrong."""
     try:
-        if option.field == "family":
-            return _either(nlct.Filter(family=family) for family in value)
-        return nlct.Filter(**{option.field: value})
-    except ValueError as exc:
-        raise click.BadParameter(str(exc)) from None
+        return _filter_of(given)
+    except ValueError:
+        so_far: dict[str, Any] = {}
+        for field, value in given.items():
+            so_far[field] = value
+            try:
+                _filter_of(so_far)
+            except ValueError as exc:
+                ctx = click.get_current_context()
+                raise click.BadParameter(str(exc), ctx, _param(ctx, field)) from None
+        raise
 
 
-def _either(filters: Iterable[nlct.Filter]) -> nlct.Filter:
-    return functools.reduce(operator.or_, filters)
+def _filter_of(given: dict[str, Any]) -> nlct.Filter:
+    families = given.get("family", ())
+    if len(families) < 2:
+        return nlct.Filter(**{**given, "family": next(iter(families), None)})
+    each = (nlct.Filter(family=family) for family in families)
+    return nlct.Filter(**{**given, "family": None}) & functools.reduce(operator.or_, each)
+
+
+def _name(field: str) -> str:
+    return f"only_{field}"
+
+
+def _param(ctx: click.Context, field: str) -> click.Parameter:
+    return next(param for param in ctx.command.params if param.name == _name(field))
 
 
 def filter_options(command: Command) -> Command:
@@ -207,18 +224,20 @@ def filter_options(command: Command) -> Command:
 
     @functools.wraps(command)
     def with_filter(**arguments: Any) -> Any:
-        given = [arguments.pop(f"only_{option.field}") for option in _OPTIONS]
-        wanted = (part for part in given if part is not None)
-        return command(wanted=functools.reduce(operator.and_, wanted, nlct.Filter()), **arguments)
+        values = {option.field: arguments.pop(_name(option.field)) for option in _OPTIONS}
+        given = {field: value for field, value in values.items() if value is not None}
+        return command(wanted=_filter(given), **arguments)
 
     decorated: Any = with_filter
     for option in reversed(_OPTIONS):
         decorated = click.option(
             *option.names.split(),
-            f"only_{option.field}",
+            _name(option.field),
             metavar=option.metavar,
             multiple=True,
-            callback=lambda _ctx, _param, texts, option=option: _filter(option, texts),
+            callback=lambda _ctx, _param, texts, option=option: (
+                option.read(texts) if texts else None
+            ),
             help=option.help,
             **({} if option.alone is None else {"is_flag": False, "flag_value": option.alone}),
         )(decorated)
