@@ -35,6 +35,12 @@ def ct(netns: nlct.Netns) -> Iterator[nlct.Conntrack]:
 
 
 @pytest.fixture
+def where(netns: nlct.Netns) -> str:
+    """How a command reaches the test's namespace."""
+    return f"--netns=/proc/{os.getpid()}/fd/{netns.fileno()}"
+
+
+@pytest.fixture
 def kernel_flush() -> None:
     """Skip where the kernel's own zone flush would empty the table."""
     found = nlct.probe()

@@ -7,9 +7,7 @@ import importlib
 import inspect
 import json
 import os
-import pty
 import re
-import select
 import shutil
 import signal
 import subprocess
@@ -23,8 +21,6 @@ import pytest
 pytest.importorskip("click", reason="MISSING: click, which nlct[cli] brings")
 pytest.importorskip("rich", reason="MISSING: rich, which nlct[cli] brings")
 
-from click.testing import CliRunner, Result
-
 import nlct
 from nlct import Flow, Tuple, capabilities
 from nlct.cli.commands import cli
@@ -32,51 +28,9 @@ from nlct.cli.options import zone_names
 from nlct.fill import fill
 from nlct.table import COLUMNS
 from tests import flows, tool
+from tests.command import NLCT, at_terminal, nlct_, process, refused
 
-NLCT = (sys.executable, "-m", "nlct")
 ENOUGH_TO_WATCH = 20000
-# Before click 8.2 the two outputs are one unless it is told.
-APART = "mix_stderr" in inspect.signature(CliRunner).parameters
-
-
-def nlct_(*args: str) -> Result:
-    """Run a command in this process, with no terminal anywhere."""
-    return CliRunner(**({"mix_stderr": False} if APART else {})).invoke(cli, args)
-
-
-def process(*args: str, **options: object) -> subprocess.Popen[bytes]:
-    """Start a command as a process of its own."""
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
-    return subprocess.Popen([*NLCT, *args], **{**pipes, **options})  # type: ignore[call-overload]
-
-
-def at_terminal(*args: str, answer: bytes = b"") -> tuple[int, str]:
-    """Run a command on a terminal of its own; answer its question."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.environ.update(TERM="xterm", COLUMNS="80")
-        os.execv(sys.executable, [*NLCT, *args])
-    output = b""
-    answered = False
-    try:
-        while True:
-            readable, _, _ = select.select([terminal], [], [], 10)
-            output += os.read(terminal, 65536) if readable else b""
-            # Again where nothing comes of it: Ctrl-C may hit the moment before it begins to read.
-            if b"[y/N]" in output and (not answered or not readable):
-                answered = os.write(terminal, answer) > 0
-    except OSError:
-        # So a terminal says that nobody is left at the other end.
-        pass
-    os.close(terminal)
-    status = os.waitpid(pid, 0)[1]
-    return os.waitstatus_to_exitcode(status), output.decode()
-
-
-@pytest.fixture
-def where(netns: nlct.Netns) -> str:
-    """How a command reaches the test's namespace."""
-    return f"--netns=/proc/{os.getpid()}/fd/{netns.fileno()}"
 
 
 @pytest.fixture
@@ -86,13 +40,6 @@ def zones(ct: nlct.Conntrack) -> Iterator[dict[int, int]]:
     counts = dict.fromkeys(range(1, 11), 100)
     assert ct.count_by("zone") == counts
     return counts
-
-
-def refused(result: Result, code: int) -> str:
-    """The one line that a command ended with, having printed nothing else."""
-    assert (result.exit_code, result.stdout) == (code, "")
-    assert re.fullmatch(r"nlct: [^\n]+\n", result.stderr), result.stderr
-    return result.stderr
 
 
 def only(counts: dict[int, int], *gone: int) -> dict[int, int]:

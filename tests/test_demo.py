@@ -23,7 +23,7 @@ from nlct import capabilities
 from nlct.cli import limit
 from nlct.cli.demo import ORDER, run
 from nlct.cli.stats import ratio, summary
-from tests.test_cli import nlct_, process, refused
+from tests.command import nlct_, process, refused
 
 SMALL = ("demo", "--flows", "2000", "--zones", "10", "--samples", "3")
 FIGURES = {"min", "median", "p90", "p99", "max", "mean", "total", "count"}
