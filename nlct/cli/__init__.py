@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sys
 
+from nlct.cli.streams import open_closed
+
 _EXTRA = ("click", "rich")
 
 
 def main() -> None:
     """Run ``nlct``."""
+    # Before anything that opens a file or a socket.
+    open_closed()
     try:
         # Late, so that a missing click is one clear line and not a traceback.
         from nlct.cli.commands import cli  # noqa: PLC0415

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 import click
 
 import nlct
+from nlct.cli.output import STANDARD_OUTPUT, named, note
+from nlct.cli.streams import give_up
 
 PARTIAL = 1
 NO_PRIVILEGE = 3
@@ -47,13 +48,9 @@ class App(click.Group):
             code = run() or 0
         except click.Abort:
             code = INTERRUPTED
-        except click.UsageError as exc:
-            command = "nlct" if exc.ctx is None else exc.ctx.command_path
-            code = _complain(f"{exc.format_message()} ({command} --help tells more)", exc.exit_code)
-        except click.ClickException as exc:
-            code = _complain(exc.format_message(), exc.exit_code)
-        except OSError as exc:
-            code = _complain(_words(exc), _exit_code(exc))
+        except (click.ClickException, OSError) as exc:
+            code = complain(exc)
+        _flush_or_give_up()
         sys.exit(code)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -62,45 +59,50 @@ class App(click.Group):
             try:
                 result = super().invoke(ctx)
             except Exception:
-                sys.stdout.flush()
+                # Before the error, which matters more than what becomes of this.
+                _flush_or_give_up()
                 raise
-            sys.stdout.flush()
+            with named(STANDARD_OUTPUT):
+                sys.stdout.flush()
         except KeyboardInterrupt:
             # Nor may a reader that does not read hold us now.
-            _give_up_output()
+            give_up(sys.stdout)
             raise
         except BrokenPipeError:
             # A reader that has seen enough is no error worth a word.
-            _give_up_output()
+            give_up(sys.stdout)
             raise click.exceptions.Exit(BROKEN_PIPE) from None
-        except OSError:
-            try:
-                sys.stdout.flush()
-            except OSError:
-                _give_up_output()
-            raise
         return result
 
 
-def _exit_code(exc: OSError) -> int:
-    # A file that may not be written is no matter of a capability.
-    if isinstance(exc, nlct.PrivilegeError):
-        return NO_PRIVILEGE
-    return UNSUPPORTED if isinstance(exc, nlct.UnsupportedError) else PARTIAL
+def _flush_or_give_up() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        give_up(sys.stdout)
 
 
-def _words(exc: OSError) -> str:
+def complain(exc: click.ClickException | OSError, where: str | None = None) -> int:
+    """Say in one line what went wrong, and in which namespace; return the exit code."""
+    place = "" if where is None else f"{where}: "
+    note("nlct: " + " ".join(f"{place}{_words(exc)}".split()))
+    return _exit_code(exc)
+
+
+def _words(exc: click.ClickException | OSError) -> str:
+    if isinstance(exc, click.UsageError):
+        command = "nlct" if exc.ctx is None else exc.ctx.command_path
+        return f"{exc.format_message()} ({command} --help tells more)"
+    if isinstance(exc, click.ClickException):
+        return exc.format_message()
     words = exc.strerror or str(exc)
     return words if exc.filename is None else f"{exc.filename}: {words}"
 
 
-def _complain(message: str, code: int) -> int:
-    click.echo("nlct: " + " ".join(message.split()), err=True)
-    return code
-
-
-def _give_up_output() -> None:
-    """Let the interpreter's last flush of standard output succeed."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+def _exit_code(exc: click.ClickException | OSError) -> int:
+    if isinstance(exc, click.ClickException):
+        return exc.exit_code
+    # A file that may not be written is no matter of a capability.
+    if isinstance(exc, nlct.PrivilegeError):
+        return NO_PRIVILEGE
+    return UNSUPPORTED if isinstance(exc, nlct.UnsupportedError) else PARTIAL

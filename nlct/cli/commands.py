@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from typing import Any, Callable
+from typing import Any, BinaryIO, Callable, cast
 
 import click
 from click.shell_completion import get_completion_class
@@ -18,7 +18,17 @@ from nlct.cli import formats
 from nlct.cli.app import App, Failure
 from nlct.cli.filters import filter_options
 from nlct.cli.options import json_option, netns_option, offer, zone_names, zone_option
-from nlct.cli.output import Bar, duration, flows_word, print_json, word
+from nlct.cli.output import (
+    STANDARD_OUTPUT,
+    Bar,
+    NamedOutput,
+    duration,
+    flows_word,
+    print_json,
+    say,
+    word,
+)
+from nlct.cli.streams import require_output
 from nlct.fill import MAX_FLOWS, fill
 from nlct.filter import too_wide
 from nlct.netns import inhabited
@@ -84,6 +94,7 @@ def probe(netns: nlct.Netns | None, as_json: bool) -> None:  # noqa: ARG001 - se
     """
     from nlct.cli.draw import Console, table
 
+    require_output()
     found = nlct.probe()
     if as_json:
         print_json(found._asdict())
@@ -145,6 +156,7 @@ def count(
     """
     if top is not None and not by:
         raise click.UsageError("--top needs --by")
+    require_output()
     with nlct.Conntrack(netns) as ct, Bar("counting", _expected(ct, wanted)).shown() as bar:
         if not by:
             counts, total = {}, ct.count(wanted, progress=bar.at)
@@ -160,7 +172,7 @@ def count(
     elif by:
         _draw_counts(total, by, rows)
     else:
-        click.echo(total)
+        say(str(total))
 
 
 Counts = list[tuple[tuple[Any, ...], int]]
@@ -254,10 +266,13 @@ def dump(
       nlct dump --format parquet --output flows.parquet
     """
     write = _writer(format_, as_json, output)
-    with nlct.Conntrack(netns) as ct:
-        # A bar and the flows on one terminal would spoil each other.
-        bar = Bar("listing", _expected(ct, wanted), quiet=output == "-" and sys.stdout.isatty())
-        with bar.shown(), click.open_file(output, "wb") as out:
+    if output == "-":
+        require_output()
+    with nlct.Conntrack(netns) as ct, click.open_file(output, "wb") as opened:
+        named = STANDARD_OUTPUT if output == "-" else output
+        out = NamedOutput(cast(BinaryIO, opened), named)
+        bar = Bar("listing", _expected(ct, wanted), beside=out)
+        with bar.shown():
             write(formats.Job(ct, wanted, columns, out, bar))
 
 
@@ -331,9 +346,12 @@ def flush(
     """
     if everything and zones is not None:
         raise click.UsageError("--all and --zone contradict each other")
+    if dry_run:
+        require_output()
     with nlct.Conntrack(netns) as ct:
-        if zones is None and not dry_run and not (everything and yes):
-            _confirm(ct, yes)
+        asked = zones is None and not dry_run and not (everything and yes)
+        if asked and not _confirm(ct, yes, as_json):
+            return
         wanted = nlct.Filter(zone=zones)
         options: dict[str, Any] = {"strategy": strategy, "dry_run": dry_run, "passes": passes}
         # What the kernel does by itself can be waited for, not watched.
@@ -385,9 +403,11 @@ def delete(
             f"the filter {reason}: say which flows, such as --src ADDRESS; "
             "every flow is --all --yes"
         )
+    if dry_run:
+        require_output()
     with nlct.Conntrack(netns) as ct:
-        if everything and not (dry_run or yes):
-            _confirm(ct, yes)
+        if everything and not (dry_run or yes or _confirm(ct, yes, as_json)):
+            return
         total = _expected(ct, wanted) if reason is None or dry_run else None
         with Bar("counting" if dry_run else "deleting", total).shown() as bar:
             result = ct.delete(
@@ -399,20 +419,32 @@ def delete(
     _tell(result, None, dry_run, as_json)
 
 
-def _confirm(ct: nlct.Conntrack, yes: bool) -> None:
-    """Never delete everything by accident."""
+def _confirm(ct: nlct.Conntrack, yes: bool, as_json: bool) -> bool:
+    """Never delete everything by accident; tell if there is anything to be deleted."""
     if yes:
         raise click.UsageError("--yes alone flushes nothing: add --all, or name a --zone")
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise click.UsageError("deleting everything needs --all --yes where nobody can be asked")
-    question = f"Delete all {flows_word(ct.count())} of this namespace?"
+    flows = ct.count()
+    if not flows:
+        _tell_of_nothing(as_json)
+        return False
     try:
-        agreed = click.confirm(question, err=True)
+        agreed = click.confirm(f"Delete all {flows_word(flows)} of this namespace?", err=True)
     except click.Abort:
         click.echo(err=True)
         raise
     if not agreed:
         raise Failure("nothing was deleted")
+    return True
+
+
+def _tell_of_nothing(as_json: bool) -> None:
+    if as_json:
+        nothing = nlct.FlushResult(0, 0, 0, 0, {}, passes=0)
+        print_json({**nothing.to_dict(), "dry_run": False})
+    else:
+        say("there is nothing to delete")
 
 
 def _tell(result: nlct.FlushResult, what: str | None, dry_run: bool, as_json: bool) -> None:
@@ -420,7 +452,7 @@ def _tell(result: nlct.FlushResult, what: str | None, dry_run: bool, as_json: bo
     if as_json:
         print_json({**result.to_dict(), "dry_run": dry_run})
     else:
-        click.echo(f"{what}: " * (what is not None) + _outcome(result, dry_run))
+        say(f"{what}: " * (what is not None) + _outcome(result, dry_run))
     if not (result.complete or dry_run):
         raise Failure("not complete: " + _trouble(result))
 
@@ -496,7 +528,7 @@ def fill_command(
         failed = {errno.errorcode.get(n, str(n)): refused for n, refused in result.failed.items()}
         print_json({"created": result.created, "failed": failed, "seconds": result.seconds})
     else:
-        click.echo(
+        say(
             f"{flows_word(result.created)} created in {zones:,} zone{'' if zones == 1 else 's'} "
             f"({duration(result.seconds)})"
         )
@@ -542,6 +574,7 @@ def demo(flows: int, zones: int, samples: int, as_json: bool) -> None:
     """
     from nlct.cli.demo import run
 
+    require_output()
     report = run(flows, zones, samples)
     if as_json:
         print_json(report.to_dict())
@@ -567,7 +600,8 @@ def completion(shell: str) -> None:
     """
     script = get_completion_class(shell)
     assert script is not None
-    click.echo(script(cli, {}, "nlct", "_NLCT_COMPLETE").source())
+    require_output()
+    say(script(cli, {}, "nlct", "_NLCT_COMPLETE").source())
 
 
 def _expected(ct: nlct.Conntrack, wanted: nlct.Filter) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import rich.console
 from rich import box
@@ -16,6 +17,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from nlct.cli.output import STANDARD_OUTPUT, named
+
 # Nothing need be folded where nobody looks.
 _WIDE = 1000
 
@@ -28,6 +31,11 @@ class Console(rich.console.Console):
 
     def __init__(self, width: int = _WIDE) -> None:
         super().__init__(highlight=False, width=None if sys.stdout.isatty() else width)
+
+    def print(self, *what: Any, **options: Any) -> None:
+        """Print; what goes wrong names standard output."""
+        with named(STANDARD_OUTPUT):
+            super().print(*what, **options)
 
     def on_broken_pipe(self) -> None:
         """Leave the matter to whoever runs the command."""

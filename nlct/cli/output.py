@@ -10,15 +10,85 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, BinaryIO
+
+import click
 
 import nlct
+from nlct.cli.streams import give_up, has_output, shares_terminal
 from nlct.flow import status_names
 
+STANDARD_OUTPUT = "standard output"
 
-def print_json(value: Any) -> None:
-    """Print one object, on one line."""
-    sys.stdout.write(json.dumps(value) + "\n")
+
+@contextmanager
+def named(file: str) -> Iterator[None]:
+    """Let what goes wrong with a file say which it was."""
+    try:
+        yield
+    except OSError as exc:
+        exc.filename = file
+        raise
+
+
+class NamedOutput:
+    """What bytes are written to: what goes wrong says its name."""
+
+    # Asked for by Arrow.
+    closed = False
+
+    def __init__(self, out: BinaryIO, name: str) -> None:
+        self._out = out
+        self._name = name
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._out.fileno()
+
+    def writable(self) -> bool:
+        """Say that it is."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Write all of it."""
+        # Not named(), as this may be done for each flow.
+        try:
+            return self._out.write(data)
+        except OSError as exc:
+            exc.filename = self._name
+            raise
+
+    def flush(self) -> None:
+        """Hand on what was held back."""
+        with named(self._name):
+            self._out.flush()
+
+
+def say(line: str, netns: str | None = None) -> None:
+    """Print a line, of one of several namespaces; nothing where there is no standard output.
+
+    Whoever prints and does nothing else asks for one beforehand: streams.require_output().
+    """
+    _print(line if netns is None else f"{netns}: {line}")
+
+
+def print_json(value: dict[str, Any], netns: str | None = None) -> None:
+    """Print one object, on one line; otherwise like say()."""
+    _print(json.dumps(value if netns is None else {"netns": netns, **value}))
+
+
+def _print(line: str) -> None:
+    if has_output():
+        with named(STANDARD_OUTPUT):
+            sys.stdout.write(line + "\n")
+
+
+def note(line: str) -> None:
+    """Print a line on standard error, where there is one that takes it."""
+    try:
+        click.echo(line, err=True)
+    except OSError:
+        give_up(sys.stderr)
 
 
 def duration(seconds: float) -> str:
@@ -68,16 +138,22 @@ def word(value: Any) -> str:
 class Bar:
     """A progress bar on standard error, if that is a terminal; otherwise nothing.
 
-    ``total``: None where nobody knows. ``quiet``: show nothing on a terminal either.
-    ``ticking``: redraw by itself; without, only when told, so that it takes no time from
-    what is being measured.
+    ``total``: None where nobody knows. ``beside``: what is written to meanwhile; if it may end up
+    on the same terminal, nothing is shown, as the two would spoil each other. ``ticking``: redraw
+    by itself; without, only when told, so that it takes no time from what is being measured.
     """
 
     def __init__(
-        self, what: str, total: int | None, *, quiet: bool = False, ticking: bool = True
+        self,
+        what: str,
+        total: int | None,
+        *,
+        beside: NamedOutput | None = None,
+        ticking: bool = True,
     ) -> None:
         self._progress: Any = None
-        if not quiet and sys.stderr.isatty():
+        shown = sys.stderr.isatty() and not (beside and shares_terminal(beside.fileno()))
+        if shown:
             from nlct.cli.draw import progress  # noqa: PLC0415 - see above
 
             self._progress = progress(ticking)

@@ -1,0 +1,84 @@
+"""Standard streams, any of which may be closed."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import stat
+import sys
+from typing import TextIO, cast
+
+# Major number of /dev/tty and /dev/console.
+TTY_AUX_MAJOR = 5
+
+
+class NoOutput(io.TextIOBase):
+    """Standard output where there is none: whatever is printed fails."""
+
+    encoding = "utf-8"
+    errors = "strict"
+
+    def writable(self) -> bool:
+        """Say what a stream that is printed to must say."""
+        return True
+
+    def write(self, _text: str) -> int:
+        """Take nothing."""
+        raise _closed()
+
+
+def open_closed() -> None:
+    """Open what is closed of standard input, output and error on /dev/null.
+
+    A socket or a file would get its number otherwise, and what is printed would go there.
+    """
+    # The lowest number that is free is taken. What reads from 0, or prints to 1, is still to fail.
+    for number, mode in enumerate((os.O_WRONLY, os.O_WRONLY, os.O_RDWR)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, mode), True)
+    # So Python says that it found them closed.
+    if sys.stdin is None:
+        sys.stdin = os.fdopen(0, closefd=False)
+    if sys.stdout is None:
+        sys.stdout = cast(TextIO, NoOutput())
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", closefd=False)
+
+
+def has_output() -> bool:
+    """Tell if there is a standard output."""
+    return not isinstance(sys.stdout, NoOutput)
+
+
+def require_output() -> None:
+    """Fail where nothing can be printed, before any work is done for nothing."""
+    if not has_output():
+        raise _closed()
+
+
+def give_up(stream: TextIO) -> None:
+    """Let the interpreter's last flush of standard output or error succeed."""
+    if not isinstance(stream, NoOutput):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def shares_terminal(out: int) -> bool:
+    """Tell if what is written to a descriptor may appear where standard error does."""
+    kind = os.fstat(out)
+    if stat.S_ISREG(kind.st_mode):
+        return False
+    # The reader of a pipe may print to any terminal.
+    if not stat.S_ISCHR(kind.st_mode):
+        return True
+    # /dev/tty and /dev/console stand for others.
+    same = os.major(kind.st_rdev) == TTY_AUX_MAJOR or kind.st_rdev == os.fstat(2).st_rdev
+    return os.isatty(out) and same
+
+
+def _closed() -> OSError:
+    return OSError(errno.EBADF, "standard output is closed")
