@@ -20,7 +20,7 @@ pytest.importorskip("rich", reason="MISSING: rich, which nlct[cli] brings")
 
 import nlct
 from nlct import capabilities
-from nlct.cli import limit
+from nlct.cli import limit, signals
 from nlct.cli.demo import ORDER, run
 from nlct.cli.stats import ratio, summary
 from tests.command import nlct_, process, refused
@@ -40,7 +40,7 @@ def nothing_left(netns: nlct.Netns) -> Iterator[None]:
 
 def state() -> tuple[object, ...]:
     """What a demo might leave."""
-    handlers = [signal.getsignal(number) for number in limit.STOP]
+    handlers = [signal.getsignal(number) for number in signals.STOP]
     return len(os.listdir("/proc/self/fd")), handlers, limit_now()
 
 
@@ -256,7 +256,7 @@ def test_sigint_alone_is_exit_code_130() -> None:
 def test_a_signal_that_is_ignored_stays_so() -> None:
     """As under nohup."""
     code = (
-        "import signal; from nlct.cli.limit import stoppable\n"
+        "import signal; from nlct.cli.signals import stoppable\n"
         "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
         "with stoppable(): signal.raise_signal(signal.SIGHUP)\n"
         "print('here')"

@@ -8,7 +8,8 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from typing import Any, BinaryIO, Callable, cast
+from contextlib import ExitStack
+from typing import Any, Callable
 
 import click
 from click.shell_completion import get_completion_class
@@ -16,6 +17,7 @@ from click.shell_completion import get_completion_class
 import nlct
 from nlct.cli import formats
 from nlct.cli.app import App, Failure
+from nlct.cli.files import written
 from nlct.cli.filters import filter_options
 from nlct.cli.options import json_option, netns_option, offer, zone_names, zone_option
 from nlct.cli.output import (
@@ -239,9 +241,9 @@ def _columns(
 @click.option(
     "--output",
     metavar="FILE",
-    type=click.Path(dir_okay=False, allow_dash=True),
+    type=click.Path(dir_okay=False, readable=False, allow_dash=True),
     default="-",
-    help="Write to this file, not to standard output.",
+    help="Write to this file, not to standard output. What is in it stands until all is written.",
 )
 @netns_option
 @json_option
@@ -268,12 +270,15 @@ def dump(
     write = _writer(format_, as_json, output)
     if output == "-":
         require_output()
-    with nlct.Conntrack(netns) as ct, click.open_file(output, "wb") as opened:
-        named = STANDARD_OUTPUT if output == "-" else output
-        out = NamedOutput(cast(BinaryIO, opened), named)
-        bar = Bar("listing", _expected(ct, wanted), beside=out)
-        with bar.shown():
-            write(formats.Job(ct, wanted, columns, out, bar))
+    with nlct.Conntrack(netns) as ct, ExitStack() as stack:
+        if output == "-":
+            out = NamedOutput(sys.stdout.buffer, STANDARD_OUTPUT)
+        else:
+            # Before what may have to be written to directly is emptied.
+            ct.count()
+            out = stack.enter_context(written(output))
+        bar = stack.enter_context(Bar("listing", _expected(ct, wanted), beside=out).shown())
+        write(formats.Job(ct, wanted, columns, out, bar))
 
 
 def _writer(format_: str | None, as_json: bool, output: str) -> Callable[[formats.Job], None]:

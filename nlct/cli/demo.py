@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Callable
 
 import nlct
-from nlct.cli.limit import room, stoppable
+from nlct.cli.limit import room
 from nlct.cli.output import Bar, flows_word
+from nlct.cli.signals import stoppable
 from nlct.cli.stats import Summary, ratio, summary
 from nlct.fill import fill, tables
 

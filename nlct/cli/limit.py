@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 import click
 
 import nlct
 
 LIMIT = Path("/proc/sys/net/netfilter/nf_conntrack_max")
-STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def how_to_raise(flows: int) -> str:
@@ -61,25 +58,3 @@ def _write_limit(value: int) -> bool:
 
 def _note(text: str) -> None:
     click.echo(text, err=True)
-
-
-@contextmanager
-def stoppable() -> Iterator[None]:
-    """Let the signals that end a program unwind it first, and only the first of them."""
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        # Not SIG_IGN: Python would complain about one that has already come.
-        for each in heard:
-            signal.signal(each, lambda *_: None)
-        if number == signal.SIGINT:
-            raise KeyboardInterrupt
-        raise SystemExit(128 + number)
-
-    # nohup and background jobs ignore some; so be it.
-    heard = [each for each in STOP if signal.getsignal(each) is not signal.SIG_IGN]
-    before = {each: signal.signal(each, stop) for each in heard}
-    try:
-        yield
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
