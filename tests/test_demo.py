@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -26,6 +27,7 @@ from nlct.cli.stats import ratio, summary
 from tests.command import nlct_, process, refused
 
 SMALL = ("demo", "--flows", "2000", "--zones", "10", "--samples", "3")
+WAITING = b"another demo is running, and nf_conntrack_max is for one to change: waiting for it\n"
 FIGURES = {"min", "median", "p90", "p99", "max", "mean", "total", "count"}
 
 
@@ -211,6 +213,67 @@ def test_where_the_limit_cannot_be_raised_fewer_flows_do(monkeypatch: pytest.Mon
     assert result.exit_code == 0
     assert json.loads(result.stdout)["flows"] == 1500
     assert "sysctl -w net.netfilter.nf_conntrack_max=2000" in result.stderr
+
+
+def test_two_demos_at_once_put_the_limit_back(raisable: int, ct: nlct.Conntrack) -> None:
+    """Who comes second waits until the first has put it back, and then finds what was there."""
+    raised = "nf_conntrack_max raised from {} to {} for the time of the demo\n"
+    with process("demo", "--flows", str(raisable + 1)) as first:
+        assert first.stderr is not None
+        said = first.stderr.readline().decode()
+        assert said == raised.format(raisable, raisable + 1)
+        with process("demo", "--flows", str(raisable + 2)) as second:
+            assert second.stderr is not None
+            assert second.stderr.readline() == WAITING
+            first.terminate()
+            said = second.stderr.readline().decode()
+            assert said == raised.format(raisable, raisable + 2)
+            second.terminate()
+    assert ct.limit == raisable
+
+
+def test_a_demo_waits_while_another_has_raised_the_limit() -> None:
+    """Though its own flows would fit: they may not when the limit is put back."""
+    lock = os.open(limit.LOCK, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with process(*SMALL) as demo:
+            assert demo.stderr is not None
+            assert demo.stderr.readline() == WAITING
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            _, error = demo.communicate(timeout=60)
+    finally:
+        os.close(lock)
+    assert (demo.returncode, error) == (0, b"")
+
+
+def test_the_limit_waits_for_a_demo_that_needs_its_room(raisable: int, ct: nlct.Conntrack) -> None:
+    """Demos that raise nothing run side by side; one that is killed holds up nobody."""
+    args = ("demo", "--flows", str(raisable + 1))
+    with limit.room(ct, 1), limit.room(ct, 1), process(*args) as demo:
+        assert demo.stderr is not None
+        assert demo.stderr.readline() == WAITING
+        assert ct.limit == raisable
+        demo.kill()
+    with limit.room(ct, raisable + 1):
+        assert ct.limit == raisable + 1
+    assert ct.limit == raisable
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_demo_that_waits_can_be_ended(number: signal.Signals) -> None:
+    """As one that runs."""
+    lock = os.open(limit.LOCK, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with process(*SMALL) as demo:
+            assert demo.stderr is not None
+            assert demo.stderr.readline() == WAITING
+            demo.send_signal(number)
+            output, error = demo.communicate(timeout=60)
+    finally:
+        os.close(lock)
+    assert (demo.returncode, output, error.strip()) == (128 + number, b"", b"")
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import click
-
 import nlct
+from nlct.cli.output import note
 
 LIMIT = Path("/proc/sys/net/netfilter/nf_conntrack_max")
+# The same in all network namespaces, as the limit is; of LIMIT each has a file of its own. A lock
+# on it is gone with whoever holds it.
+LOCK = "/proc/sys"
 
 
 def how_to_raise(flows: int) -> str:
@@ -20,17 +25,65 @@ def how_to_raise(flows: int) -> str:
 
 @contextmanager
 def room(ct: nlct.Conntrack, flows: int) -> Iterator[int]:
-    """Make room for so many flows where we may; yield how many fit."""
+    """Make room for so many flows where we may; yield how many fit.
+
+    Who raises the limit waits until it is alone: it would find, and put back, what another had
+    raised; and others would lose their room when it puts the limit back.
+    """
+    with _open_lock() as lock:
+        _wait(lock, fcntl.LOCK_SH)
+        if not _fits(ct, flows) and os.access(LIMIT, os.W_OK):
+            _wait(lock, fcntl.LOCK_EX)
+        if _fits(ct, flows):
+            yield flows
+            return
+        with _raised(ct, flows) as fitting:
+            yield fitting
+
+
+def _fits(ct: nlct.Conntrack, flows: int) -> bool:
+    limit = ct.limit
     # A limit of 0 is none.
-    if not ct.limit or ct.limit >= flows:
-        yield flows
-        return
+    return not limit or limit >= flows
+
+
+@contextmanager
+def _open_lock() -> Iterator[int]:
+    lock = os.open(LOCK, os.O_RDONLY)
+    try:
+        yield lock
+    finally:
+        os.close(lock)
+
+
+def _wait(lock: int, kind: int) -> None:
+    waiting = False
+    while not _lock(lock, kind):
+        if not waiting:
+            note(
+                "another demo is running, and nf_conntrack_max is for one to change: waiting for it"
+            )
+            waiting = True
+        # Not in the kernel, where a signal that comes right before would not wake us.
+        time.sleep(0.1)
+
+
+def _lock(lock: int, kind: int) -> bool:
+    try:
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextmanager
+def _raised(ct: nlct.Conntrack, flows: int) -> Iterator[int]:
     before = _read_limit()
     try:
         if before is not None and _write_limit(flows):
-            _note(f"nf_conntrack_max raised from {before} to {flows} for the time of the demo")
+            note(f"nf_conntrack_max raised from {before} to {flows} for the time of the demo")
         else:
-            _note(
+            note(
                 f"nf_conntrack_max is {ct.limit}, and only root in the initial namespace may "
                 f"raise it ({how_to_raise(flows)}): measuring with as many flows as fit"
             )
@@ -38,7 +91,7 @@ def room(ct: nlct.Conntrack, flows: int) -> Iterator[int]:
     finally:
         # Whoever changed it meanwhile had a reason.
         if before is not None and _read_limit() == flows and _write_limit(before):
-            _note(f"nf_conntrack_max put back to {before}")
+            note(f"nf_conntrack_max put back to {before}")
 
 
 def _read_limit() -> int | None:
@@ -54,7 +107,3 @@ def _write_limit(value: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def _note(text: str) -> None:
-    click.echo(text, err=True)
