@@ -805,7 +805,215 @@ def test_zones_are_named_in_few_words() -> None:
     assert zone_names(range(0, 40, 2)) == "20 zones"
 
 
+# Several namespaces ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def other() -> Iterator[nlct.Netns]:
+    """Another scratch namespace."""
+    with nlct.Netns.scratch() as scratch:
+        yield scratch
+
+
+@pytest.fixture
+def there(other: nlct.Netns) -> Iterator[nlct.Conntrack]:
+    """Its table, with 50 flows in each of the zones 1 to 10."""
+    with nlct.Conntrack(other) as conntrack:
+        fill(conntrack, 500, 10)
+        yield conntrack
+
+
+@pytest.fixture
+def both(where: str, other: nlct.Netns) -> tuple[str, str]:
+    """How a command reaches the two of them."""
+    return where, f"--netns=/proc/{os.getpid()}/fd/{other.fileno()}"
+
+
+def name_of(option: str) -> str:
+    """What a --netns was given."""
+    return option.partition("=")[2]
+
+
+@pytest.mark.parametrize("command", ["flush", "delete"])
+@pytest.mark.usefixtures("zones")
+def test_each_namespace_is_flushed(
+    ct: nlct.Conntrack, there: nlct.Conntrack, both: tuple[str, str], command: str
+) -> None:
+    """With a result each, which says whose it is; a dry run as well."""
+    names = [*map(name_of, both)]
+    dry = nlct_(command, *both, "--zone", "1-2", "--dry-run", "--json")
+    found = [json.loads(line) for line in dry.stdout.splitlines()]
+    assert [(each["netns"], each["matched"]) for each in found] == [
+        (names[0], 200),
+        (names[1], 100),
+    ]
+    assert (ct.count(), there.count()) == (1000, 500)
+    done = nlct_(command, *both, "--zone", "1-2", "--json")
+    assert done.exit_code == 0
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [each["netns"] for each in found] == names
+    for each in found:
+        assert set(each) == {"netns", *nlct.FlushResult._fields, "dry_run"}
+        assert each["complete"]
+    assert set(ct.count_by("zone")) == set(there.count_by("zone")) == set(range(3, 11))
+    done = nlct_(command, *both, "--zone", "3")
+    assert done.exit_code == 0
+    for line, name in zip(done.stdout.splitlines(), names):
+        assert line.startswith(f"{name}: ")
+    assert set(ct.count_by("zone")) == set(there.count_by("zone")) == set(range(4, 11))
+
+
+@pytest.mark.usefixtures("zones", "there")
+def test_each_namespace_is_counted_and_dumped(where: str, both: tuple[str, str]) -> None:
+    """In text and JSON, each line under its name."""
+    here_, there_ = map(name_of, both)
+    assert nlct_("count", *both).stdout == f"{here_}: 1000\n{there_}: 500\n"
+    lines = nlct_("count", *both, "--by", "zone", "--zone", "3", "--json").stdout.splitlines()
+    assert [*map(json.loads, lines)] == [
+        {"netns": here_, "count": 100, "by": "zone", "counts": {"3": 100}},
+        {"netns": there_, "count": 50, "by": "zone", "counts": {"3": 50}},
+    ]
+    text = nlct_("count", *both, "--by", "zone", "--zone", "3").stdout
+    assert re.findall(r"^ +3 +(\d+)", text, re.M) == ["100", "50"]
+    assert text.index(here_) < text.index(there_)
+    zone = ("--zone", "7")
+    for given, expected in (
+        ((), ": udp "),
+        (("--columns", "zone,proto"), "\t7\tudp"),
+    ):
+        lines = nlct_("dump", *both, *zone, *given).stdout.splitlines()
+        assert len(lines) == 150
+        assert all(line.startswith(f"{here_}{expected}") for line in lines[:100])
+        assert all(line.startswith(f"{there_}{expected}") for line in lines[100:])
+    for given in ((), ("--columns", "zone,mark")):
+        lines = nlct_("dump", *both, *zone, *given, "--json").stdout.splitlines()
+        one = nlct_("dump", where, *zone, *given, "--json").stdout.splitlines()
+        found = [json.loads(line) for line in lines]
+        assert [flow["netns"] for flow in found] == [here_] * 100 + [there_] * 50
+        assert all(list(flow) == ["netns", *json.loads(one[0])] for flow in found)
+
+
+@pytest.mark.usefixtures("zones", "there")
+def test_several_namespaces_are_dumped_into_one_file(both: tuple[str, str], tmp_path: Path) -> None:
+    """As text or JSON; Arrow and Parquet have no column for the name."""
+    file = tmp_path / "flows"
+    assert nlct_("dump", *both, "--output", str(file)).exit_code == 0
+    assert len(file.read_text().splitlines()) == 1500
+    for form in ("arrow", "parquet"):
+        refused(nlct_("dump", *both, "--format", form, "--output", str(file)), 2)
+
+
+def test_each_namespace_is_filled(
+    ct: nlct.Conntrack, there: nlct.Conntrack, both: tuple[str, str]
+) -> None:
+    """One that has such flows already does not keep the next from getting them."""
+    args = ("fill", *reversed(both), "--flows", "20", "--zones", "10", "--json")
+    done = nlct_(*args)
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [each["netns"] for each in found] == [*map(name_of, reversed(both))]
+    assert (found[0]["created"], found[0]["failed"]) == (0, {"EEXIST": 20})
+    assert (found[1]["created"], found[1]["failed"]) == (20, {})
+    assert done.exit_code == 1
+    assert done.stderr.startswith(f"nlct: {name_of(both[1])}: flows not created: ")
+    assert (ct.count(), there.count()) == (20, 500)
+
+
+def test_one_probe_tells_of_each_namespace(both: tuple[str, str]) -> None:
+    """There is one answer."""
+    assert json.loads(nlct_("probe", *both, "--json").stdout) == nlct.probe()._asdict()
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(nlct.PrivilegeError, 3), (nlct.UnsupportedError, 4), (nlct.Error, 1)],
+)
+@pytest.mark.usefixtures("zones")
+def test_a_namespace_that_fails_does_not_stop_the_next(
+    there: nlct.Conntrack,
+    both: tuple[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[nlct.Error],
+    code: int,
+) -> None:
+    """Its error names it; the exit code is the worst."""
+    flush_zones = nlct.Conntrack.flush_zones
+    calls = []
+
+    def fail_once(*args: Any, **options: Any) -> nlct.FlushResult:
+        calls.append(args)
+        if len(calls) == 1:
+            raise error(errno.EPERM, "flush")
+        return flush_zones(*args, **options)
+
+    monkeypatch.setattr(nlct.Conntrack, "flush_zones", fail_once)
+    done = nlct_("flush", *both, "--zone", "1")
+    assert done.exit_code == code
+    assert re.fullmatch(rf"nlct: {name_of(both[0])}: flush: [^\n]*\n", done.stderr)
+    assert done.stdout.startswith(f"{name_of(both[1])}: zone 1: ")
+    assert len(done.stdout.splitlines()) == 1
+    assert there.count_by("zone") == dict.fromkeys(range(2, 11), 50)
+
+
+@pytest.mark.parametrize("command", ["flush", "delete", "count", "dump"])
+def test_a_namespace_that_is_not_there_stops_all(
+    ct: nlct.Conntrack, zones: dict[int, int], where: str, command: str
+) -> None:
+    """Before anything is done in another; so does one that is named twice."""
+    pid, number = os.getpid(), name_of(where).rpartition("/")[2]
+    twice = f"--netns=/proc/{pid}/task/{pid}/fd/{number}"
+    for other in ("--netns=no-such-namespace", where, twice):
+        message = refused(nlct_(command, where, other, "--zone", "1"), 2)
+        assert "--netns" in message
+        assert name_of(other) in message
+    assert ct.count_by("zone") == zones
+
+
+@pytest.mark.parametrize(("answer", "code", "left"), [(b"y\n", 0, 0), (b"n\n", 1, 1500)])
+@pytest.mark.parametrize("command", ["flush", "delete"])
+@pytest.mark.usefixtures("zones")
+def test_one_question_is_asked_for_all_namespaces(
+    ct: nlct.Conntrack,
+    there: nlct.Conntrack,
+    both: tuple[str, str],
+    command: str,
+    answer: bytes,
+    code: int,
+    left: int,
+) -> None:
+    """Before anything is deleted in one of them."""
+    ended, output = at_terminal(command, *both, "--all", answer=answer)
+    here_, there_ = map(name_of, both)
+    assert f"Delete all 1,500 flows of {here_} (1,000), {there_} (500)?" in " ".join(output.split())
+    assert output.count("[y/N]") == 1
+    assert (ended, ct.count() + there.count()) == (code, left)
+
+
 # Exit codes --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        "flush --zone 1 --strategy scan --strategy kernel",
+        "flush --zone 1 --passes 2 --passes 2",
+        "delete --zone 1 --passes 1 --passes 2",
+        "dump --output a --output b",
+        "dump --format json --format text",
+        "count --by zone --top 1 --top 2",
+        "fill --zones 1 --flows 1 --flows 2",
+        "fill --flows 1 --zones 1 --zones 2",
+        "demo --flows 9 --samples 1 --samples 2",
+    ],
+)
+def test_what_has_one_value_is_given_once(
+    ct: nlct.Conntrack, zones: dict[int, int], where: str, args: str
+) -> None:
+    """The last would win without a word."""
+    command, *given = args.split()
+    message = refused(nlct_(command, *([] if command == "demo" else [where]), *given), 2)
+    assert given[-2] in message
+    assert "2 times" in message
+    assert ct.count_by("zone") == zones
 
 
 @pytest.mark.parametrize(("command", "method"), [("flush", "flush_zones"), ("delete", "delete")])

@@ -145,11 +145,19 @@ def test_a_failure_without_standard_error_keeps_its_exit_code(where: str) -> Non
 def test_a_full_output_does_not_stop_a_flush(
     ct: nlct.Conntrack, where: str, unbuffered: str
 ) -> None:
-    """It is done; that its result is lost is exit code 1."""
+    """It is done, in each namespace; that its result is lost is exit code 1."""
     env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
     code, _, error = in_shell(">/dev/full", "flush", where, "--zone", "1", env=env)
     assert (code, error) == (1, "nlct: standard output: No space left on device\n")
     assert ct.count_by("zone") == {2: 10, 3: 10}
+    with nlct.Netns.scratch() as other, nlct.Conntrack(other) as there:
+        fill(there, 30, 3)
+        also = f"--netns=/proc/{os.getpid()}/fd/{other.fileno()}"
+        code, _, error = in_shell(">/dev/full", "flush", where, also, "--zone", "2", env=env)
+        assert code == 1
+        assert "standard output: No space left on device" in error
+        assert ct.count_by("zone") == {3: 10}
+        assert there.count_by("zone") == {1: 10, 3: 10}
 
 
 @UNBUFFERED

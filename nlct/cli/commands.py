@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from contextlib import ExitStack
 from typing import Any, Callable
 
 import click
@@ -19,7 +18,7 @@ from nlct.cli import formats
 from nlct.cli.app import App, Failure
 from nlct.cli.files import written
 from nlct.cli.filters import filter_options
-from nlct.cli.options import json_option, netns_option, offer, zone_names, zone_option
+from nlct.cli.options import Once, json_option, netns_option, offer, zone_names, zone_option
 from nlct.cli.output import (
     STANDARD_OUTPUT,
     Bar,
@@ -30,6 +29,7 @@ from nlct.cli.output import (
     say,
     word,
 )
+from nlct.cli.places import Place, in_each
 from nlct.cli.streams import require_output
 from nlct.fill import MAX_FLOWS, fill
 from nlct.filter import too_wide
@@ -83,11 +83,11 @@ def cli(ctx: click.Context) -> None:
 @cli.command()
 @netns_option
 @json_option
-def probe(netns: nlct.Netns | None, as_json: bool) -> None:  # noqa: ARG001 - see the help
+def probe(places: tuple[Place, ...], as_json: bool) -> None:  # noqa: ARG001 - see the help
     """Say what this kernel can do with zones.
 
     Measured in a scratch network namespace; no table but that one is touched. The answers are
-    the kernel's, alike in every --netns.
+    the kernel's, alike in every --netns, so there is one for all of them.
 
     \b
     Examples:
@@ -132,7 +132,11 @@ def _by(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]) ->
     help=f"Count for each value of one or two of {', '.join(FIELDS_TO_COUNT)}.",
 )
 @click.option(
-    "--top", type=click.IntRange(1), metavar="N", help="Only the N largest, the largest first."
+    "--top",
+    cls=Once,
+    type=click.IntRange(1),
+    metavar="N",
+    help="Only the N largest, the largest first.",
 )
 @netns_option
 @json_option
@@ -140,7 +144,7 @@ def count(
     wanted: nlct.Filter,
     by: tuple[str, ...],
     top: int | None,
-    netns: nlct.Netns | None,
+    places: tuple[Place, ...],
     as_json: bool,
 ) -> None:
     """Count flows.
@@ -159,7 +163,13 @@ def count(
     if top is not None and not by:
         raise click.UsageError("--top needs --by")
     require_output()
-    with nlct.Conntrack(netns) as ct, Bar("counting", _expected(ct, wanted)).shown() as bar:
+    in_each(places, lambda place: _count(place, wanted, by, top, as_json))
+
+
+def _count(
+    place: Place, wanted: nlct.Filter, by: tuple[str, ...], top: int | None, as_json: bool
+) -> None:
+    with nlct.Conntrack(place.netns) as ct, Bar("counting", _expected(ct, wanted)).shown() as bar:
         if not by:
             counts, total = {}, ct.count(wanted, progress=bar.at)
         else:
@@ -170,11 +180,11 @@ def count(
     # One field's values are not tuples.
     rows = [((key,) if len(by) == 1 else key, flows) for key, flows in counts.items()]
     if as_json:
-        print_json(_counts_for_json(total, by, rows))
+        print_json(_counts_for_json(total, by, rows), place.name)
     elif by:
-        _draw_counts(total, by, rows)
+        _draw_counts(place.name, total, by, rows)
     else:
-        say(str(total))
+        say(str(total), place.name)
 
 
 Counts = list[tuple[tuple[Any, ...], int]]
@@ -193,10 +203,10 @@ def _counts_for_json(total: int, by: tuple[str, ...], rows: Counts) -> dict[str,
     return {"count": total, "by": by[0] if len(by) == 1 else by, "counts": counts}
 
 
-def _draw_counts(total: int, by: tuple[str, ...], rows: Counts) -> None:
+def _draw_counts(title: str | None, total: int, by: tuple[str, ...], rows: Counts) -> None:
     from nlct.cli.draw import Console, table
 
-    drawn = table()
+    drawn = table(title)
     for column in (*by, "flows", "share"):
         # On a narrow terminal nothing is cut off either.
         drawn.add_column(column, justify="right", overflow="fold")
@@ -225,6 +235,7 @@ def _columns(
 @click.option(
     "--format",
     "format_",
+    cls=Once,
     type=click.Choice(["text", "json", "arrow", "parquet"]),
     help="text, the lines of conntrack -L, if nothing is said; json, like --json; arrow and "
     "parquet need nlct[parquet].",
@@ -240,6 +251,7 @@ def _columns(
 )
 @click.option(
     "--output",
+    cls=Once,
     metavar="FILE",
     type=click.Path(dir_okay=False, readable=False, allow_dash=True),
     default="-",
@@ -252,7 +264,7 @@ def dump(
     format_: str | None,
     columns: tuple[str, ...] | None,
     output: str,
-    netns: nlct.Netns | None,
+    places: tuple[Place, ...],
     as_json: bool,
 ) -> None:
     """List flows, as the kernel sends them.
@@ -268,17 +280,38 @@ def dump(
       nlct dump --format parquet --output flows.parquet
     """
     write = _writer(format_, as_json, output)
+    if len(places) > 1 and format_ in ("arrow", "parquet"):
+        raise click.UsageError(f"{format_} has no place for the names of several --netns")
+
+    def dump_to(out: NamedOutput) -> None:
+        in_each(places, lambda place: _dump(place, write, wanted, columns, out))
+
     if output == "-":
         require_output()
-    with nlct.Conntrack(netns) as ct, ExitStack() as stack:
-        if output == "-":
-            out = NamedOutput(sys.stdout.buffer, STANDARD_OUTPUT)
-        else:
-            # Before what may have to be written to directly is emptied.
-            ct.count()
-            out = stack.enter_context(written(output))
-        bar = stack.enter_context(Bar("listing", _expected(ct, wanted), beside=out).shown())
-        write(formats.Job(ct, wanted, columns, out, bar))
+        dump_to(NamedOutput(sys.stdout.buffer, STANDARD_OUTPUT))
+        return
+    # Before what may have to be written to directly is emptied.
+    in_each(places, _require_access)
+    with written(output) as out:
+        dump_to(out)
+
+
+def _require_access(place: Place) -> None:
+    """Fail as any work in the namespace would."""
+    _flows_in(place)
+
+
+def _dump(
+    place: Place,
+    write: Callable[[formats.Job], None],
+    wanted: nlct.Filter,
+    columns: tuple[str, ...] | None,
+    out: NamedOutput,
+) -> None:
+    with nlct.Conntrack(place.netns) as ct:
+        bar = Bar("listing", _expected(ct, wanted), beside=out)
+        with bar.shown():
+            write(formats.Job(ct, wanted, columns, out, bar, place.name))
 
 
 def _writer(format_: str | None, as_json: bool, output: str) -> Callable[[formats.Job], None]:
@@ -304,6 +337,7 @@ def _arrow_writer(format_: str, output: str) -> Callable[[formats.Job], None]:
 
 passes_option = click.option(
     "--passes",
+    cls=Once,
     type=click.IntRange(1, 1000),
     default=1,
     show_default=True,
@@ -318,6 +352,7 @@ passes_option = click.option(
 @click.option("--dry-run", "-n", is_flag=True, help="Only count what would be deleted.")
 @click.option(
     "--strategy",
+    cls=Once,
     type=click.Choice(WAYS),
     default="auto",
     show_default=True,
@@ -334,7 +369,7 @@ def flush(
     dry_run: bool,
     strategy: str,
     passes: int,
-    netns: nlct.Netns | None,
+    places: tuple[Place, ...],
     as_json: bool,
 ) -> None:
     """Delete the flows of zones, or all flows.
@@ -353,22 +388,27 @@ def flush(
         raise click.UsageError("--all and --zone contradict each other")
     if dry_run:
         require_output()
-    with nlct.Conntrack(netns) as ct:
-        asked = zones is None and not dry_run and not (everything and yes)
-        if asked and not _confirm(ct, yes, as_json):
-            return
-        wanted = nlct.Filter(zone=zones)
-        options: dict[str, Any] = {"strategy": strategy, "dry_run": dry_run, "passes": passes}
+    elif zones is None and not (everything and yes) and not _confirm(places, yes, as_json):
+        return
+    options: dict[str, Any] = {"strategy": strategy, "dry_run": dry_run, "passes": passes}
+    in_each(places, lambda place: _flush(place, zones, options, as_json))
+
+
+def _flush(
+    place: Place, zones: frozenset[int] | None, options: dict[str, Any], as_json: bool
+) -> None:
+    strategy, dry_run = options["strategy"], options["dry_run"]
+    with nlct.Conntrack(place.netns) as ct:
         # What the kernel does by itself can be waited for, not watched.
         by_scan = strategy == "scan" or (strategy == "auto" and zones is not None)
         watched = dry_run or by_scan
-        total = _expected(ct, wanted) if watched else None
+        total = _expected(ct, nlct.Filter(zone=zones)) if watched else None
         with Bar("counting" if dry_run else "flushing", total).shown() as bar:
             if zones is None:
                 result = ct.flush_all(**options, progress=bar.at)
             else:
                 result = ct.flush_zones(zones, **options, progress=bar.at)
-    _tell(result, "all zones" if zones is None else zone_names(zones), dry_run, as_json)
+    _tell(place, result, "all zones" if zones is None else zone_names(zones), dry_run, as_json)
 
 
 @cli.command()
@@ -385,7 +425,7 @@ def delete(
     yes: bool,
     dry_run: bool,
     passes: int,
-    netns: nlct.Netns | None,
+    places: tuple[Place, ...],
     as_json: bool,
 ) -> None:
     """Delete the flows that match and nothing else.
@@ -410,32 +450,38 @@ def delete(
         )
     if dry_run:
         require_output()
-    with nlct.Conntrack(netns) as ct:
-        if everything and not (dry_run or yes or _confirm(ct, yes, as_json)):
-            return
-        total = _expected(ct, wanted) if reason is None or dry_run else None
+    elif everything and not yes and not _confirm(places, yes, as_json):
+        return
+    # Only so is every flow meant.
+    chosen = nlct.ALL if everything else wanted
+    in_each(places, lambda place: _delete(place, chosen, dry_run, passes, as_json))
+
+
+def _delete(place: Place, wanted: nlct.Filter, dry_run: bool, passes: int, as_json: bool) -> None:
+    with nlct.Conntrack(place.netns) as ct:
+        total = None if wanted.restricts_nothing and not dry_run else _expected(ct, wanted)
         with Bar("counting" if dry_run else "deleting", total).shown() as bar:
-            result = ct.delete(
-                nlct.ALL if everything else wanted,
-                dry_run=dry_run,
-                passes=passes,
-                progress=bar.at,
-            )
-    _tell(result, None, dry_run, as_json)
+            result = ct.delete(wanted, dry_run=dry_run, passes=passes, progress=bar.at)
+    _tell(place, result, None, dry_run, as_json)
 
 
-def _confirm(ct: nlct.Conntrack, yes: bool, as_json: bool) -> bool:
+def _confirm(places: tuple[Place, ...], yes: bool, as_json: bool) -> bool:
     """Never delete everything by accident; tell if there is anything to be deleted."""
     if yes:
         raise click.UsageError("--yes alone flushes nothing: add --all, or name a --zone")
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise click.UsageError("deleting everything needs --all --yes where nobody can be asked")
-    flows = ct.count()
-    if not flows:
-        _tell_of_nothing(as_json)
+    counts: list[int] = []
+    in_each(places, lambda place: counts.append(_flows_in(place)))
+    if not any(counts):
+        for place in places:
+            _tell_of_nothing(place, as_json)
         return False
+    where = "this namespace"
+    if len(places) > 1:
+        where = ", ".join(f"{place.name} ({flows:,})" for place, flows in zip(places, counts))
     try:
-        agreed = click.confirm(f"Delete all {flows_word(flows)} of this namespace?", err=True)
+        agreed = click.confirm(f"Delete all {flows_word(sum(counts))} of {where}?", err=True)
     except click.Abort:
         click.echo(err=True)
         raise
@@ -444,20 +490,27 @@ def _confirm(ct: nlct.Conntrack, yes: bool, as_json: bool) -> bool:
     return True
 
 
-def _tell_of_nothing(as_json: bool) -> None:
+def _flows_in(place: Place) -> int:
+    with nlct.Conntrack(place.netns) as ct:
+        return ct.count()
+
+
+def _tell_of_nothing(place: Place, as_json: bool) -> None:
     if as_json:
         nothing = nlct.FlushResult(0, 0, 0, 0, {}, passes=0)
-        print_json({**nothing.to_dict(), "dry_run": False})
+        print_json({**nothing.to_dict(), "dry_run": False}, place.name)
     else:
-        say("there is nothing to delete")
+        say("there is nothing to delete", place.name)
 
 
-def _tell(result: nlct.FlushResult, what: str | None, dry_run: bool, as_json: bool) -> None:
+def _tell(
+    place: Place, result: nlct.FlushResult, what: str | None, dry_run: bool, as_json: bool
+) -> None:
     """Print the result, and fail where it is not complete."""
     if as_json:
-        print_json({**result.to_dict(), "dry_run": dry_run})
+        print_json({**result.to_dict(), "dry_run": dry_run}, place.name)
     else:
-        say(f"{what}: " * (what is not None) + _outcome(result, dry_run))
+        say(f"{what}: " * (what is not None) + _outcome(result, dry_run), place.name)
     if not (result.complete or dry_run):
         raise Failure("not complete: " + _trouble(result))
 
@@ -487,8 +540,12 @@ def _errnos(failed: Any) -> str:
 
 
 @cli.command("fill")
-@click.option("--flows", type=click.IntRange(1, MAX_FLOWS), required=True, help="How many.")
-@click.option("--zones", type=click.IntRange(1, 65535), required=True, help="In so many zones.")
+@click.option(
+    "--flows", cls=Once, type=click.IntRange(1, MAX_FLOWS), required=True, help="How many."
+)
+@click.option(
+    "--zones", cls=Once, type=click.IntRange(1, 65535), required=True, help="In so many zones."
+)
 @click.option(
     "--yes-in-this-namespace", is_flag=True, help="Fill the table of the namespace you are in."
 )
@@ -498,7 +555,7 @@ def fill_command(
     flows: int,
     zones: int,
     yes_in_this_namespace: bool,
-    netns: nlct.Netns | None,
+    places: tuple[Place, ...],
     as_json: bool,
 ) -> None:
     """Make flows to try things on.
@@ -510,13 +567,18 @@ def fill_command(
       ip netns add lab
       nlct fill --netns lab --flows 100000 --zones 100
     """
-    at_home = netns is None or netns.identity in inhabited()
+    homes = inhabited()
+    at_home = any(netns is None or netns.identity in homes for netns, _ in places)
     if at_home and not yes_in_this_namespace:
         raise click.UsageError(
             "name a --netns to fill, other than this one and that of process 1, or give "
             "--yes-in-this-namespace"
         )
-    with nlct.Conntrack(netns) as ct:
+    in_each(places, lambda place: _fill(place, flows, zones, as_json))
+
+
+def _fill(place: Place, flows: int, zones: int, as_json: bool) -> None:
+    with nlct.Conntrack(place.netns) as ct:
         there, limit = ct.count(), ct.limit
         # A limit of 0 is none.
         if limit and there + flows > limit:
@@ -531,11 +593,13 @@ def fill_command(
             result = fill(ct, flows, zones, progress=bar.at)
     if as_json:
         failed = {errno.errorcode.get(n, str(n)): refused for n, refused in result.failed.items()}
-        print_json({"created": result.created, "failed": failed, "seconds": result.seconds})
+        told = {"created": result.created, "failed": failed, "seconds": result.seconds}
+        print_json(told, place.name)
     else:
         say(
             f"{flows_word(result.created)} created in {zones:,} zone{'' if zones == 1 else 's'} "
-            f"({duration(result.seconds)})"
+            f"({duration(result.seconds)})",
+            place.name,
         )
     if result.failed:
         raise Failure("flows not created: " + _errnos(result.failed))
@@ -544,6 +608,7 @@ def fill_command(
 @cli.command()
 @click.option(
     "--flows",
+    cls=Once,
     type=click.IntRange(1, MAX_FLOWS),
     default=500_000,
     show_default=True,
@@ -551,6 +616,7 @@ def fill_command(
 )
 @click.option(
     "--zones",
+    cls=Once,
     type=click.IntRange(1, 65534),
     default=500,
     show_default=True,
@@ -558,6 +624,7 @@ def fill_command(
 )
 @click.option(
     "--samples",
+    cls=Once,
     type=click.IntRange(1, 10_000),
     default=25,
     show_default=True,

@@ -26,13 +26,17 @@ class Output(Protocol):
 
 
 class Job(NamedTuple):
-    """What to write, and where; ``bar`` shows how far it is."""
+    """What to write, and where; ``bar`` shows how far it is.
+
+    ``netns``: what the namespace is called, if that is to be written with each flow.
+    """
 
     ct: nlct.Conntrack
     wanted: nlct.Filter
     columns: tuple[str, ...] | None
     out: Output
     bar: Bar
+    netns: str | None = None
 
 
 # Lines -------------------------------------------------------------------------------------------
@@ -43,23 +47,31 @@ def text(job: Job) -> None:
     if job.columns is None:
         done = 0
         for lines in job.ct.dump_text(job.wanted):
-            job.out.write(lines)
+            job.out.write(lines if job.netns is None else _named(lines, f"{job.netns}: "))
             # Counting them takes its time.
             if job.bar.active:
                 done += lines.count(b"\n")
                 job.bar.at(done)
         return
-    _write_lines(job, ("\t".join(map(word, row)) for row in _rows(job, job.columns)))
+    first = () if job.netns is None else (job.netns,)
+    _write_lines(job, ("\t".join((*first, *map(word, row))) for row in _rows(job, job.columns)))
+
+
+def _named(lines: bytes, name: str) -> bytes:
+    """Begin each line with a name."""
+    return b"".join(name.encode() + line for line in lines.splitlines(keepends=True))
 
 
 def ndjson(job: Job) -> None:
     """Write an object for each flow; of columns, one without objects in it."""
     columns = job.columns
+    first = {} if job.netns is None else {"netns": job.netns}
+    objects: Iterator[dict[str, Any]]
     if columns is None:
-        _write_lines(job, (json.dumps(flow.to_dict()) for flow in job.ct.dump(job.wanted)))
-        return
-    rows = _rows(job, columns)
-    _write_lines(job, (json.dumps(dict(zip(columns, map(plain, row)))) for row in rows))
+        objects = (flow.to_dict() for flow in job.ct.dump(job.wanted))
+    else:
+        objects = (dict(zip(columns, map(plain, row))) for row in _rows(job, columns))
+    _write_lines(job, (json.dumps({**first, **found} if first else found) for found in objects))
 
 
 def _write_lines(job: Job, lines: Iterable[str]) -> None:

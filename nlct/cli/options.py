@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Callable, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
 import nlct
+from nlct.cli.places import Place
 from nlct.netns import NAMED
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -37,18 +38,48 @@ def zone_set(texts: Iterable[str]) -> frozenset[int]:
     return frozenset(zone for item in items for zone in number_range(item, LAST_ZONE))
 
 
-def open_netns(ctx: click.Context, _param: click.Parameter, value: str | None) -> nlct.Netns | None:
-    """Open a network namespace, to be closed with the command."""
-    if value is None or ctx.resilient_parsing:
-        return None
+class Once(click.Option):
+    """An option of one value: of several the last would win without a word."""
+
+    def __init__(self, names: Sequence[str], default: Any = None, **attributes: Any) -> None:
+        some = () if default is None else (default,)
+        super().__init__(names, multiple=True, default=some, **attributes)
+
+    def process_value(self, ctx: click.Context, value: Any) -> Any:
+        """Read the one value."""
+        values = super().process_value(ctx, value)
+        if values and len(values) > 1:
+            raise click.BadParameter(f"it is given {len(values)} times", ctx, self)
+        return values[0] if values else None
+
+
+def _open(ctx: click.Context, spec: str) -> nlct.Netns:
     try:
-        netns = nlct.Netns.open(value)
+        netns = nlct.Netns.open(spec)
     except nlct.NotFoundError as exc:
-        raise click.BadParameter(f"there is no network namespace {value!r}") from exc
+        raise click.BadParameter(f"there is no network namespace {spec!r}") from exc
     except ValueError as exc:
         raise click.BadParameter(str(exc)) from exc
     ctx.call_on_close(netns.close)
     return netns
+
+
+def open_places(
+    ctx: click.Context, _param: click.Parameter, specs: tuple[str, ...]
+) -> tuple[Place, ...]:
+    """Open the network namespaces, all of them before any is worked in, till the command ends."""
+    if not specs or ctx.resilient_parsing:
+        return (Place(None),)
+    known: dict[tuple[int, int], str] = {}
+    places: list[Place] = []
+    for spec in specs:
+        netns = _open(ctx, spec)
+        identity = os.fstat(netns.fileno())
+        other = known.setdefault((identity.st_dev, identity.st_ino), spec)
+        if len(known) == len(places):
+            raise click.BadParameter(f"{other!r} and {spec!r} are the same network namespace")
+        places.append(Place(netns, spec if len(specs) > 1 else None))
+    return tuple(places)
 
 
 def netns_names(
@@ -72,14 +103,16 @@ def offer(names: Iterable[str]) -> Callable[..., list[str | CompletionItem]]:
 
 
 def netns_option(command: Command) -> Command:
-    """Take --netns."""
+    """Take --netns, any number of times."""
     return click.option(
         "--netns",
+        "places",
         metavar="NAME",
-        callback=open_netns,
+        multiple=True,
+        callback=open_places,
         shell_complete=netns_names,
         help="Work in this network namespace: a name as `ip netns` shows it, or a path such as "
-        "/proc/PID/ns/net.",
+        "/proc/PID/ns/net. May be repeated.",
     )(command)
 
 

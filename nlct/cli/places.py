@@ -1,0 +1,45 @@
+"""The network namespaces that a command works in."""
+
+from __future__ import annotations
+
+import sys
+from typing import Callable, NamedTuple
+
+import click
+
+import nlct
+from nlct.cli.app import BROKEN_PIPE, complain
+from nlct.cli.output import STANDARD_OUTPUT, named
+
+
+class Place(NamedTuple):
+    """A network namespace to work in.
+
+    ``netns``: None for the one that we are in. ``name``: what it is called, None where it is the
+    only one, so that nothing need say which is meant.
+    """
+
+    netns: nlct.Netns | None
+    name: str | None = None
+
+
+def in_each(places: tuple[Place, ...], work: Callable[[Place], None]) -> None:
+    """Do the work in each namespace, whatever becomes of the others; fail as the worst did."""
+    if len(places) == 1:
+        work(places[0])
+        return
+    worst = 0
+    for place in places:
+        try:
+            work(place)
+            # What is done is told, whatever ends us in the next one.
+            with named(STANDARD_OUTPUT):
+                sys.stdout.flush()
+        except click.UsageError:
+            raise
+        except BrokenPipeError:
+            worst = max(worst, BROKEN_PIPE)
+        except (click.ClickException, OSError) as exc:
+            worst = max(worst, complain(exc, place.name))
+    if worst:
+        raise click.exceptions.Exit(worst)
