@@ -58,10 +58,13 @@ static int owned(int *fd, int opened)
 /* Notes which namespace 'fd' is of. */
 static int identify(int fd, struct nlct_netns *netns)
 {
+    const int type = ioctl(fd, NS_GET_NSTYPE);
     struct stat status;
 
-    if (ioctl(fd, NS_GET_NSTYPE) != CLONE_NEWNET)
-        return errno == EBADF ? -EBADF : -EINVAL;
+    if (type < 0 && errno != ENOTTY)
+        return -errno;
+    if (type != CLONE_NEWNET)
+        return -EINVAL;
     if (fstat(fd, &status) < 0)
         return -errno;
     netns->device = status.st_dev;

@@ -68,12 +68,16 @@ class Kernel:
 
     @property
     def buckets(self) -> int | None:
-        """Size of the hash table, None where it cannot be read."""
-        # Held while it is read: close() may come from another thread.
+        """Size of the hash table, None where it cannot be told."""
         try:
-            held = self._open_buckets()
+            return self.read_buckets()
         except Error:
             return None
+
+    def read_buckets(self) -> int | None:
+        """Return the size of the hash table, None where the kernel has no file of it."""
+        # Held while it is read: close() may come from another thread.
+        held = self._open_buckets()
         return None if held[0] < 0 else int(os.pread(held[0], 32, 0))
 
     def _open_buckets(self) -> ffi.CData:

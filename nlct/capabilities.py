@@ -126,8 +126,8 @@ def has_zones(sock: _socket.Socket) -> bool:
     """Ask for a flow in a zone: a kernel without zones refuses that."""
     try:
         _find(sock, 1)
-    except UnsupportedError:
-        return False
+    except UnsupportedError as exc:
+        return _refused(exc)
     return True
 
 

@@ -257,9 +257,9 @@ class Conntrack(Closing):
     def buckets(self) -> int | None:
         """Size of the kernel's hash table, shared by all namespaces (``nf_conntrack_buckets``).
 
-        None where it cannot be read.
+        None where the kernel has no such file.
         """
-        return self._kernel.buckets
+        return self._kernel.read_buckets()
 
     # Changing --------------------------------------------------------------------------------
 
