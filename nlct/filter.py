@@ -616,7 +616,7 @@ class Filter:
 
     def _plain(self) -> Filter:
         """Return a filter that says the same, but not that everything is meant on purpose."""
-        return self if type(self) is Filter else Filter()
+        return Filter() if self.matches_everything else self
 
     def __and__(self, other: Filter) -> Filter:
         if not isinstance(other, Filter):
@@ -685,7 +685,7 @@ class Filter:
         made = self._made
         # The expression tells it all, but what "not not" was.
         parts = made.parts if made.word == "not" else ()
-        return self._of, (made._replace(parts=parts), self._expression())
+        return Filter._of, (made._replace(parts=parts), self._expression())
 
     def __deepcopy__(self, _memo: Any) -> Filter:
         return copy.copy(self)

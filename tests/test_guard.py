@@ -273,6 +273,18 @@ def test_not_not_is_what_it_was() -> None:
     assert (~Filter(snat=False)) == Filter(snat=True)
 
 
+def test_a_filter_of_another_class_stays_what_it_is() -> None:
+    """Nothing that is done to it takes away what restricts it."""
+
+    class Own(Filter):
+        pass
+
+    own = Own(mark=1)
+    for same in (own & ALL, ALL & own, ~~own, own & Filter(), *copies(own)):
+        assert same == own == Filter(mark=1)
+        assert not same.restricts_nothing
+
+
 def copies(made: Filter) -> list[Filter]:
     """What is made of a filter by pickling and copying."""
     return [pickle.loads(pickle.dumps(made)), copy.copy(made), copy.deepcopy(made)]
