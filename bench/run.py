@@ -30,7 +30,7 @@ from bench.lab import Lab
 from bench.peers import Missing, Peer, Program, find, worker
 from bench.report import Section, Store
 from bench.scale import FULL, QUICK, Scale
-from nlct.cli.limit import stoppable
+from nlct.cli.signals import stoppable
 
 
 @dataclasses.dataclass

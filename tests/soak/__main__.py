@@ -24,7 +24,7 @@ from typing import Any, Callable
 
 import nlct
 from nlct import Filter, FlushResult
-from nlct.cli.limit import stoppable
+from nlct.cli.signals import stoppable
 from tests import oracle
 from tests.soak import checks, content, machine, traffic
 from tests.soak.breaks import BREAKS
