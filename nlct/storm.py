@@ -95,7 +95,7 @@ class Flusher(Closing):
     the others undisturbed; a pass for which nobody waits any more is stopped.
 
     After a fork the child begins anew: it runs no request of its parent. With None for ``netns``
-    all callers should be in one namespace.
+    it works in the namespace in which it was made, and its callers stay there.
 
     Under eventlet or gevent greenlets and the threads of native pools may use one object, whenever
     the patching was done. A call from a greenlet holds up its hub for as long as it takes: make it
