@@ -179,7 +179,7 @@ static size_t check_rows(const struct nlct_column *columns, size_t ncolumns, con
         if (has(flow.present, NLCT_FLOW_MASTER) != children)
             continue;
         ++*considered;
-        size = nlct_flow_build(&flow, heap, room, sizeof(room));
+        size = flow_fits(&flow) ? nlct_flow_build(&flow, heap, room, sizeof(room)) : -EINVAL;
         ASSERT(size > 0 || size == -EINVAL || size == -EMSGSIZE);
         unbuilt += size < 0;
         if (size < 0)
