@@ -955,7 +955,7 @@ def test_a_parent_and_a_child_that_are_both_number_one() -> None:
     if shutil.which("unshare") is None:
         pytest.skip("MISSING: unshare")
     done = subprocess.run(
-        ["unshare", "--pid", "--fork", sys.executable, "-c", TWO_NUMBERS_ONE],
+        ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-c", TWO_NUMBERS_ONE],
         cwd=Path(__file__).parent.parent,
         capture_output=True,
         text=True,
