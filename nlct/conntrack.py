@@ -239,6 +239,8 @@ class Conntrack(Closing):
 
         Raises NotFoundError, InvalidRequestError.
         """
+        if not isinstance(tuple, Tuple):
+            raise TypeError(f"tuple must be a Tuple, not {tuple!r}")
         key = Flow(tuple, zone=zone)
         if zone is not None or tuple.zone is not None:
             return self._find(key, "get a flow")[0]

@@ -214,6 +214,8 @@ def _family(value: Any) -> Node:
 
 def _network(name: str, value: Any) -> Any:
     """Read an address or a network."""
+    if isinstance(value, ipaddress.IPv6Address) and value.scope_id is not None:
+        value = str(value)
     if isinstance(value, (ipaddress.IPv4Interface, ipaddress.IPv6Interface)):
         value = str(value)
     if isinstance(value, _ADDRESS_TYPES):
@@ -228,8 +230,11 @@ def _network(name: str, value: Any) -> Any:
 
 def read_network(text: str) -> Any:
     """Read an address or a network; the error says what may have been meant."""
+    if "%" in text:
+        raise ValueError(f"{text} names an interface, which no flow does")
+    mask = text.partition("/")[2]
     try:
-        return ipaddress.ip_network(text) if "/" in text else ipaddress.ip_address(text)
+        found: Any = ipaddress.ip_network(text) if mask else ipaddress.ip_address(text)
     except ValueError as exc:
         try:
             meant = ipaddress.ip_interface(text)
@@ -238,6 +243,10 @@ def read_network(text: str) -> Any:
         raise ValueError(
             f"{text} is an address in the network {meant.network}: give one of both"
         ) from None
+    # ipaddress takes the inverse of a netmask as well, which not everybody reads alike.
+    if "." in mask and mask != str(found.netmask):
+        raise ValueError(f"{mask} is no netmask; {found} is a network of as many addresses")
+    return found
 
 
 def _prefix(network: Any) -> bytes:

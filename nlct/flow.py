@@ -114,6 +114,9 @@ _IPV6 = int(socket.AF_INET6)
 
 def address(name: str, value: AddressLike) -> Address:
     """Read an address."""
+    # To the kernel that interface would be lost, and the flow another one.
+    if "%" in str(value):
+        raise ValueError(f"{name} must be an address without an interface, not {str(value)!r}")
     if isinstance(value, (ipaddress.IPv4Address, ipaddress.IPv6Address)):
         return value
     if not isinstance(value, str):

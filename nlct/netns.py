@@ -75,8 +75,8 @@ class Netns(Closing):
     def current(cls) -> Netns:
         """Return the namespace of the calling thread.
 
-        Its sockets and files are opened by the calling thread itself, which gets an Error (EXDEV)
-        once it has moved to another namespace.
+        Its socket() and open_file() are for that thread, which gets an Error (EXDEV) from them
+        once it has moved to another namespace. Conntrack() holds such an object by itself.
         """
         return cls._opened(lib.nlct_netns_here, operation="find the network namespace of a thread")
 

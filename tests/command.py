@@ -19,9 +19,9 @@ NLCT = (sys.executable, "-m", "nlct")
 APART = "mix_stderr" in inspect.signature(CliRunner).parameters
 
 
-def nlct_(*args: str) -> Result:
-    """Run a command in this process, with no terminal anywhere."""
-    return CliRunner(**({"mix_stderr": False} if APART else {})).invoke(cli, args)
+def nlct_(*args: str, given: str | None = None) -> Result:
+    """Run a command in this process, with no terminal anywhere; ``given`` is its input."""
+    return CliRunner(**({"mix_stderr": False} if APART else {})).invoke(cli, args, input=given)
 
 
 def process(*args: str, **options: object) -> subprocess.Popen[bytes]:

@@ -504,6 +504,8 @@ def test_every_field_of_a_filter_has_an_option() -> None:
         *("--helper sixteen-letters-", "--id 4294967296", "--any-nat here"),
         *("--bytes-orig 18446744073709551616", "--bytes-orig " + "9" * 5000),
         *("--mark 0x101/0xff", "--mark 1,3/1", "--mark 1/0"),
+        *("--src fd00::1%lo", "--dst 10.0.0.0/0.0.0.255", "--sport 1-010", "--zone 07"),
+        *("--mark 010", "--mark 1/01", "--proto 06", "--status 010", "--label 01"),
     ],
 )
 def test_a_bad_value_is_wrong_usage(
@@ -514,6 +516,15 @@ def test_a_bad_value_is_wrong_usage(
     option, value = given.split()
     assert option in refused(nlct_(command, where, option, value), 2)
     assert ct.count() == 10
+
+
+def test_standard_input_is_read_for_one_option(ct: nlct.Conntrack, where: str) -> None:
+    """The second one would get nothing, and match nothing."""
+    fill(ct, 10, 1)
+    said = nlct_("delete", where, "--src", "@-", "--dst", "@-", given="10.0.0.1\n")
+    assert "--dst" in refused(said, 2)
+    assert nlct_("delete", where, "--src", "@-", given="10.0.0.1\n").exit_code == 0
+    assert ct.count() == 9
 
 
 @pytest.mark.parametrize("command", ["count", "dump", "delete"])

@@ -760,6 +760,12 @@ def test_bad_addresses(name: str) -> None:
                 Filter(**{name: value})
     with pytest.raises(ValueError, match=r"in the network 10\.77\.1\.0/24"):
         Filter(**{name: "10.77.1.2/24"})
+    for scoped in ("fe80::1%lo", ipaddress.ip_address("fe80::1%lo")):
+        with pytest.raises(ValueError, match=f"{name} must .*interface"):
+            Filter(**{name: scoped})
+    with pytest.raises(ValueError, match=f"{name} must .*no netmask"):
+        Filter(**{name: "10.0.0.0/0.0.0.255"})
+    assert Filter(**{name: "10.0.0.0/255.0.0.0"}) == Filter(**{name: "10.0.0.0/8"})
     for interface in ("10.77.1.2/24", "fd00::1/64"):
         with pytest.raises(ValueError, match=f"^{name} must be an address or a network"):
             Filter(**{name: ipaddress.ip_interface(interface)})

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 from collections.abc import Iterator
-from typing import Callable
+from typing import Any, Callable
 
 import pytest
 
@@ -349,3 +350,10 @@ def test_columns_of_another_kind_are_refused(code: str) -> None:
     """Two bytes are not yet an unsigned number."""
     with pytest.raises(ValueError, match="zone"):
         nlct.FlowTable({"family": b"\2", "zone": memoryview(b"\0\7").cast(code)})
+
+
+@pytest.mark.parametrize("scoped", ["fe80::1%lo", ipaddress.ip_address("fe80::1%lo")])
+def test_an_address_has_no_interface(scoped: Any) -> None:
+    """It would be lost, and the flow another one."""
+    with pytest.raises(ValueError, match="dst must be an address without an interface"):
+        nlct.Tuple("fe80::2", scoped, "udp", 1, 2)

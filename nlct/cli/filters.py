@@ -11,7 +11,7 @@ from typing import Any, Callable, NamedTuple
 import click
 
 import nlct
-from nlct.cli.options import Command, number_range, zone_set
+from nlct.cli.options import Command, number_range, refuse_leading_zeros, zone_set
 from nlct.filter import read_network
 
 # What an option for NAT has where it is given without an address.
@@ -31,6 +31,7 @@ def _items(texts: Texts) -> Iterator[str]:
 
 def _number(text: str) -> int:
     """Read a number that may be hexadecimal, as marks and bits are."""
+    refuse_leading_zeros(text)
     if re.fullmatch(r"[0-9]{1,20}|0[xX][0-9a-fA-F]{1,16}", text) is None:
         raise click.BadParameter(f"{text!r} is not a number")
     return int(text, 16 if text[:2] in ("0x", "0X") else 10)
@@ -44,6 +45,8 @@ def _ranges(high: int) -> Callable[[Texts], list[range]]:
 
 
 def _names(texts: Texts) -> list[Any]:
+    for text in _items(texts):
+        refuse_leading_zeros(text)
     return [int(text) if re.fullmatch("[0-9]{1,20}", text) else text for text in _items(texts)]
 
 
@@ -92,11 +95,21 @@ def _labels(texts: Texts) -> int:
 def _addresses(texts: Texts) -> set[Any]:
     found: set[Any] = set()
     for text in texts:
+        if text == "@-":
+            _take_standard_input()
         if text.startswith("@"):
             found.update(_addresses_in(text[1:]))
         else:
             found.update(map(_address, text.split(",")))
     return found
+
+
+def _take_standard_input() -> None:
+    """Refuse to read it for two options: the second would get nothing, and match nothing."""
+    read = click.get_current_context().meta
+    if read.get(__name__):
+        raise click.BadParameter("standard input (@-) can be read for one option only")
+    read[__name__] = True
 
 
 def _addresses_in(path: str) -> Iterator[Any]:

@@ -18,8 +18,15 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 LAST_ZONE = 65535
 
 
+def refuse_leading_zeros(text: str) -> None:
+    """Refuse what conntrack(8) takes for octal."""
+    if re.search(r"(^|-)0[0-9]", text):
+        raise click.BadParameter(f"{text!r} has a leading zero, which other tools read as octal")
+
+
 def number_range(text: str, high: int, *, open_end: bool = False) -> range:
     """Read "7" or "10-20"; where the end may be open, also "10-"."""
+    refuse_leading_zeros(text)
     match = re.fullmatch(r"([0-9]{1,20})(?:(-)([0-9]{0,20}))?", text)
     if match is None or (match[2] and not match[3] and not open_end):
         raise click.BadParameter(f"{text!r} is not a number (7) or a range (10-20)")
