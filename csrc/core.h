@@ -174,8 +174,7 @@ static inline unsigned next_bit(uint64_t *bits)
     return found;
 }
 
-/* hash.c: SipHash-1-3, a hash that nobody who does not know its key can foresee -----------------
- */
+/* hash.c: SipHash-1-3, a hash with a key ------------------------------------------------------ */
 
 /* Flows are what others make: without a key they could choose addresses that share one slot. */
 struct hash_key {

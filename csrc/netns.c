@@ -93,24 +93,30 @@ static int namespace_of(int sock, int *fd)
 }
 
 /* The namespace of the calling thread, from a socket; from its file where the kernel tells that to
-   the privileged alone, or no socket can be had. */
-static int open_here(int *fd)
+   the privileged alone, or no socket can be had. 'sock' is closed again. */
+static int open_here(int *sock, int *fd)
 {
-    int sock = -1;
-    int rc = owned(&sock, socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    int rc = owned(sock, socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
 
     if (rc == 0)
-        rc = namespace_of(sock, fd);
-    nlct_fd_close(&sock);
+        rc = namespace_of(*sock, fd);
+    nlct_fd_close(sock);
     return rc == 0 ? 0 : owned(fd, open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC));
+}
+
+static int find_here(int *sock, struct nlct_netns *netns)
+{
+    const int rc = open_here(sock, &netns->fd);
+
+    netns->here = true;
+    return rc < 0 ? rc : keep(netns);
 }
 
 int nlct_netns_here(struct nlct_netns *netns)
 {
-    const int rc = open_here(&netns->fd);
+    int sock = -1;
 
-    netns->here = true;
-    return rc < 0 ? rc : keep(netns);
+    return find_here(&sock, netns);
 }
 
 int nlct_netns_at(struct nlct_netns *netns, int fd)
@@ -133,14 +139,13 @@ void nlct_netns_close(struct nlct_netns *netns)
     nlct_fd_close(&netns->fd);
 }
 
-/* Is that where we are? */
-static int prove_here(const struct nlct_netns *netns)
+/* Is that where we are? 'sock' and 'found' are closed again. */
+static int prove_here(const struct nlct_netns *netns, int *sock, struct nlct_netns *found)
 {
-    struct nlct_netns found = {.fd = -1};
-    int rc = nlct_netns_here(&found);
+    int rc = find_here(sock, found);
 
-    nlct_netns_close(&found);
-    if (rc == 0 && !is_same(&found, netns))
+    nlct_netns_close(found);
+    if (rc == 0 && !is_same(found, netns))
         rc = -EXDEV;
     return rc;
 }
@@ -168,8 +173,12 @@ struct errand {
     int domain;
     int type;
     int protocol;
-    int *fd;   /* what is wanted */
-    int owner; /* of the namespace, on the way into it */
+    int *fd; /* what is wanted */
+    /* What is open on the way. The child has our descriptors: should it be killed, they are left.
+     */
+    int owner; /* of the namespace */
+    int sock;
+    struct nlct_netns found;
     bool done;
     int result;
 };
@@ -180,7 +189,7 @@ static int enter(struct errand *errand)
     int rc;
 
     if (setns(netns, CLONE_NEWNET) == 0)
-        return prove_here(errand->netns);
+        return prove_here(errand->netns, &errand->sock, &errand->found);
     if (errno != EPERM)
         return -errno;
     /* Whoever made a user namespace may enter it, and so what it owns. */
@@ -188,7 +197,7 @@ static int enter(struct errand *errand)
         return -EPERM;
     rc = setns(errand->owner, CLONE_NEWUSER) == 0 && setns(netns, CLONE_NEWNET) == 0 ? 0 : -EPERM;
     nlct_fd_close(&errand->owner);
-    return rc < 0 ? rc : prove_here(errand->netns);
+    return rc < 0 ? rc : prove_here(errand->netns, &errand->sock, &errand->found);
 }
 
 static int child(void *argument)
@@ -208,6 +217,8 @@ static int verdict(struct errand *errand, int status)
     if (errand->done)
         return errand->result;
     nlct_fd_close(&errand->owner);
+    nlct_fd_close(&errand->sock);
+    nlct_netns_close(&errand->found);
     nlct_fd_close(errand->fd);
     return WIFSIGNALED(status) ? -(NLCT_KILLED + WTERMSIG(status)) : -ECHILD;
 }
@@ -221,7 +232,7 @@ static int send_child(struct errand *errand)
     int rc;
     pid_t pid;
 
-    errand->owner = -1;
+    errand->owner = errand->sock = errand->found.fd = -1;
     stack =
         mmap(NULL, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
     if (stack == MAP_FAILED)
@@ -247,7 +258,7 @@ static int run_new(struct errand *errand)
         if (unshare(CLONE_NEWUSER | CLONE_NEWNET) < 0)
             return errno == ENOSPC ? -EPERM : -errno;
     }
-    return open_here(errand->fd);
+    return open_here(&errand->sock, errand->fd);
 }
 
 static int run_socket(struct errand *errand)
@@ -269,7 +280,8 @@ static int run_in(const struct nlct_netns *netns, struct errand *errand)
         errand->netns = netns;
         return send_child(errand);
     }
-    rc = prove_here(netns);
+    errand->sock = errand->found.fd = -1;
+    rc = prove_here(netns, &errand->sock, &errand->found);
     return rc < 0 ? rc : errand->run(errand);
 }
 

@@ -98,6 +98,10 @@ class Netns(Closing):
             found = cls._open_descriptor(fd)
             if found is None:
                 raise ValueError(f"netns must be a network namespace, and {spec!r} is not")
+            # Its number may lead elsewhere by now, if another thread has closed it.
+            if isinstance(spec, Netns) and found.identity != spec.identity:
+                found.close()
+                raise ValueError("the network namespace is closed")
             return found
         if isinstance(spec, bool) or not isinstance(spec, int):
             raise TypeError(
@@ -156,6 +160,7 @@ class Netns(Closing):
         fd = descriptor()
         rc = lib.nlct_netns_socket(self.to_c(), family, kind, proto, fd)
         check(rc, "open a socket in a network namespace")
+        # Between two owners: as with any number in Python, an interrupt just here loses it.
         return socketlib.socket(fileno=lib.nlct_fd_take(fd))
 
     def open_file(self, path: str, flags: int = os.O_RDONLY) -> int:

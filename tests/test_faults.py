@@ -50,8 +50,10 @@ CASES = (
     "open/setns:1:EPERM",
     # The helper child is killed, or a call only says that it did something.
     "scratch/unshare:1:KILL",
+    "open/ioctl:3:KILL",
+    "get/fstat:2:KILL",
     "scratch/unshare:1:PRETEND:always",
-    "flush auto/unshare:1:KILL",
+    "probe/unshare:1:KILL",
     "get/socket:2:KILL:always",
     "get/setns:1:KILL",
     "get/setns:1:PRETEND:always",
@@ -82,8 +84,9 @@ def test_the_most_telling_faults() -> None:
     if done.returncode == EXIT_MISSING:
         pytest.skip(done.stdout.strip().splitlines()[-1])
     assert done.returncode == 0, done.stdout + done.stderr
-    missed = re.findall(r"^.*: not reached$", done.stdout, re.MULTILINE)
-    assert len(missed) <= len(CASES) // 4, missed
+    missed = re.findall(r"^(.*): not reached$", done.stdout, re.MULTILINE)
+    # With one processor nothing is received ahead, and the calls have other numbers.
+    assert all(" large/" in case for case in missed), missed
 
 
 def test_every_call_of_the_core_can_fail() -> None:

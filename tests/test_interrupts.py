@@ -28,9 +28,6 @@ def opened(ct: nlct.Conntrack, netns: nlct.Netns) -> dict[str, Callable[[], obje
     def dropped() -> None:
         nlct.Conntrack(netns).get(flows.udp(1, 7).orig, zone=7)
 
-    def socket() -> None:
-        netns.socket(2, 2).close()
-
     return {
         "get": fresh,
         "get without close": dropped,

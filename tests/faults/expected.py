@@ -20,14 +20,15 @@ ANY = ("*",)
 TOLERATED = (
     Tolerated(("setsockopt",), ANY, "sizes and extended acks are wishes: the room is measured"),
     Tolerated(
-        ("sendto", "recvmsg", "poll", "waitpid", "open", "openat"), ("EINTR",), "tried again"
+        ("sendto", "recvmsg", "poll", "waitpid", "open", "openat", "pread", "read"),
+        ("EINTR",),
+        "tried again",
     ),
     Tolerated(("waitpid",), ("ECHILD",), "the child has said what came of it"),
     Tolerated(("getrandom",), ANY, "the kernel gave random bytes at the start as well"),
     Tolerated(("recvmsg",), ("EAGAIN",), "nothing is queued yet: it is waited for"),
     Tolerated(("close",), ANY, "the descriptor is closed even so"),
     Tolerated(("open", "openat"), ("ENOENT",), "nf_conntrack_buckets need not exist"),
-    Tolerated(("pread", "read"), ANY, "the size of the table is in doubt: it is walked again"),
     Tolerated(("unshare",), ("EPERM",), "a user namespace is tried"),
     Tolerated(("sched_getaffinity", "pthread_create"), ANY, "nothing is received ahead"),
     Tolerated(("mmap", "madvise"), ANY, "nothing is received ahead"),
@@ -41,8 +42,6 @@ BECOMES: dict[tuple[str, str], tuple[int, ...]] = {
     ("recvmsg", "TRUNCATE"): (errno.EMSGSIZE,),
     # Of a batch without an answer nobody can say more; of a request, that it did not come.
     ("recvmsg", "EAGAIN"): (errno.ENOBUFS, errno.ETIMEDOUT),
-    ("pread", "*"): (errno.EINTR,),
-    ("read", "*"): (errno.EINTR,),
     ("ioctl", "*"): (errno.EINVAL, errno.EPERM),
     ("unshare", "ENOSPC"): (errno.EPERM,),
     ("socket", "EPROTONOSUPPORT"): (errno.EOPNOTSUPP,),

@@ -32,9 +32,10 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "openat": ("ENOENT", "EMFILE", "EACCES", "EINTR", "KILL"),
     "read": ("EINTR", "EIO"),
     "pread": ("EINTR", "EIO"),
+    # Not KILL: what was to be closed is left open, since to close it twice would be worse.
     "close": ("EINTR", "EIO"),
-    "ioctl": ("EPERM", "ENOSYS"),
-    "fstat": ("ENOMEM", "EOVERFLOW"),
+    "ioctl": ("EPERM", "ENOSYS", "KILL"),
+    "fstat": ("ENOMEM", "EOVERFLOW", "KILL"),
     "fcntl": ("EMFILE", "EINVAL"),
     "clone": ("EAGAIN", "ENOMEM", "EPERM", "ENOSYS"),
     "setns": ("EPERM", "ENOMEM", "EINVAL", "ENOSYS", "KILL", "PRETEND"),
