@@ -24,6 +24,7 @@ from nlct import capabilities
 from nlct.cli import limit, signals
 from nlct.cli.demo import ORDER, run
 from nlct.cli.stats import ratio, summary
+from tests import flows, oracle
 from tests.command import nlct_, process, refused
 
 SMALL = ("demo", "--flows", "2000", "--zones", "10", "--samples", "3")
@@ -326,3 +327,14 @@ def test_a_signal_that_is_ignored_stays_so() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "here\n"
+
+
+def test_it_keeps_off_a_table_with_flows(
+    ct: nlct.Conntrack, netns: nlct.Netns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It deletes nothing in a namespace that holds a flow."""
+    ct.create(flows.udp(1, 1))
+    monkeypatch.setattr(nlct.Netns, "scratch", lambda: nlct.Netns.open(netns))
+    with pytest.raises(nlct.Error, match="holds flows"):
+        run(10, 1, 1)
+    assert oracle.by_zone(oracle.dump(netns)) == {1: 1}

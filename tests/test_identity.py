@@ -143,20 +143,6 @@ def test_a_table_with_flows_is_nobodys_scratch(
     assert oracle.by_zone(oracle.dump(netns)) == {1: 1}
 
 
-def test_the_demo_keeps_off_a_table_with_flows(
-    ct: nlct.Conntrack, netns: nlct.Netns, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It deletes nothing in a namespace that holds a flow."""
-    pytest.importorskip("click", reason="MISSING: click")
-    from nlct.cli import demo  # noqa: PLC0415
-
-    ct.create(flows.udp(1, 1))
-    monkeypatch.setattr(nlct.Netns, "scratch", lambda: nlct.Netns.open(netns))
-    with pytest.raises(nlct.Error, match="holds flows"):
-        demo.run(10, 1, 1)
-    assert oracle.by_zone(oracle.dump(netns)) == {1: 1}
-
-
 # Descriptors --------------------------------------------------------------------------------------
 
 
@@ -303,7 +289,8 @@ def parent():
         assert flusher.flush_zone(7).complete
     first(child)
     walk.close()
-    print(ct.count())
+    # The kernel counts one more for as long as a dump stands there.
+    print(len(oracle.dump(home)))
 first(parent)
 """
     assert said_by(script, code) == "0"
