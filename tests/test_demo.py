@@ -24,7 +24,8 @@ from nlct import capabilities
 from nlct.cli import limit, signals
 from nlct.cli.demo import ORDER, run
 from nlct.cli.stats import ratio, summary
-from tests import flows, oracle
+from tests import flows as made
+from tests import oracle
 from tests.command import nlct_, process, refused
 
 SMALL = ("demo", "--flows", "2000", "--zones", "10", "--samples", "3")
@@ -333,7 +334,7 @@ def test_it_keeps_off_a_table_with_flows(
     ct: nlct.Conntrack, netns: nlct.Netns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It deletes nothing in a namespace that holds a flow."""
-    ct.create(flows.udp(1, 1))
+    ct.create(made.udp(1, 1))
     monkeypatch.setattr(nlct.Netns, "scratch", lambda: nlct.Netns.open(netns))
     with pytest.raises(nlct.Error, match="holds flows"):
         run(10, 1, 1)
