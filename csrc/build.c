@@ -250,11 +250,11 @@ static bool has_ports(uint8_t proto)
 }
 
 /* A zero is no loss: tables may have it in every row. */
-static bool tuple_fits(const struct nlct_tuple *tuple)
+static bool tuple_fits(const struct nlct_tuple *tuple, uint8_t proto)
 {
-    const bool icmp = tuple->proto == IPPROTO_ICMP || tuple->proto == IPPROTO_ICMPV6;
+    const bool icmp = proto == IPPROTO_ICMP || proto == IPPROTO_ICMPV6;
 
-    if ((tuple->sport || tuple->dport) && !has_ports(tuple->proto))
+    if ((tuple->sport || tuple->dport) && !has_ports(proto))
         return false;
     return icmp || !(tuple->icmp_id || tuple->icmp_type || tuple->icmp_code);
 }
@@ -262,10 +262,13 @@ static bool tuple_fits(const struct nlct_tuple *tuple)
 bool flow_fits(const struct nlct_flow *flow)
 {
     const uint8_t proto = flow->orig.proto;
+    /* With NAT the reply need not say its protocol. */
+    const bool own = has(flow->reply.present, NLCT_TUPLE_PROTO);
 
     if (has(flow->present, NLCT_FLOW_TIMEOUT) && !flow->timeout)
         return false;
-    if (!tuple_fits(&flow->orig) || !tuple_fits(&flow->reply))
+    if (!tuple_fits(&flow->orig, proto) ||
+        !tuple_fits(&flow->reply, own ? flow->reply.proto : proto))
         return false;
     if (proto != IPPROTO_TCP &&
         (flow->tcp_state || flow->tcp_wscale_orig || flow->tcp_wscale_reply ||

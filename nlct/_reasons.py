@@ -42,6 +42,7 @@ DROPPABLE = (
     *("synproxy_isn", "synproxy_its", "synproxy_tsoff"),
 )
 PORTS = ("sport", "dport")
+_ICMP_FIELDS = ("icmp_id", "icmp_type", "icmp_code")
 # The same by column, and of which protocol.
 AT_RISK: tuple[tuple[str, int | None], ...] = (
     *((name, None) for name in DROPPABLE),
@@ -102,15 +103,21 @@ def _reasons(number: int, flow: Flow, new: bool) -> Iterator[str]:
 def _malformed(flow: Flow, new: bool) -> Iterator[str]:
     for name in ("orig", "reply", "master") if new else ("orig",):
         one: Tuple | None = getattr(flow, name)
+        if one is None:
+            continue
         # With NAT the reply says only to what the flow is translated.
-        if one is not None and not (name == "reply" and _nat(flow)):
-            yield from _malformed_tuple(name, one)
+        if name == "reply" and _nat(flow):
+            proto = flow.orig.proto if one.proto is None else one.proto
+        else:
+            proto = one.proto
+            yield from _incomplete(name, one)
+        yield from _misplaced_ports(name, one, proto)
     if new and flow.timeout is None:
         yield "timeout is missing, without which the kernel creates no flow"
     reply = flow.reply
     if new and _nat(flow) and (reply is None or None in (reply.src, reply.dst)):
         yield f"status has {_bits(_nat(flow))}, and no reply with src and dst says to what"
-    elif new and reply is not None and reply.proto != flow.orig.proto:
+    elif new and reply is not None and not _is_of_protocol(reply, flow):
         yield "reply must be of the protocol of orig"
     yield from _malformed_values(flow)
 
@@ -146,21 +153,32 @@ def misplaced(flow: Flow, proto: int | None) -> Iterator[str]:
             yield f"{name} is of {of.name}, and the flow is of {_proto(proto)}"
 
 
-def _malformed_tuple(name: str, one: Tuple) -> Iterator[str]:
-    wanted = ["src", "dst", "proto"]
-    if one.proto in _WITH_PORTS:
-        wanted += PORTS
-    if one.proto in _ICMP_TYPES:
-        wanted += ["icmp_id", "icmp_type", "icmp_code"]
+def _is_of_protocol(reply: Tuple, flow: Flow) -> bool:
+    """Tell if a reply is of the flow's protocol; with NAT it need not say so."""
+    return reply.proto == flow.orig.proto or (reply.proto is None and bool(_nat(flow)))
+
+
+def _ports_of(proto: int | None) -> tuple[str, ...]:
+    """Return the fields that stand for ports in tuples of this protocol."""
+    if proto in _WITH_PORTS:
+        return PORTS
+    return _ICMP_FIELDS if proto in _ICMP_TYPES else ()
+
+
+def _incomplete(name: str, one: Tuple) -> Iterator[str]:
+    wanted = ("src", "dst", "proto", *_ports_of(one.proto))
     missing = [field for field in wanted if getattr(one, field) is None]
     if missing:
         yield f"{name} must have {_list(missing)}"
     known = _ICMP_TYPES.get(one.proto)  # type: ignore[call-overload]
     if known and one.icmp_type is not None and one.icmp_type not in known:
         yield f"{name}'s icmp_type must be one of {_list(known)}, not {one.icmp_type}"
-    for field in (*PORTS, "icmp_id", "icmp_type", "icmp_code"):
-        if getattr(one, field) and field not in wanted and one.proto is not None:
-            yield f"{name} must have no {field}: {_proto(one.proto)} has none"
+
+
+def _misplaced_ports(name: str, one: Tuple, proto: int | None) -> Iterator[str]:
+    for field in (*PORTS, *_ICMP_FIELDS):
+        if getattr(one, field) and field not in _ports_of(proto) and proto is not None:
+            yield f"{name} must have no {field}: {_proto(proto)} has none"
 
 
 def _unsupported(flow: Flow, new: bool) -> Iterator[str]:

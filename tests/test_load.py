@@ -126,6 +126,11 @@ def test_a_timeout_of_0_makes_no_flow(ct: nlct.Conntrack, netns: nlct.Netns) -> 
         (Flow(PAIR, timeout=5, status=Status.EXPECTED), errno.EBUSY, "status: expected"),
         (Flow(PAIR, timeout=5, status=Status.SRC_NAT), errno.EINVAL, "src_nat.*no reply"),
         (Flow(PAIR, PING, timeout=5), errno.EINVAL, "reply must be of the protocol"),
+        (
+            Flow(PAIR, PAIR.replace(proto=None, icmp_type=3), timeout=5, status=Status.SRC_NAT),
+            errno.EINVAL,
+            "reply must have no icmp_type: TCP",
+        ),
         (Flow(PAIR, timeout=5, master=PAIR.replace(sport=9)), errno.ENOENT, "master"),
         (Flow(PAIR, timeout=5, helper="no such"), errno.EOPNOTSUPP, "helper.*'no such'"),
     ],
@@ -145,6 +150,24 @@ def test_a_refusal_names_its_field(
     assert caught.value.reason
     again = pickle.loads(pickle.dumps(caught.value))
     assert (again.reason, str(again)) == (caught.value.reason, str(caught.value))
+
+
+def test_a_reply_to_translate_to_needs_no_protocol(ct: nlct.Conntrack, netns: nlct.Netns) -> None:
+    """It is that of the original tuple, whether one flow is created or a table loaded."""
+    to = Tuple("10.0.0.2", "192.0.2.9", None, PAIR.dport, 4000)
+    flow = Flow(PAIR, to, timeout=60, status=Status.SRC_NAT)
+    translated = to.replace(proto=PAIR.proto)
+    ct.create(flow)
+    assert [found.reply for found in ct.dump()] == [translated]
+    ct.flush_all()
+    names = [name for name in FlowTable.from_flows([flow]).names if name != "reply_proto"]
+    whole = FlowTable.from_flows([flow.replace(reply=translated)])
+    table = FlowTable({name: whole.column(name) for name in names})
+    assert "reply_proto" in whole.names
+    result = ct.load(table)
+    assert (result.created, dict(result.failed)) == (1, {})
+    assert [found.reply for found in ct.dump()] == [translated]
+    assert len(oracle.dump(netns)) == 1
 
 
 def test_a_table_may_have_zeros_everywhere(ct: nlct.Conntrack) -> None:

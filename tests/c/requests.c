@@ -386,6 +386,26 @@ static void a_create_with_a_master_leaves_expected_to_the_kernel(void)
     fake_close(sock);
 }
 
+static void a_create_translates_to_a_reply_without_a_protocol(void)
+{
+    struct nlct_socket *sock = open_acknowledging();
+    struct nlct_flow flow = flow_of();
+
+    flow.present |= BIT(NLCT_FLOW_STATUS) | BIT(NLCT_FLOW_REPLY);
+    flow.status = IPS_SRC_NAT;
+    flow.reply = tuple_of("192.0.2.1", "203.0.113.1", 0, 53, 2048);
+    flow.reply.present &= ~(uint32_t)BIT(NLCT_TUPLE_PROTO);
+    CHECK_IS(nlct_create(sock, &flow, NULL), 0);
+    expect(NEW, CREATE_FLAGS, AF_INET);
+    expect_orig();
+    packet_tuple(&expected, CTA_TUPLE_REPLY, "192.0.2.1", "10.0.0.1", IPPROTO_UDP, 53, 1024);
+    packet_be32(&expected, CTA_STATUS, IPS_SRC_NAT | IPS_CONFIRMED);
+    packet_be16(&expected, CTA_ZONE, 258);
+    expect_nat(CTA_NAT_SRC, "203.0.113.1", 2048);
+    check_sent();
+    fake_close(sock);
+}
+
 static void refuse_create(const struct nlct_flow *flow)
 {
     struct nlct_socket *sock = open_acknowledging();
@@ -676,6 +696,7 @@ const struct test_case request_cases[] = {
     CASE(an_update_says_all_that_may_change),
     CASE(a_create_says_the_reverse_and_its_translation),
     CASE(a_create_translates_ipv6_addresses),
+    CASE(a_create_translates_to_a_reply_without_a_protocol),
     CASE(a_create_with_a_master_leaves_expected_to_the_kernel),
     CASE(a_create_that_the_kernel_would_drop_from_is_never_sent),
     CASE(masters_are_loaded_before_their_children),
