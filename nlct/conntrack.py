@@ -42,6 +42,7 @@ ALL_ROWS = sys.maxsize
 LOAD_ROWS = 4096
 # Flows that are looked for after a load, where the first ones are gone already.
 SAMPLES = 100
+_UNSEEN = "the flow was created, but could not be looked at"
 
 
 class LoadResult(NamedTuple):
@@ -51,13 +52,14 @@ class LoadResult(NamedTuple):
     there; ENOMEM: the table is full; EINVAL: a flow that create() would refuse, among them those
     with a timeout of 0 and those without any). ``seconds``: what it took. ``dropped``: from how
     many of the created flows the kernel dropped a field, by its name, as one of them shows that was
-    looked up afterwards: labels where no rule uses labels, and what this kernel was built without.
+    looked up afterwards: labels where no rule uses labels, and what this kernel was built without;
+    None where no look-up was possible afterwards.
     """
 
     created: int
     failed: Mapping[int, int]
     seconds: float
-    dropped: Mapping[str, int] = {}
+    dropped: Mapping[str, int] | None
 
 
 class Conntrack(Closing):
@@ -283,7 +285,8 @@ class Conntrack(Closing):
         UnsupportedError for a helper that the kernel does not have; Error with EBUSY for a status
         with DYING, or with EXPECTED and no master. Raises Error with ENOSPC for labels that the
         kernel dropped, and UnsupportedError for what else it dropped; the flow is then taken away
-        again. ``reason`` of an error names the field.
+        again. Where it could not be looked at for that the flow stays, and the error says so.
+        ``reason`` of an error names the field.
         """
         row, heap = to_c(flow)
         if flow.timeout == 0:
@@ -298,7 +301,11 @@ class Conntrack(Closing):
 
     def _check_created(self, flow: Flow) -> None:
         """Take a new flow away again where the kernel dropped something of it."""
-        found = self._look_at(flow)
+        try:
+            found = self._look_at(flow)
+        except Error as exc:
+            reason = f"{_UNSEEN}: {exc.reason}" if exc.reason else _UNSEEN
+            raise error(exc.errno or 0, "create a flow", exc.kernel_message, reason) from exc
         lost = [] if found is None else _reasons.dropped(flow, found)
         if found is None or not lost:
             return
@@ -465,7 +472,15 @@ class Conntrack(Closing):
             )
             sock.check(rc, "create flows")
 
-    def _dropped(self, table: FlowTable, created: bytearray) -> dict[str, int]:
+    def _dropped(self, table: FlowTable, created: bytearray) -> dict[str, int] | None:
+        """Return how many of the created flows lost a field, None where that cannot be told."""
+        try:
+            return self._lost(table, created)
+        except Error:
+            # They are created all the same, and counted.
+            return None
+
+    def _lost(self, table: FlowTable, created: bytearray) -> dict[str, int]:
         """Return how many of the created flows lost a field, as one of each kind shows."""
         lost: dict[str, int] = {}
         for name, proto in _reasons.AT_RISK:

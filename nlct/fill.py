@@ -6,7 +6,7 @@ import ipaddress
 import socket
 import sys
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Callable
 
 from nlct import _check
@@ -75,6 +75,7 @@ def fill(
     created = 0
     failed: dict[int, int] = {}
     seconds = 0.0
+    dropped: dict[str, int] | None = {}
     done = 0
     for table in tables(flows, zones, zone=zone):
         result = conntrack.load(table)
@@ -82,7 +83,15 @@ def fill(
         seconds += result.seconds
         for number, count in result.failed.items():
             failed[number] = failed.get(number, 0) + count
+        dropped = _sum(dropped, result.dropped)
         done += len(table)
         if progress is not None:
             progress(done)
-    return LoadResult(created, failed, seconds)
+    return LoadResult(created, failed, seconds, dropped)
+
+
+def _sum(one: Mapping[str, int] | None, other: Mapping[str, int] | None) -> dict[str, int] | None:
+    """Add up counts by name; what is not known stays so."""
+    if one is None or other is None:
+        return None
+    return {name: one.get(name, 0) + other.get(name, 0) for name in {**one, **other}}

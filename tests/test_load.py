@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import pickle
+import resource
 from array import array
 from collections.abc import Iterator
 
@@ -235,6 +237,45 @@ def test_what_cannot_be_taken_away_again_is_said(
     with pytest.raises(nlct.Error, match=r"labels.*still there: .*delete a flow") as caught:
         ct.create(flows.udp(1).replace(labels=1))
     assert caught.value.errno == errno.ENOSPC
+    assert len(oracle.dump(netns)) == 1
+
+
+def test_a_load_that_cannot_be_looked_at_afterwards(ct: nlct.Conntrack, netns: nlct.Netns) -> None:
+    """Without a descriptor for the look-up: all is counted, and what was dropped is not known."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    busy: list[Iterator[Flow]] = []
+
+    def progress(_done: int) -> None:
+        # The one socket is taken, and no other can be had.
+        busy.append(ct.dump())
+        next(busy[0])
+        free = os.open("/dev/null", os.O_RDONLY)
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, before[1]))
+
+    made = [flows.udp(number).replace(labels=1) for number in range(5)]
+    try:
+        result = ct.load(made, progress=progress)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert (result.created, dict(result.failed), result.dropped) == (5, {}, None)
+    busy.clear()
+    assert len(oracle.dump(netns)) == 5
+
+
+def test_a_new_flow_that_cannot_be_looked_at(
+    ct: nlct.Conntrack, netns: nlct.Netns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is there, and the error tells that."""
+
+    def get(*_: object) -> None:
+        raise nlct.Error(errno.EMFILE, "open a netlink socket")
+
+    monkeypatch.setattr(ct._kernel, "get", get)
+    with pytest.raises(nlct.Error, match=r"create a flow: .*the flow was created, but") as caught:
+        ct.create(flows.udp(1).replace(labels=1))
+    assert (caught.value.errno, caught.value.operation) == (errno.EMFILE, "create a flow")
+    assert "could not be looked at" in caught.value.reason
     assert len(oracle.dump(netns)) == 1
 
 
