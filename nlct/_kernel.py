@@ -112,7 +112,9 @@ class Kernel:
                 self._has_zones = capabilities.has_zones(sock)
         if not self._has_zones and wanted.zone != {0}:
             raise UnsupportedError(
-                errno.EOPNOTSUPP, f"use zone {max(wanted.zone)}", "built without conntrack zones"
+                errno.EOPNOTSUPP,
+                f"use zone {max(wanted.zone)}",
+                reason="the kernel was built without conntrack zones",
             )
 
     @contextmanager

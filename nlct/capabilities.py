@@ -229,7 +229,7 @@ def require_empty(sock: _socket.Socket) -> None:
     operation = "use a scratch network namespace"
     sock.check(lib.nlct_stats(sock.handle, entries, ffi.new("uint32_t *")), operation)
     if entries[0]:
-        raise Error(errno.EEXIST, f"{operation}: {entries[0]} flows are there already")
+        raise Error(errno.EEXIST, operation, reason=f"{entries[0]} flows are there already")
 
 
 def _measure(sock: _socket.Socket) -> dict[str, bool]:

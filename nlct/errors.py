@@ -10,8 +10,8 @@ class Error(OSError):
     """A request to the kernel that failed.
 
     ``errno`` is the kernel's error number, ``operation`` says what was asked, ``reason`` names the
-    field that was wrong and why, empty where that is not known, and ``kernel_message`` is the
-    kernel's own extended-ack text, empty where it gave none.
+    field that was wrong and why, or says what else nlct knows of the cause, empty where it knows
+    nothing, and ``kernel_message`` is the kernel's own extended-ack text, empty where it gave none.
     """
 
     operation: str
@@ -114,7 +114,8 @@ _KILLED = 4096
 def check(rc: int, operation: str) -> int:
     """Return what the core returned, or raise what it means."""
     if rc < -_KILLED:
-        raise Error(errno.ECHILD, operation, f"it was ended by {_signal_name(-rc - _KILLED)}")
+        why = f"it was ended by {_signal_name(-rc - _KILLED)}"
+        raise Error(errno.ECHILD, operation, reason=why)
     if rc < 0:
         raise error(-rc, operation)
     return rc

@@ -68,7 +68,7 @@ class Netns(Closing):
         check(lib.nlct_netns_new(made._c), operation)
         if made.identity in {*inhabited(), *_held.values()}:
             made.close()
-            raise PrivilegeError(errno.EPERM, f"{operation}: the kernel made none")
+            raise PrivilegeError(errno.EPERM, operation, reason="the kernel made none")
         return made._hold()
 
     @classmethod

@@ -114,8 +114,9 @@ def test_a_scratch_namespace_is_one_that_was_not_there(
 
     before = len(os.listdir("/proc/self/fd"))
     monkeypatch.setattr(namespaces, "lib", Lib())
-    with pytest.raises(PermissionError, match="scratch"):
+    with pytest.raises(nlct.PrivilegeError, match="scratch") as caught:
         nlct.Netns.scratch()
+    assert caught.value.reason == "the kernel made none"
     assert len(os.listdir("/proc/self/fd")) == before
 
 
@@ -138,8 +139,9 @@ def test_a_table_with_flows_is_nobodys_scratch(
     """The probe deletes nothing in a namespace that holds a flow."""
     ct.create(flows.udp(1, 1))
     monkeypatch.setattr(nlct.Netns, "scratch", lambda: nlct.Netns.open(netns))
-    with pytest.raises(nlct.Error, match="1 flows are there"):
+    with pytest.raises(nlct.Error, match=r"scratch.*1 flows are there") as caught:
         probing.measure("this one")
+    assert caught.value.reason == "1 flows are there already"
     assert oracle.by_zone(oracle.dump(netns)) == {1: 1}
 
 

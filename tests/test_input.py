@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import os
+import signal
 from collections.abc import Iterator
 from typing import Any, Callable
 
@@ -298,6 +299,17 @@ def test_each_errno_has_its_exception(number: int, kind: type[nlct.Error]) -> No
         check(-number, "try")
     assert caught.value.errno == number
     assert check(3, "try") == 3
+
+
+def test_the_signal_that_ended_a_child_is_a_reason() -> None:
+    """It is nlct that says so, not the kernel's extended ack; the core gives its number."""
+    from nlct import errors  # noqa: PLC0415
+
+    assert errors._KILLED == lib.NLCT_KILLED
+    with pytest.raises(nlct.Error) as caught:
+        errors.check(-lib.NLCT_KILLED - signal.SIGKILL, "try")
+    assert caught.value.errno == errno.ECHILD
+    assert (caught.value.reason, caught.value.kernel_message) == ("it was ended by SIGKILL", "")
 
 
 class Three:

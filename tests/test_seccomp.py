@@ -141,7 +141,8 @@ if pid == 0:
     try:
         nlct.Conntrack(other).count()
     except nlct.Error as exc:
-        print(type(exc).__name__, errno.errorcode[exc.errno], exc)
+        assert exc.reason in str(exc) and exc.kernel_message == "", exc
+        print(type(exc).__name__, errno.errorcode[exc.errno], exc.reason)
         sys.stdout.flush()
     os._exit(0)
 status = os.waitpid(pid, 0)[1]
