@@ -6,6 +6,7 @@ callers wait, nor while a lock is held: where greenlets take turns in a thread, 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, MutableSequence
 from contextlib import contextmanager
@@ -22,9 +23,19 @@ Said = tuple[int, str, tuple[Any, ...]]
 _kept: dict[int, MutableSequence[Said]] = {}
 
 
+def _after_fork() -> None:
+    """Forget the parent's other threads: a new one may get the number of one of them."""
+    own = get_ident()
+    for thread in [each for each in _kept if each != own]:
+        del _kept[thread]
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 def say(level: int, text: str, *values: object) -> None:
     """Log it, or keep it for later."""
-    # Who has not imported logging does not read what is only of interest there.
+    # Do not import logging just to emit a debug line.
     if level < WARNING and "logging" not in sys.modules:
         return
     kept = _kept.get(get_ident())

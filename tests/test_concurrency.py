@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import nlct
-from nlct import capabilities
+from nlct import _log, capabilities
 from nlct.fill import fill
 from tests import flows, oracle
 
@@ -215,6 +215,34 @@ def in_child(work: object, timeout: float = 30.0) -> int:
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     return -1
+
+
+def test_a_child_keeps_back_nothing_for_its_parents_threads() -> None:
+    """A new thread of the child may get the number of one of them, and must be heard."""
+    kept, release = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        with _log.keep([]):
+            kept.set()
+            release.wait()
+
+    own: list[_log.Said] = []
+    other = threading.Thread(target=wait)
+    other.start()
+    try:
+        kept.wait()
+
+        def child() -> None:
+            assert list(_log._kept) == [threading.get_ident()]
+            _log.say(_log.WARNING, "something")
+            assert len(own) == 1
+
+        with _log.keep(own):
+            assert in_child(child) == 0
+        assert other.ident in _log._kept
+    finally:
+        release.set()
+        other.join()
 
 
 def test_parent_and_child_go_on_after_a_fork(ct: nlct.Conntrack, netns: nlct.Netns) -> None:
