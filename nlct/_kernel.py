@@ -12,7 +12,7 @@ from nlct import _check, capabilities
 from nlct._ffi import NO_SINK, descriptor, ffi, lib, slot
 from nlct._pass import NOTHING, Pass
 from nlct._socket import SocketPool
-from nlct.errors import Error, InterruptedDumpError, UnsupportedError, check
+from nlct.errors import Error, InterruptedDumpError, UnsupportedError, check, error
 from nlct.filter import Filter
 from nlct.flow import Flow, flows_from, to_c
 from nlct.netns import Netns
@@ -78,7 +78,18 @@ class Kernel:
         """Return the size of the hash table, None where the kernel has no file of it."""
         # Held while it is read: close() may come from another thread.
         held = self._open_buckets()
-        return None if held[0] < 0 else int(os.pread(held[0], 32, 0))
+        if held[0] < 0:
+            return None
+        operation = f"read {BUCKETS}"
+        try:
+            said = os.pread(held[0], 32, 0)
+        except OSError as exc:
+            raise error(exc.errno or 0, operation) from exc
+        try:
+            return int(said)
+        except ValueError:
+            reason = f"it must hold a number, not {said!r}"
+            raise error(errno.EBADMSG, operation, reason=reason) from None
 
     def _open_buckets(self) -> ffi.CData:
         """Open the file at need: it appears when the kernel loads conntrack."""
@@ -91,6 +102,12 @@ class Kernel:
             if rc != -errno.ENOENT:
                 check(rc, f"open {BUCKETS}, which tells of a resize")
             self._buckets = held
+            # Only now: a close() that comes later lets go of what is kept.
+            try:
+                self.pool.check_open()
+            except ValueError:
+                self._buckets = NOTHING
+                raise
         return held
 
     def get(self, key: Flow, operation: str = "get a flow") -> Flow:

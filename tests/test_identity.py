@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import nlct
+from nlct import _kernel
 from nlct import capabilities as probing
 from nlct import netns as namespaces
 from nlct._ffi import lib
@@ -201,6 +202,46 @@ assert ct.buckets is None
 print(ct.flush_zone(7, strategy="scan").deleted)
 """
     assert said_by(script, code) == "1"
+
+
+@pytest.mark.parametrize(
+    ("path", "number"),
+    [("/", errno.EISDIR), ("/dev/null", errno.EBADMSG), ("/proc/version", errno.EBADMSG)],
+)
+def test_a_watch_that_tells_no_size_is_an_error(
+    ct: nlct.Conntrack, monkeypatch: pytest.MonkeyPatch, path: str, number: int
+) -> None:
+    """It cannot be read, is empty, or holds no number."""
+    monkeypatch.setattr(_kernel, "BUCKETS", path)
+    with pytest.raises(nlct.Error, match=f"read {path}") as caught:
+        _ = ct.buckets
+    assert caught.value.errno == number
+    assert type(caught.value) is type(nlct.errors.error(number, ""))
+    # Where a strategy is chosen it is not known.
+    assert ct._kernel.buckets is None
+
+
+def test_a_watch_that_is_opened_while_another_closes_is_let_go_of(
+    netns: nlct.Netns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """close() comes while the file is opened: nobody keeps its descriptor."""
+    ct = nlct.Conntrack(netns)
+
+    class Lib:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(lib, name)
+
+        def nlct_netns_file(self, *arguments: Any) -> Any:
+            rc = lib.nlct_netns_file(*arguments)
+            ct.close()
+            return rc
+
+    before = os.listdir("/proc/self/fd")
+    monkeypatch.setattr(_kernel, "lib", Lib())
+    with pytest.raises(ValueError, match="closed"):
+        _ = ct.buckets
+    # That of the namespace went, and none came.
+    assert len(os.listdir("/proc/self/fd")) == len(before) - 1
 
 
 def test_what_was_not_measured_is_not_remembered(script: Script) -> None:
