@@ -33,7 +33,7 @@ static int prepare(struct nlct_socket *sock)
 
     size_buffer(sock->fd, SO_RCVBUFFORCE, SO_RCVBUF);
     size_buffer(sock->fd, SO_SNDBUFFORCE, SO_SNDBUF);
-    /* Kernels before 4.12 have no extended acks; everything else works there too. */
+    /* Kernels before 4.12 have no extended acks. */
     (void)setsockopt(sock->fd, SOL_NETLINK, NETLINK_EXT_ACK, &on, sizeof(on));
     (void)setsockopt(sock->fd, SOL_NETLINK, NETLINK_CAP_ACK, &on, sizeof(on));
     if (bind(sock->fd, (struct sockaddr *)&address, size) < 0)
