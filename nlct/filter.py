@@ -828,6 +828,6 @@ def too_wide(filter: Filter) -> str | None:
     if covered is _guard.Cover.WHOLE:
         return "must restrict something"
     return (
-        f"has so many masked values of one field (more than {_guard.MOST_MASKED:,}, or entangled) "
-        "that they count as everything"
+        f"has so many masked values of one field (more than {_guard.MOST_MASKED:,}, or too many "
+        "combinations of them) that they count as everything"
     )

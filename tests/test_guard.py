@@ -222,7 +222,7 @@ def test_what_would_take_too_long(ct: nlct.Conntrack, monkeypatch: pytest.Monkey
     wanted = Filter(mark=pairs)
     assert not wanted.restricts_nothing
     monkeypatch.setattr(_guard, "MOST_STEPS", 20)
-    refused(ct, Filter(mark=pairs), "entangled")
+    refused(ct, Filter(mark=pairs), "too many combinations of them")
 
 
 # Depth and length --------------------------------------------------------------------------------
