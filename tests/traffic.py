@@ -29,6 +29,15 @@ def run(*command: str, given: str = "") -> None:
     assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
 
 
+def _required() -> None:
+    """Skip without what joins namespaces."""
+    if os.geteuid() != 0:
+        pytest.skip("MISSING: root, to join namespaces")
+    for tool in ("ip", "nft"):
+        if not shutil.which(tool):
+            pytest.skip(f"MISSING: {tool}")
+
+
 class Site:
     """A server, and a client in each zone, every one in a namespace of its own.
 
@@ -104,11 +113,7 @@ table inet zones {{
 @contextmanager
 def site(*zones: int) -> Iterator[Site]:
     """Make it all, and take it away again."""
-    if os.geteuid() != 0:
-        pytest.skip("MISSING: root, to join namespaces")
-    for tool in ("ip", "nft"):
-        if not shutil.which(tool):
-            pytest.skip(f"MISSING: {tool}")
+    _required()
     with ExitStack() as stack:
         try:
             made = Site(zones, stack)
@@ -175,11 +180,7 @@ table ip forwarding {{
 @contextmanager
 def forwarding() -> Iterator[Forwarding]:
     """Make it all, and take it away again."""
-    if os.geteuid() != 0:
-        pytest.skip("MISSING: root, to join namespaces")
-    for tool in ("ip", "nft"):
-        if not shutil.which(tool):
-            pytest.skip(f"MISSING: {tool}")
+    _required()
     with ExitStack() as stack:
         try:
             made = Forwarding(stack)
