@@ -54,6 +54,7 @@ enum { SOCKET_BUFFER = 65536 };
 
 struct nlct_socket {
     int fd;
+    struct nlct_fd held; /* the same, and which socket it is */
     uint32_t port;
     uint32_t sequence; /* of the latest request */
     size_t room;       /* what the kernel will queue for us before it drops replies, in bytes */

@@ -34,77 +34,95 @@ enum { STACK = 1 << 17 };
 
 /* Descriptors and identities ------------------------------------------------------------------ */
 
-int nlct_fd_take(int *fd)
+/* Notes what was opened. */
+static int identify(struct nlct_fd *fd)
 {
-    return __atomic_exchange_n(fd, -1, __ATOMIC_ACQ_REL);
+    struct stat status = {0};
+
+    if (fstat(fd->fd, &status) < 0)
+        return -errno;
+    fd->device = status.st_dev;
+    fd->inode = status.st_ino;
+    return 0;
 }
 
-void nlct_fd_close(int *fd)
+bool nlct_fd_is(const struct nlct_fd *fd)
 {
-    const int taken = nlct_fd_take(fd);
+    struct nlct_fd found = {.fd = fd->fd};
 
-    if (taken >= 0)
-        close(taken);
+    return identify(&found) == 0 && found.device == fd->device && found.inode == fd->inode;
 }
 
-static int owned(int *fd, int opened)
+int nlct_fd_take(struct nlct_fd *fd)
 {
+    return __atomic_exchange_n(&fd->fd, -1, __ATOMIC_ACQ_REL);
+}
+
+void nlct_fd_close(struct nlct_fd *fd)
+{
+    const struct nlct_fd taken = {nlct_fd_take(fd), fd->device, fd->inode};
+
+    /* What could not be identified was opened just now. */
+    if (taken.fd >= 0 && (!taken.inode || nlct_fd_is(&taken)))
+        close(taken.fd);
+}
+
+static int owned(struct nlct_fd *fd, int opened)
+{
+    int rc;
+
     if (opened < 0)
         return -errno;
-    *fd = opened;
-    return 0;
-}
-
-/* Notes which namespace 'fd' is of. */
-static int identify(int fd, struct nlct_netns *netns)
-{
-    const int type = ioctl(fd, NS_GET_NSTYPE);
-    struct stat status;
-
-    if (type < 0 && errno != ENOTTY)
-        return -errno;
-    if (type != CLONE_NEWNET)
-        return -EINVAL;
-    if (fstat(fd, &status) < 0)
-        return -errno;
-    netns->device = status.st_dev;
-    netns->inode = status.st_ino;
-    return 0;
+    *fd = (struct nlct_fd){.fd = opened};
+    rc = identify(fd);
+    if (rc < 0)
+        nlct_fd_close(fd);
+    return rc;
 }
 
 static bool is_same(const struct nlct_netns *a, const struct nlct_netns *b)
 {
-    return a->device == b->device && a->inode == b->inode;
+    return a->fd.device == b->fd.device && a->fd.inode == b->fd.inode;
 }
 
-/* Completes a namespace whose descriptor is there, or lets go of it. */
+/* Is that a network namespace, of which it can be told which one? */
+static int check(const struct nlct_netns *netns)
+{
+    const int type = ioctl(netns->fd.fd, NS_GET_NSTYPE);
+
+    if (type < 0 && errno != ENOTTY)
+        return -errno;
+    return type == CLONE_NEWNET && netns->fd.inode ? 0 : -EINVAL;
+}
+
+/* Keeps a namespace whose descriptor is there, or lets go of it. */
 static int keep(struct nlct_netns *netns)
 {
-    const int rc = identify(netns->fd, netns);
+    const int rc = check(netns);
 
     if (rc < 0)
         nlct_netns_close(netns);
     return rc;
 }
 
-static int namespace_of(int sock, int *fd)
+static int namespace_of(int sock, struct nlct_fd *fd)
 {
     return owned(fd, ioctl(sock, SIOCGSKNS));
 }
 
 /* The namespace of the calling thread, from a socket; from its file where the kernel tells that to
    the privileged alone, or no socket can be had. 'sock' is closed again. */
-static int open_here(int *sock, int *fd)
+static int open_here(struct nlct_fd *sock, struct nlct_fd *fd)
 {
     int rc = owned(sock, socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
 
     if (rc == 0)
-        rc = namespace_of(*sock, fd);
+        rc = namespace_of(sock->fd, fd);
     nlct_fd_close(sock);
     return rc == 0 ? 0 : owned(fd, open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC));
 }
 
-static int find_here(int *sock, struct nlct_netns *netns)
+static int find_here(struct nlct_fd *sock, struct nlct_netns *netns)
 {
     const int rc = open_here(sock, &netns->fd);
 
@@ -114,7 +132,7 @@ static int find_here(int *sock, struct nlct_netns *netns)
 
 int nlct_netns_here(struct nlct_netns *netns)
 {
-    int sock = -1;
+    struct nlct_fd sock = {.fd = -1};
 
     return find_here(&sock, netns);
 }
@@ -140,7 +158,8 @@ void nlct_netns_close(struct nlct_netns *netns)
 }
 
 /* Is that where we are? 'sock' and 'found' are closed again. */
-static int prove_here(const struct nlct_netns *netns, int *sock, struct nlct_netns *found)
+static int prove_here(const struct nlct_netns *netns, struct nlct_fd *sock,
+                      struct nlct_netns *found)
 {
     int rc = find_here(sock, found);
 
@@ -152,7 +171,7 @@ static int prove_here(const struct nlct_netns *netns, int *sock, struct nlct_net
 
 int netns_prove(const struct nlct_netns *netns, int sock)
 {
-    struct nlct_netns found = {.fd = -1};
+    struct nlct_netns found = {.fd.fd = -1};
     int rc = namespace_of(sock, &found.fd);
 
     if (rc == 0)
@@ -173,11 +192,11 @@ struct errand {
     int domain;
     int type;
     int protocol;
-    int *fd; /* what is wanted */
+    struct nlct_fd *fd; /* what is wanted */
     /* What is open on the way. The child has our descriptors: should it be killed, they are left.
      */
-    int owner; /* of the namespace */
-    int sock;
+    struct nlct_fd owner; /* of the namespace */
+    struct nlct_fd sock;
     struct nlct_netns found;
     bool done;
     int result;
@@ -185,7 +204,7 @@ struct errand {
 
 static int enter(struct errand *errand)
 {
-    const int netns = errand->netns->fd;
+    const int netns = errand->netns->fd.fd;
     int rc;
 
     if (setns(netns, CLONE_NEWNET) == 0)
@@ -195,7 +214,8 @@ static int enter(struct errand *errand)
     /* Whoever made a user namespace may enter it, and so what it owns. */
     if (owned(&errand->owner, ioctl(netns, NS_GET_USERNS)) < 0)
         return -EPERM;
-    rc = setns(errand->owner, CLONE_NEWUSER) == 0 && setns(netns, CLONE_NEWNET) == 0 ? 0 : -EPERM;
+    rc =
+        setns(errand->owner.fd, CLONE_NEWUSER) == 0 && setns(netns, CLONE_NEWNET) == 0 ? 0 : -EPERM;
     nlct_fd_close(&errand->owner);
     return rc < 0 ? rc : prove_here(errand->netns, &errand->sock, &errand->found);
 }
@@ -232,7 +252,7 @@ static int send_child(struct errand *errand)
     int rc;
     pid_t pid;
 
-    errand->owner = errand->sock = errand->found.fd = -1;
+    errand->owner.fd = errand->sock.fd = errand->found.fd.fd = -1;
     stack =
         mmap(NULL, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
     if (stack == MAP_FAILED)
@@ -280,14 +300,14 @@ static int run_in(const struct nlct_netns *netns, struct errand *errand)
         errand->netns = netns;
         return send_child(errand);
     }
-    errand->sock = errand->found.fd = -1;
+    errand->sock.fd = errand->found.fd.fd = -1;
     rc = prove_here(netns, &errand->sock, &errand->found);
     return rc < 0 ? rc : errand->run(errand);
 }
 
 int nlct_netns_new(struct nlct_netns *netns)
 {
-    struct nlct_netns here = {.fd = -1};
+    struct nlct_netns here = {.fd.fd = -1};
     struct errand errand = {.run = run_new, .fd = &netns->fd};
     int rc = nlct_netns_here(&here);
 
@@ -304,7 +324,8 @@ int nlct_netns_new(struct nlct_netns *netns)
     return rc;
 }
 
-int nlct_netns_socket(const struct nlct_netns *netns, int domain, int type, int protocol, int *fd)
+int nlct_netns_socket(const struct nlct_netns *netns, int domain, int type, int protocol,
+                      struct nlct_fd *fd)
 {
     struct errand errand = {
         .run = run_socket, .domain = domain, .type = type, .protocol = protocol, .fd = fd};
@@ -312,7 +333,7 @@ int nlct_netns_socket(const struct nlct_netns *netns, int domain, int type, int 
     return run_in(netns, &errand);
 }
 
-int nlct_netns_file(const struct nlct_netns *netns, const char *path, int flags, int *fd)
+int nlct_netns_file(const struct nlct_netns *netns, const char *path, int flags, struct nlct_fd *fd)
 {
     struct errand errand = {.run = run_file, .path = path, .flags = flags, .fd = fd};
 

@@ -208,12 +208,24 @@ int nlct_field_get(unsigned number, struct nlct_field *field);
 /* Descriptors --------------------------------------------------------------------------------- */
 
 /* Whatever opens a descriptor or makes an object puts it where the caller owns it already (-1 and
-   NULL before), so that nothing which interrupts the caller can lose it. Taking away and closing
-   are one step: whoever comes second finds nothing to close. */
-void nlct_fd_close(int *fd);
+   NULL before), so that nothing which interrupts the caller can lose it. 'device' and 'inode' say
+   what was opened: a program may close our number, as daemons do that begin, and get it again for
+   something else. */
+struct nlct_fd {
+    int fd;
+    uint64_t device;
+    uint64_t inode;
+};
+
+/* Does the number still lead to what was opened? */
+bool nlct_fd_is(const struct nlct_fd *fd);
+
+/* Taking away and closing are one step: whoever comes second finds nothing to close. What the
+   number leads to by now, if that is something else, stays open. */
+void nlct_fd_close(struct nlct_fd *fd);
 
 /* Hands the descriptor over to somebody else; -1 when there is none. */
-int nlct_fd_take(int *fd);
+int nlct_fd_take(struct nlct_fd *fd);
 
 /* Network namespaces -------------------------------------------------------------------------- */
 
@@ -221,10 +233,8 @@ int nlct_fd_take(int *fd);
    long as that is held. 'here': it is the calling thread's own, so nobody need enter it; a thread
    that has moved meanwhile gets -EXDEV. */
 struct nlct_netns {
-    int fd;
+    struct nlct_fd fd;
     bool here;
-    uint64_t device;
-    uint64_t inode;
 };
 
 /* The functions below return 0, -errno, or -(NLCT_KILLED + n) when signal n ended the child that
@@ -247,10 +257,12 @@ int nlct_netns_new(struct nlct_netns *netns);
 void nlct_netns_close(struct nlct_netns *netns);
 
 /* socket(2) inside 'netns', close-on-exec. */
-int nlct_netns_socket(const struct nlct_netns *netns, int domain, int type, int protocol, int *fd);
+int nlct_netns_socket(const struct nlct_netns *netns, int domain, int type, int protocol,
+                      struct nlct_fd *fd);
 
 /* open(2) inside 'netns', close-on-exec: what lies under /proc/sys/net is that namespace's. */
-int nlct_netns_file(const struct nlct_netns *netns, const char *path, int flags, int *fd);
+int nlct_netns_file(const struct nlct_netns *netns, const char *path, int flags,
+                    struct nlct_fd *fd);
 
 /* Sockets ------------------------------------------------------------------------------------- */
 
@@ -260,6 +272,9 @@ struct nlct_socket;
  */
 int nlct_socket_open(struct nlct_socket **sock, const struct nlct_netns *netns);
 void nlct_socket_close(struct nlct_socket **sock);
+
+/* Is it still the socket that was opened? If not, its number is somebody else's. */
+bool nlct_socket_is(const struct nlct_socket *sock);
 
 /* The kernel's extended-ack text for the latest refusal; "" when it gave none. */
 const char *nlct_socket_text(const struct nlct_socket *sock);

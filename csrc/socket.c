@@ -49,8 +49,9 @@ static int prepare(struct nlct_socket *sock)
 
 static int open_in(struct nlct_socket *sock, const struct nlct_netns *netns)
 {
-    int rc = nlct_netns_socket(netns, AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER, &sock->fd);
+    int rc = nlct_netns_socket(netns, AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER, &sock->held);
 
+    sock->fd = sock->held.fd;
     if (rc == 0)
         rc = netns_prove(netns, sock->fd);
     return rc < 0 ? rc : prepare(sock);
@@ -63,7 +64,7 @@ int nlct_socket_open(struct nlct_socket **sock, const struct nlct_netns *netns)
 
     if (!new)
         return -ENOMEM;
-    new->fd = -1;
+    new->held.fd = -1;
     new->sequence = (uint32_t)time(NULL);
     *sock = new;
     rc = open_in(new, netns);
@@ -77,8 +78,13 @@ void nlct_socket_close(struct nlct_socket **sock)
     struct nlct_socket *taken = __atomic_exchange_n(sock, NULL, __ATOMIC_ACQ_REL);
 
     if (taken)
-        nlct_fd_close(&taken->fd);
+        nlct_fd_close(&taken->held);
     free(taken);
+}
+
+bool nlct_socket_is(const struct nlct_socket *sock)
+{
+    return nlct_fd_is(&sock->held);
 }
 
 const char *nlct_socket_text(const struct nlct_socket *sock)
@@ -118,6 +124,9 @@ int socket_receive_to(struct nlct_socket *sock, uint8_t *buffer)
     while ((size < 0 && errno == EINTR) || (size >= 0 && from.nl_pid != 0));
     if (size < 0)
         return -errno;
+    /* Netlink has no empty datagrams: whoever says so did not receive any. */
+    if (size == 0)
+        return -EBADMSG;
     if (message.msg_flags & MSG_TRUNC)
         return -EMSGSIZE;
     return (int)size;

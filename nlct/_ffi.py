@@ -27,7 +27,7 @@ def slot(kind: str, free: Callable[[ffi.CData], None], initial: Any = None) -> f
 
 def descriptor() -> ffi.CData:
     """Make room for a descriptor."""
-    return slot("int *", lib.nlct_fd_close, -1)
+    return slot("struct nlct_fd *", lib.nlct_fd_close, {"fd": -1})
 
 
 def new_sink(make: Callable[..., int], *arguments: Any) -> ffi.CData:

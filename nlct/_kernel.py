@@ -78,11 +78,11 @@ class Kernel:
         """Return the size of the hash table, None where the kernel has no file of it."""
         # Held while it is read: close() may come from another thread.
         held = self._open_buckets()
-        if held[0] < 0:
+        if held.fd < 0:
             return None
         operation = f"read {BUCKETS}"
         try:
-            said = os.pread(held[0], 32, 0)
+            said = os.pread(held.fd, 32, 0)
         except OSError as exc:
             raise error(exc.errno or 0, operation) from exc
         try:
@@ -95,7 +95,8 @@ class Kernel:
         """Open the file at need: it appears when the kernel loads conntrack."""
         self.pool.check_open()
         held = self._buckets
-        if held[0] < 0:
+        # Somebody may have closed our number.
+        if held.fd < 0 or not lib.nlct_fd_is(held):
             held = descriptor()
             path = BUCKETS.encode()
             rc = lib.nlct_netns_file(self._netns.to_c(), path, os.O_RDONLY, held)

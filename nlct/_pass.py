@@ -40,7 +40,7 @@ class Pass:
         sock = self._sock
         sock.clean = self.ended = False
         rc = lib.nlct_dump_start(
-            self._dump, sock.handle, self._filter[0], self._ask, self._buckets[0]
+            self._dump, sock.handle, self._filter[0], self._ask, self._buckets.fd
         )
         sock.check(rc, "ask for the table")
 

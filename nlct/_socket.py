@@ -91,7 +91,12 @@ class SocketPool:
     def _take(self) -> Socket:
         with self._guard():
             self.check_open()
-            return self._idle.pop() if self._idle else Socket(self._netns)
+            while self._idle:
+                kept = self._idle.pop()
+                # Its number may be somebody else's by now, who was told to close all of them.
+                if lib.nlct_socket_is(kept.handle):
+                    return kept
+            return Socket(self._netns)
 
     def _give(self, sock: Socket) -> None:
         with self._guard():

@@ -68,7 +68,8 @@ class Conntrack(Closing):
     ``netns``: None for the caller's own namespace, or a name, path, process id or descriptor, see
     Netns.open(). The namespace is held until close(); the calling thread never enters it.
     With None it is the namespace in which the thread that makes the object is at that time. A
-    thread that has moved elsewhere makes a new object: this one raises Error (EXDEV) there.
+    thread that has moved elsewhere makes a new object: there this one raises Error (EXDEV) as soon
+    as it needs a new socket, and works in no other namespace.
     ``kernel_filter``: let the kernel leave out of a dump what was not asked for, where it can.
     Everything is matched again either way, so this changes the time, never the result.
 
@@ -378,18 +379,12 @@ class Conntrack(Closing):
     def delete_flow(self, flow: Flow) -> None:
         """Delete this very flow: its tuple, its zone and its id.
 
-        Without an id the flow is looked up first. Raises NotFoundError, also where another flow
-        with another id has the tuple by now.
+        It is looked up first. Raises NotFoundError, also where another flow with another id has the
+        tuple by now, or where the flow is in another zone.
         """
         to_c(flow)
-        if flow.id is not None:
-            try:
-                self._delete(flow)
-            except NotFoundError:
-                # Its zone may apply to one direction, which not every way of naming it says.
-                pass
-            else:
-                return
+        # Looked up even where its id is known: by a tuple that its zone does not apply to, the
+        # kernel would find a flow of another zone.
         self._delete(self._find(flow, "find the flow to delete")[0])
 
     def _delete(self, flow: Flow) -> None:

@@ -51,7 +51,7 @@ class Netns(Closing):
     """A network namespace, held by a descriptor. A context manager."""
 
     def __init__(self) -> None:
-        self._c = slot("struct nlct_netns *", lib.nlct_netns_close, {"fd": -1})
+        self._c = slot("struct nlct_netns *", lib.nlct_netns_close, {"fd": {"fd": -1}})
 
     @classmethod
     def scratch(cls) -> Netns:
@@ -141,7 +141,7 @@ class Netns(Closing):
     @property
     def identity(self) -> Identity:
         """Which namespace it is: no other has the same numbers while this object holds it."""
-        return self._c.device, self._c.inode
+        return self._c.fd.device, self._c.fd.inode
 
     def to_c(self) -> ffi.CData:
         """Return the ``struct nlct_netns *``; ValueError after close()."""
@@ -150,7 +150,7 @@ class Netns(Closing):
 
     def fileno(self) -> int:
         """Return the descriptor; ValueError after close()."""
-        fd = int(self._c.fd)
+        fd = int(self._c.fd.fd)
         if fd < 0:
             raise ValueError("the network namespace is closed")
         return fd
@@ -180,7 +180,7 @@ class Netns(Closing):
             self.close()
 
     def __repr__(self) -> str:
-        return f"<nlct.Netns fd={self._c.fd}>"
+        return f"<nlct.Netns fd={self._c.fd.fd}>"
 
 
 def inhabited() -> set[Identity]:

@@ -13,7 +13,7 @@ import nlct
 from nlct import _kernel
 from nlct import capabilities as probing
 from nlct import netns as namespaces
-from nlct._ffi import lib
+from nlct._ffi import ffi, lib
 from tests import flows, oracle
 from tests.conftest import Script
 
@@ -333,7 +333,7 @@ def parent():
     first(child)
     walk.close()
     # The kernel counts one more for as long as a dump stands there.
-    print(len(oracle.dump(home)))
+    print(len(oracle.dump(nlct.Netns.current())))
 first(parent)
 """
     assert said_by(script, code) == "0"
@@ -356,3 +356,82 @@ def parent():
 first(parent)
 """
     assert said_by(script, code) == "20000"
+
+
+def test_a_fork_behind_pythons_back_is_noticed(script: Script) -> None:
+    """By a raw clone(2), of which Python knows nothing, with the same process id."""
+    code = f"""{BOTH_FIRST}
+import platform, signal
+CLONE = {{"x86_64": 56, "aarch64": 220}}.get(platform.machine())
+if CLONE is None:
+    print("MISSING: the number of clone(2) here")
+    sys.exit()
+def parent():
+    ct = nlct.Conntrack()
+    ct.load([flows.udp(number, 7) for number in range(20000)])
+    walk = ct.dump()
+    for _ in range(5000):
+        next(walk)
+    pid = libc.syscall(CLONE, NEWPID | signal.SIGCHLD, 0, 0, 0, 0)
+    if pid == 0:
+        code = 1
+        try:
+            for _ in walk:
+                pass
+        except RuntimeError:
+            code = 0 if ct.count() == 20000 else 2
+        finally:
+            os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
+    print(5000 + len(list(walk)))
+first(parent)
+"""
+    assert said_by(script, code) == "20000"
+
+
+# Numbers that a program closed -------------------------------------------------------------------
+
+
+def test_a_socket_that_somebody_closed_is_not_used(ct: nlct.Conntrack, netns: nlct.Netns) -> None:
+    """Its number is the socket of another namespace by now, or nothing that is ours."""
+    with nlct.Netns.scratch() as other, nlct.Conntrack(other) as theirs:
+        for table in (ct, theirs):
+            table.create(flows.udp(1, 7))
+        (mine,) = ct._kernel.pool._idle
+        strange = nlct.Conntrack(other)
+        assert strange.count() == 1
+        (its,) = strange._kernel.pool._idle
+        os.dup2(descriptor_of(its), descriptor_of(mine), inheritable=False)
+        assert ct.flush_all().complete
+        assert (ct.count(), theirs.count()) == (0, 1)
+        strange.close()
+    assert oracle.dump(netns) == {}
+
+
+def descriptor_of(sock: Any) -> int:
+    """The number of a netlink socket, which begins its structure."""
+    return int(ffi.cast("int *", sock.handle)[0])
+
+
+def test_what_took_a_number_stays_open(script: Script) -> None:
+    """A daemon that begins closes all descriptors, and opens its log."""
+    code = """
+ct = nlct.Conntrack()
+ct.create(flows.udp(1, 7))
+ct.flush_zone(7, strategy="scan")
+other = nlct.Conntrack(home)
+other.count()
+pid = os.fork()
+if pid == 0:
+    os.closerange(3, 64)
+    logs = [os.open("/dev/null", os.O_RDONLY) for _ in range(20)]
+    fine = nlct.Conntrack().count() == 0 == ct.count()
+    other.close()
+    ct.close()
+    del home
+    for log in logs:
+        os.fstat(log)
+    os._exit(0 if fine else 1)
+print(os.waitpid(pid, 0)[1])
+"""
+    assert said_by(script, code) == "0"

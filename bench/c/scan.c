@@ -61,7 +61,7 @@ static int walk(const char *work)
     struct nlct_filter *filter = make_filter(strcmp(work, "flush") == 0);
     char *lines = malloc(LINES);
     struct nlct_dump *dump = NULL;
-    struct nlct_netns here = {.fd = -1};
+    struct nlct_netns here = {.fd.fd = -1};
     struct nlct_sink *sink = NULL;
     int rc = -1;
 

@@ -171,9 +171,9 @@ static struct nlct_progress seen_by(const struct nlct_dump *dump)
 }
 
 /* -1 where there is no such file. */
-static int open_buckets(const struct nlct_netns *netns)
+static struct nlct_fd open_buckets(const struct nlct_netns *netns)
 {
-    int buckets = -1;
+    struct nlct_fd buckets = {.fd = -1};
     const int rc = nlct_netns_file(netns, buckets_path, O_RDONLY, &buckets);
 
     CHECK(rc == 0 || rc == -ENOENT);
@@ -187,11 +187,11 @@ static uint64_t walk(const struct nlct_netns *netns, const struct nlct_filter *f
     struct nlct_progress progress;
     struct nlct_socket *sock;
     struct nlct_dump *dump;
-    int buckets = open_buckets(netns);
+    struct nlct_fd buckets = open_buckets(netns);
     int more = 1;
 
     CHECK_IS(nlct_socket_open(&sock, netns), 0);
-    CHECK_IS(nlct_dump_start(&dump, sock, filter, ask, buckets), 0);
+    CHECK_IS(nlct_dump_start(&dump, sock, filter, ask, buckets.fd), 0);
     while (more) {
         more = nlct_dump_next(dump, sink, 20);
         CHECK(more >= 0);
@@ -208,7 +208,7 @@ static void look_at_all(const struct nlct_netns *netns)
     static struct nlct_flow rows[64];
     struct nlct_heap heap = {0};
     struct nlct_sink *sink = make_rows(rows, 64, &heap);
-    int buckets = open_buckets(netns);
+    struct nlct_fd buckets = open_buckets(netns);
     struct nlct_socket *sock;
     struct nlct_dump *dump;
     size_t seen = 0;
@@ -216,7 +216,7 @@ static void look_at_all(const struct nlct_netns *netns)
 
     CHECK(sink);
     CHECK_IS(nlct_socket_open(&sock, netns), 0);
-    CHECK_IS(nlct_dump_start(&dump, sock, everything, NULL, buckets), 0);
+    CHECK_IS(nlct_dump_start(&dump, sock, everything, NULL, buckets.fd), 0);
     while (more) {
         more = nlct_dump_next(dump, sink, 1000);
         CHECK(more >= 0);
@@ -372,13 +372,13 @@ static void work_in(const struct nlct_netns *netns)
 
 static void reach_into_another(const struct nlct_netns *here)
 {
-    struct nlct_netns netns = {.fd = -1};
+    struct nlct_netns netns = {.fd.fd = -1};
     struct nlct_netns wrong;
     struct nlct_socket *sock = NULL;
-    int fd = -1;
+    struct nlct_fd fd = {.fd = -1};
 
     CHECK_IS(nlct_netns_new(&netns), 0);
-    CHECK(netns.inode != here->inode);
+    CHECK(netns.fd.inode != here->fd.inode);
     work_in(&netns);
     CHECK_IS(nlct_netns_socket(&netns, AF_INET, SOCK_DGRAM, 0, &fd), 0);
     nlct_fd_close(&fd);
@@ -387,16 +387,16 @@ static void reach_into_another(const struct nlct_netns *here)
     CHECK_IS(nlct_netns_file(&netns, "/nonexistent", O_RDONLY, &fd), -ENOENT);
     CHECK_IS(nlct_netns_socket(&netns, -1, SOCK_DGRAM, 0, &fd), -EAFNOSUPPORT);
     wrong = netns;
-    wrong.fd = 9999;
+    wrong.fd.fd = 9999;
     CHECK_IS(nlct_netns_socket(&wrong, AF_INET, SOCK_DGRAM, 0, &fd), -EBADF);
     /* A descriptor that leads elsewhere by now. */
-    wrong.fd = here->fd;
+    wrong.fd.fd = here->fd.fd;
     CHECK_IS(nlct_netns_socket(&wrong, AF_INET, SOCK_DGRAM, 0, &fd), -EXDEV);
     CHECK_IS(nlct_socket_open(&sock, &wrong), -EXDEV);
     wrong.here = true;
     CHECK_IS(nlct_socket_open(&sock, &wrong), -EXDEV);
     CHECK(!sock);
-    CHECK_IS(fd, -1);
+    CHECK_IS(fd.fd, -1);
     nlct_netns_close(&netns);
     nlct_netns_close(&netns);
 }
@@ -404,7 +404,7 @@ static void reach_into_another(const struct nlct_netns *here)
 int main(int count, char **arguments)
 {
     bool stay = count > 1 && strcmp(arguments[1], "--stay") == 0;
-    struct nlct_netns here = {.fd = -1};
+    struct nlct_netns here = {.fd.fd = -1};
 
     if (unshare(CLONE_NEWNET) < 0 && unshare(CLONE_NEWUSER | CLONE_NEWNET) < 0) {
         perror("MISSING: a network namespace");

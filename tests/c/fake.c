@@ -75,6 +75,7 @@ struct nlct_socket *fake_open(void)
     if (!sock)
         abort();
     sock->fd = FAKE_FD;
+    sock->held.fd = -1;
     sock->port = FAKE_PORT;
     sock->room = 1 << 20;
     return sock;
@@ -82,7 +83,6 @@ struct nlct_socket *fake_open(void)
 
 void fake_close(struct nlct_socket *sock)
 {
-    sock->fd = -1;
     nlct_socket_close(&sock);
 }
 
