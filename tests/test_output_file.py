@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ pytest.importorskip("click", reason="MISSING: click, which nlct[cli] brings")
 pytest.importorskip("rich", reason="MISSING: rich, which nlct[cli] brings")
 
 import nlct
+from nlct.cli import files
 from nlct.cli.files import written
 from nlct.fill import fill
 from tests.command import in_shell, nlct_, process, refused
@@ -360,6 +361,7 @@ def test_a_file_that_may_not_be_written_is_not_replaced(shared: Path) -> None:
 # What is written to directly ---------------------------------------------------------------------
 
 WRITE = """
+from nlct.cli import files
 from nlct.cli.files import written
 with written(sys.argv[1]) as out:
     out.write(b"new")
@@ -433,6 +435,52 @@ def test_a_file_whose_owner_cannot_be_kept_is_copied_into(shared: Path, mode: in
     assert file.read_text() == ("new" if may else OLD)
     assert (file.stat().st_ino, file.stat().st_uid) == (number, 0)
     assert beside(file) == ["flows"]
+
+
+def test_a_full_disk_leaves_what_is_mounted(ct: nlct.Conntrack, where: str, tmp_path: Path) -> None:
+    """There is room for the dump beside the old file, but not in its place as well."""
+    if not (shutil.which("unshare") and shutil.which("mount")) or os.geteuid() != 0:
+        pytest.skip("MISSING: root with unshare(1) and mount(8)")
+    fill(ct, 3000, 1)
+    code = """
+cd "$0" && mount -t tmpfs -o size=700k none . && cd "$0"
+head -c 200000 /dev/zero | tr '\\0' O > f
+mount --bind f f
+"$@" --output f && exit 9
+tr -d O < f | head -c 1
+ls -A | wc -l
+stat -c %s f
+"""
+    nlct_dump = (sys.executable, "-m", "nlct", "dump", where)
+    words = ("unshare", "-m", "sh", "-c", code, str(tmp_path), *nlct_dump)
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    assert "No space left" in done.stderr
+    assert done.stdout.split() == ["1", "200000"]
+
+
+def test_a_path_that_leads_elsewhere_in_between_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the owner and the mode of one file would be given to another."""
+    for name, mode in (("open", 0o666), ("closed", 0o600)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "secret").write_text(OLD)
+        (tmp_path / name / "secret").chmod(mode)
+    link = tmp_path / "link"
+    link.symlink_to("open")
+    follow = files._follow
+
+    def late(stack: ExitStack, path: str) -> tuple[int, str] | None:
+        link.unlink()
+        link.symlink_to("closed")
+        return follow(stack, path)
+
+    monkeypatch.setattr(files, "_follow", late)
+    with pytest.raises(OSError, match="replaced"), written(str(link / "secret")) as out:
+        out.write(b"new")
+    secret = tmp_path / "closed" / "secret"
+    assert (secret.read_text(), stat.S_IMODE(secret.stat().st_mode)) == (OLD, 0o600)
+    assert beside(secret) == ["secret"]
 
 
 @pytest.mark.usefixtures("root", "flows")

@@ -353,3 +353,22 @@ def test_a_tuple_is_not_found_by_half(ct: nlct.Conntrack) -> None:
         with pytest.raises(nlct.NotFoundError):
             call(Flow(other))
     assert ct.get(plain).mark == 0
+
+
+def test_a_right_id_in_a_wrong_zone_deletes_nothing(ct: nlct.Conntrack) -> None:
+    """By the tuple that a one-direction zone does not apply to, the kernel would find the flow."""
+    orig = Tuple("10.0.0.1", "10.0.0.2", "udp", 1, 2)
+    for whole in (
+        Flow(orig, flows.reverse(orig, 7), timeout=600),
+        Flow(orig.replace(zone=7), timeout=600),
+    ):
+        ct.create(whole)
+        (flow,) = ct.dump()
+        assert flow.zone == 7
+        tuples = (flow.orig.replace(zone=None), flow.reply.replace(zone=None))
+        for one in tuples:
+            for zone in (None, 0, 8):
+                with pytest.raises(nlct.NotFoundError):
+                    ct.delete_flow(Flow(one, zone=zone, id=flow.id))
+        ct.delete_flow(Flow(tuples[0], zone=7, id=flow.id))
+        assert ct.count() == 0

@@ -39,9 +39,9 @@ def written(path: str) -> Iterator[NamedOutput]:
 
     It is written beside the file that ``path`` leads to, and takes its place with the owner, the
     mode and the attributes of the old one; where these may not be given to another file, or the
-    old one may not be replaced, it is copied into that. After an exception, and so after a signal
-    that ends the program, the old file is as it was and nothing else is left. What is no regular
-    file, or lies where nothing can be made beside it, is written to directly.
+    old one may not be replaced, it is copied into that. After an exception, those of SIGINT,
+    SIGTERM and SIGHUP included, the old file is as it was and nothing else is left. What is no
+    regular file, or lies where nothing can be made beside it, is written to directly.
     """
     with stoppable(), ExitStack() as stack:
         with named(path):
@@ -79,7 +79,17 @@ def _find(stack: ExitStack, path: str) -> _Target | None:
         old = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
         stack.callback(os.close, old)
     followed = _follow(stack, path)
-    return None if followed is None else _Target(*followed, old, _temporary())
+    if followed is None:
+        return None
+    directory, name = followed
+    # Or the owner and the mode of one file would be given to another.
+    if old is not None and not _is(old, directory, name):
+        raise OSError(errno.ESTALE, "it was replaced by another file just now")
+    return _Target(directory, name, old, _temporary())
+
+
+def _is(file: int, directory: int, name: str) -> bool:
+    return os.path.samestat(os.fstat(file), os.stat(name, dir_fd=directory, follow_symlinks=False))
 
 
 def _temporary() -> str:
@@ -177,7 +187,18 @@ def _attributes(file: int) -> dict[str, bytes]:
         return {}
 
 
+def _reserve(file: int, size: int) -> None:
+    """Get room for so much, as long as nothing is lost yet."""
+    before = os.fstat(file).st_size
+    try:
+        os.posix_fallocate(file, 0, max(size, 1))
+    except OSError:
+        os.ftruncate(file, before)
+        raise
+
+
 def _copy(new: int, old: int) -> None:
+    _reserve(old, os.fstat(new).st_size)
     with (
         unstoppable(),
         open(new, "rb", closefd=False) as source,
