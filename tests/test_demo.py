@@ -7,9 +7,11 @@ import json
 import os
 import re
 import signal
+import socket
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -188,6 +190,45 @@ def test_the_limit_is_put_back(
     assert ct.limit == raisable
 
 
+def test_no_signal_comes_in_place_of_putting_the_limit_back(
+    ct: nlct.Conntrack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One that comes in the middle of that is raised afterwards; one before, from what is done."""
+    file = tmp_path / "limit"
+    file.write_text("1500\n")
+    monkeypatch.setattr(limit, "LIMIT", file)
+    monkeypatch.setattr(nlct.Conntrack, "limit", 1500)
+    read_limit, write_limit = limit._read_limit, limit._write_limit
+    values: list[int] = []
+
+    def read_and_be_stopped() -> int | None:
+        if values:
+            signal.raise_signal(signal.SIGINT)
+        return read_limit()
+
+    def write(value: int) -> bool:
+        values.append(value)
+        return write_limit(value)
+
+    monkeypatch.setattr(limit, "_write_limit", write)
+    monkeypatch.setattr(limit, "_read_limit", read_and_be_stopped)
+    with pytest.raises(KeyboardInterrupt), signals.stoppable(), limit.room(ct, 2000):
+        assert file.read_text() == "2000\n"
+    assert file.read_text() == "1500\n"
+
+    def write_and_be_stopped(value: int) -> bool:
+        signal.raise_signal(signal.SIGINT)
+        return write_limit(value)
+
+    monkeypatch.setattr(limit, "_write_limit", write_and_be_stopped)
+    monkeypatch.setattr(limit, "_read_limit", read_limit)
+    begun = False
+    with pytest.raises(KeyboardInterrupt), signals.stoppable(), limit.room(ct, 2000):
+        begun = True
+    assert not begun
+    assert file.read_text() == "1500\n"
+
+
 def test_a_limit_that_others_changed_is_theirs(raisable: int, ct: nlct.Conntrack) -> None:
     """It is not put back over their head."""
     try:
@@ -339,3 +380,54 @@ def test_it_keeps_off_a_table_with_flows(
     with pytest.raises(nlct.Error, match="holds flows"):
         run(10, 1, 1)
     assert oracle.by_zone(oracle.dump(netns)) == {1: 1}
+
+
+def test_a_signal_waits_for_a_work_that_is_not_to_be_stopped() -> None:
+    """Though another thread takes it, such as one of Arrow's."""
+    ended = threading.Event()
+    thread = threading.Thread(target=ended.wait)
+    thread.start()
+    here, there = socket.socketpair()
+    there.setblocking(False)
+    before = signal.set_wakeup_fd(there.fileno())
+    done: list[signal.Signals] = []
+
+    def work() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            os.kill(os.getpid(), number)
+            assert here.recv(1) == bytes((number,))
+            done.append(number)
+
+    try:
+        with pytest.raises(SystemExit) as exit_, signals.stoppable(), signals.unstoppable():
+            work()
+    finally:
+        signal.set_wakeup_fd(before)
+        ended.set()
+        thread.join()
+        here.close()
+        there.close()
+    assert done == [signal.SIGTERM, signal.SIGINT]
+    assert exit_.value.code == 128 + signal.SIGTERM
+
+
+def test_beside_the_main_thread_no_handler_is_replaced() -> None:
+    """Python would refuse that."""
+    done = []
+
+    def work() -> None:
+        with signals.stoppable(), signals.unstoppable():
+            done.append(True)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert done
+
+
+def test_a_handler_from_c_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It could not be put back."""
+    monkeypatch.setattr(signal, "getsignal", lambda _: None)
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with signals.stoppable(), signals.unstoppable():
+        assert signal.signal(signal.SIGTERM, before) == signal.SIG_DFL

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nlct
 from nlct.cli.output import note
+from nlct.cli.signals import raise_first, stoppable, unstoppable
 
 LIMIT = Path("/proc/sys/net/netfilter/nf_conntrack_max")
 # The same in all network namespaces, as the limit is; of LIMIT each has a file of its own. A lock
@@ -27,8 +28,8 @@ def how_to_raise(flows: int) -> str:
 def room(ct: nlct.Conntrack, flows: int) -> Iterator[int]:
     """Make room for so many flows where we may; yield how many fit.
 
-    Who raises the limit waits until it is alone: it would find, and put back, what another had
-    raised; and others would lose their room when it puts the limit back.
+    A demo that raises the limit waits until no other runs: it would find, and put back, what
+    another had raised; and others would lose their room when it puts the limit back.
     """
     with _open_lock() as lock:
         _wait(lock, fcntl.LOCK_SH)
@@ -78,20 +79,25 @@ def _lock(lock: int, kind: int) -> bool:
 
 @contextmanager
 def _raised(ct: nlct.Conntrack, flows: int) -> Iterator[int]:
-    before = _read_limit()
-    try:
-        if before is not None and _write_limit(flows):
-            note(f"nf_conntrack_max raised from {before} to {flows} for the time of the demo")
-        else:
-            note(
-                f"nf_conntrack_max is {ct.limit}, and only root in the initial namespace may "
-                f"raise it ({how_to_raise(flows)}): measuring with as many flows as fit"
-            )
-        yield min(flows, ct.limit or flows)
-    finally:
-        # Whoever changed it meanwhile had a reason.
-        if before is not None and _read_limit() == flows and _write_limit(before):
-            note(f"nf_conntrack_max put back to {before}")
+    # Signals are held back from before it is raised until it is put back, but for what is done
+    # with it meanwhile: so none can come in place of that.
+    with unstoppable() as came:
+        before = _read_limit()
+        try:
+            if before is not None and _write_limit(flows):
+                note(f"nf_conntrack_max raised from {before} to {flows} for the time of the demo")
+            else:
+                note(
+                    f"nf_conntrack_max is {ct.limit}, and only root in the initial namespace may "
+                    f"raise it ({how_to_raise(flows)}): measuring with as many flows as fit"
+                )
+            with stoppable():
+                raise_first(came)
+                yield min(flows, ct.limit or flows)
+        finally:
+            # Whoever changed it meanwhile had a reason.
+            if before is not None and _read_limit() == flows and _write_limit(before):
+                note(f"nf_conntrack_max put back to {before}")
 
 
 def _read_limit() -> int | None:

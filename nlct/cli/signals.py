@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -22,8 +23,7 @@ def stoppable() -> Iterator[None]:
             raise KeyboardInterrupt
         raise SystemExit(128 + number)
 
-    # nohup and background jobs ignore some; so be it.
-    heard = [each for each in STOP if signal.getsignal(each) is not signal.SIG_IGN]
+    heard = _heard()
     before = {each: signal.signal(each, stop) for each in heard}
     try:
         yield
@@ -33,10 +33,33 @@ def stoppable() -> Iterator[None]:
 
 
 @contextmanager
-def unstoppable() -> Iterator[None]:
-    """Hold back these signals until a short work is done."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
+def unstoppable() -> Iterator[list[int]]:
+    """Hold back these signals until a work is done; yield those that came, for raise_first().
+
+    They are not blocked: another thread would take them, and their handler would still run here.
+    """
+    came: list[int] = []
+    before = {each: signal.signal(each, lambda number, _: came.append(number)) for each in _heard()}
     try:
-        yield
+        yield came
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
+        raise_first(came)
+
+
+def raise_first(came: list[int]) -> None:
+    """Raise the first signal that was held back, if there is one."""
+    if came:
+        first = came[0]
+        came.clear()
+        signal.raise_signal(first)
+
+
+def _heard() -> list[signal.Signals]:
+    """Find the signals whose handlers are ours to replace: only the main thread may do that."""
+    if threading.current_thread() is not threading.main_thread():
+        return []
+    # nohup and background jobs ignore some, so be it. A handler that was installed from C, which
+    # is None here, could not be put back.
+    return [each for each in STOP if signal.getsignal(each) not in (signal.SIG_IGN, None)]
