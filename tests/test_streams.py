@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pty
@@ -91,6 +92,33 @@ def test_a_dump_into_a_file_needs_no_standard_output(where: str, tmp_path: Path)
     code, _, _ = in_shell("<&- >&- 2>&-", "dump", where, "--output", str(file))
     assert code == 0
     assert len(file.read_text().splitlines()) == 30
+
+
+@pytest.mark.parametrize("path", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "link"])
+@pytest.mark.usefixtures("zones")
+def test_a_dump_into_a_closed_output_fails(where: str, tmp_path: Path, path: str) -> None:
+    """By whatever name; /dev/null itself is a place to dump to."""
+    if path == "link":
+        link = tmp_path / "link"
+        link.symlink_to("/dev/stdout")
+        path = str(link)
+    error = f"nlct: {path}: standard output is closed\n"
+    assert in_shell(">&-", "dump", where, "--output", path) == (1, "", error)
+    assert in_shell(">&-", "dump", where, "--output", "/dev/null") == (0, "", "")
+    assert in_shell("2>&-", "dump", where, "--output", "/dev/stderr") == (1, "", "")
+
+
+def test_what_reads_or_writes_itself_fails_on_a_closed_stream() -> None:
+    """As it would have, had nothing been opened in its place."""
+    code = (
+        "import os; from nlct.cli.streams import open_closed; open_closed()\n"
+        "for work in (lambda: os.read(0, 1), lambda: os.write(1, b'x')):\n"
+        "    try: work()\n"
+        "    except OSError as exc: os.write(2, f'{exc.errno} '.encode())\n"
+    )
+    words = ("sh", "-c", 'exec "$@" <&- >&-', "sh", sys.executable, "-c", code)
+    done = subprocess.run(words, stderr=subprocess.PIPE, text=True, check=True, timeout=60)
+    assert done.stderr.split() == [str(errno.EBADF)] * 2
 
 
 @pytest.mark.parametrize("command", ["delete", "count"])

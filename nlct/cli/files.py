@@ -12,6 +12,7 @@ from typing import BinaryIO, NamedTuple
 
 from nlct.cli.output import NamedOutput, named
 from nlct.cli.signals import stoppable, unstoppable
+from nlct.cli.streams import require_open
 
 # As many as the kernel follows.
 MAX_LINKS = 40
@@ -70,6 +71,7 @@ def _close(out: BinaryIO) -> None:
 
 def _find(stack: ExitStack, path: str) -> _Target | None:
     """Find what is to be replaced; None where that is not to be done."""
+    followed = _follow(stack, path)
     old = None
     # Not link by link: for some in directories such as /tmp the kernel refuses to be led.
     with suppress(FileNotFoundError):
@@ -78,7 +80,6 @@ def _find(stack: ExitStack, path: str) -> _Target | None:
         # Of what O_CREAT may not open there, as it is another's, nobody should take the place.
         old = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
         stack.callback(os.close, old)
-    followed = _follow(stack, path)
     if followed is None:
         return None
     directory, name = followed
@@ -103,8 +104,11 @@ def _follow(stack: ExitStack, path: str) -> tuple[int, str] | None:
         head, name = os.path.split(path)
         directory = os.open(head or ".", os.O_PATH | os.O_DIRECTORY, dir_fd=directory)
         stack.callback(os.close, directory)
+        if name in ("", ".", ".."):
+            return None
         # The links of /proc lead to what is open, whatever has its name now.
-        if name in ("", ".", "..") or _is_in_proc(directory):
+        if _is_in_proc(directory):
+            _require_open(directory, name)
             return None
         try:
             path = os.readlink(name, dir_fd=directory)
@@ -119,6 +123,12 @@ def _is_in_proc(directory: int) -> bool:
         return os.fstat(directory).st_dev == os.stat("/proc/self/fd").st_dev
     except FileNotFoundError:
         return False
+
+
+def _require_open(directory: int, name: str) -> None:
+    """Refuse a standard stream that was closed: what has its number now is not what was meant."""
+    if name.isdecimal() and os.path.samestat(os.fstat(directory), os.stat("/proc/self/fd")):
+        require_open(int(name))
 
 
 def _create(stack: ExitStack, target: _Target) -> int | None:

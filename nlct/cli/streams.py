@@ -11,6 +11,10 @@ from typing import TextIO, cast
 
 # Major number of /dev/tty and /dev/console.
 TTY_AUX_MAJOR = 5
+NAMES = ("standard input", "standard output", "standard error")
+
+# The numbers of those that open_closed() found closed.
+_found_closed: set[int] = set()
 
 
 class NoOutput(io.TextIOBase):
@@ -25,7 +29,7 @@ class NoOutput(io.TextIOBase):
 
     def write(self, _text: str) -> int:
         """Take nothing."""
-        raise _closed()
+        raise _closed(1)
 
 
 def open_closed() -> None:
@@ -34,11 +38,12 @@ def open_closed() -> None:
     A socket or a file would get its number otherwise, and what is printed would go there.
     """
     # The lowest number that is free is taken. What reads from 0, or prints to 1, is still to fail.
-    for number, mode in enumerate((os.O_WRONLY, os.O_WRONLY, os.O_RDWR)):
+    for number, mode in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_RDWR)):
         try:
             os.fstat(number)
         except OSError:
             os.set_inheritable(os.open(os.devnull, mode), True)
+            _found_closed.add(number)
     # So Python says that it found them closed.
     if sys.stdin is None:
         sys.stdin = os.fdopen(0, closefd=False)
@@ -56,7 +61,13 @@ def has_output() -> bool:
 def require_output() -> None:
     """Fail where nothing can be printed, before any work is done for nothing."""
     if not has_output():
-        raise _closed()
+        raise _closed(1)
+
+
+def require_open(number: int) -> None:
+    """Fail where this is the number of a standard stream that was closed."""
+    if number in _found_closed:
+        raise _closed(number)
 
 
 def give_up(stream: TextIO) -> None:
@@ -80,5 +91,5 @@ def shares_terminal(out: int) -> bool:
     return os.isatty(out) and same
 
 
-def _closed() -> OSError:
-    return OSError(errno.EBADF, "standard output is closed")
+def _closed(number: int) -> OSError:
+    return OSError(errno.EBADF, f"{NAMES[number]} is closed")
