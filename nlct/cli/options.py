@@ -12,7 +12,7 @@ from click.shell_completion import CompletionItem
 
 import nlct
 from nlct.cli.places import Place
-from nlct.netns import NAMED
+from nlct.netns import NAMED, Identity
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 LAST_ZONE = 65535
@@ -77,12 +77,11 @@ def open_places(
     """Open the network namespaces, all of them before any is worked in, till the command ends."""
     if not specs or ctx.resilient_parsing:
         return (Place(None),)
-    known: dict[tuple[int, int], str] = {}
+    known: dict[Identity, str] = {}
     places: list[Place] = []
     for spec in specs:
         netns = _open(ctx, spec)
-        identity = os.fstat(netns.fileno())
-        other = known.setdefault((identity.st_dev, identity.st_ino), spec)
+        other = known.setdefault(netns.identity, spec)
         if len(known) == len(places):
             raise click.BadParameter(f"{other!r} and {spec!r} are the same network namespace")
         places.append(Place(netns, spec if len(specs) > 1 else None))
