@@ -23,8 +23,10 @@ pytest.importorskip("rich", reason="MISSING: rich, which nlct[cli] brings")
 
 import nlct
 from nlct import Flow, Tuple, capabilities
+from nlct.cli import commands
 from nlct.cli.commands import cli
 from nlct.cli.options import zone_names
+from nlct.cli.output import Bar
 from nlct.fill import fill
 from nlct.table import COLUMNS
 from tests import flows, tool
@@ -1218,6 +1220,23 @@ def test_ctrl_c_ends_a_command_whose_reader_does_not_read(ct: nlct.Conntrack, wh
         assert dump.wait(timeout=60) == 130
         assert dump.stderr is not None
         assert dump.stderr.read().strip() == b""
+
+
+def test_a_bar_knows_how_many_flows_a_walk_will_be_sent(
+    ct: nlct.Conntrack, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where all are deleted, too, which is done by a walk."""
+    totals: list[int | None] = []
+
+    def bar(_what: str, total: int | None) -> Bar:
+        totals.append(total)
+        return Bar("", total)
+
+    monkeypatch.setattr(commands, "Bar", bar)
+    for args in (("--all", "--dry-run"), ("--all", "--yes"), ("--proto", "udp")):
+        fill(ct, 10, 1)
+        assert nlct_("delete", where, *args).exit_code == 0
+    assert totals == [10, 10, None]
 
 
 def test_progress_is_shown_on_a_terminal_only(ct: nlct.Conntrack, where: str) -> None:

@@ -459,8 +459,8 @@ def delete(
 
 def _delete(place: Place, wanted: nlct.Filter, dry_run: bool, passes: int, as_json: bool) -> None:
     with nlct.Conntrack(place.netns) as ct:
-        total = None if wanted.restricts_nothing and not dry_run else _expected(ct, wanted)
-        with Bar("counting" if dry_run else "deleting", total).shown() as bar:
+        what = "counting" if dry_run else "deleting"
+        with Bar(what, _expected(ct, wanted)).shown() as bar:
             result = ct.delete(wanted, dry_run=dry_run, passes=passes, progress=bar.at)
     _tell(place, result, None, dry_run, as_json)
 
@@ -547,7 +547,9 @@ def _errnos(failed: Any) -> str:
     "--zones", cls=Once, type=click.IntRange(1, 65535), required=True, help="In so many zones."
 )
 @click.option(
-    "--yes-in-this-namespace", is_flag=True, help="Fill the table of the namespace you are in."
+    "--yes-in-this-namespace",
+    is_flag=True,
+    help="Fill the table of the namespace you are in, or of that of process 1.",
 )
 @netns_option
 @json_option
