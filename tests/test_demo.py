@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,8 @@ from tests.command import nlct_, process, refused
 
 SMALL = ("demo", "--flows", "2000", "--zones", "10", "--samples", "3")
 WAITING = b"another demo is running, and nf_conntrack_max is for one to change: waiting for it\n"
+# The machine's: some tests put others in their place.
+LIMIT, LOCK = limit.LIMIT, limit.LOCK
 FIGURES = {"min", "median", "p90", "p99", "max", "mean", "total", "count"}
 
 
@@ -50,9 +53,36 @@ def state() -> tuple[object, ...]:
     return len(os.listdir("/proc/self/fd")), handlers, limit_now()
 
 
+@contextmanager
+def locked(kind: int) -> Iterator[int]:
+    """The lock of all demos of the machine, held; nobody has raised the limit then."""
+    lock = os.open(LOCK, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, kind)
+        yield lock
+    finally:
+        os.close(lock)
+
+
 def limit_now() -> str:
-    """The limit of the namespace we are in."""
-    return limit.LIMIT.read_text() if limit.LIMIT.exists() else ""
+    """The limit of the namespace we are in, where no demo has raised it, of whoever."""
+    with locked(fcntl.LOCK_SH):
+        return LIMIT.read_text() if LIMIT.exists() else ""
+
+
+@contextmanager
+def waiting() -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A demo that waits, and the lock that it waits for."""
+    with locked(fcntl.LOCK_EX) as lock, process(*SMALL) as demo:
+        assert demo.stderr is not None
+        assert demo.stderr.readline() == WAITING
+        yield demo, lock
+
+
+def first_words(demo: subprocess.Popen[bytes]) -> str:
+    """The first line of standard error, but for waiting for demos of others."""
+    assert demo.stderr is not None
+    return next(line for line in demo.stderr if line != WAITING).decode()
 
 
 # Figures -----------------------------------------------------------------------------------------
@@ -169,8 +199,9 @@ def test_flows_that_were_lost_are_not_hidden(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture
 def raisable(ct: nlct.Conntrack) -> int:
     """The limit, where we may write it."""
-    found = ct.limit
-    if not os.access(limit.LIMIT, os.W_OK) or not 0 < found < 2**24:
+    with locked(fcntl.LOCK_SH):
+        found = ct.limit
+    if not os.access(LIMIT, os.W_OK) or not 0 < found < 2**24:
         pytest.skip("MISSING: a writable nf_conntrack_max, which only the initial namespace has")
     return found
 
@@ -181,23 +212,29 @@ def test_the_limit_is_put_back(
     """Within, there is room; afterwards all is as before, after an error too; and it says so."""
     with limit.room(ct, raisable + 1) as flows:
         assert flows == ct.limit == raisable + 1
-    assert ct.limit == raisable
+    assert int(limit_now()) == raisable
     said = capsys.readouterr().err
     assert f"raised from {raisable} to {raisable + 1}" in said
     assert f"put back to {raisable}" in said
     with pytest.raises(ZeroDivisionError), limit.room(ct, raisable + 1):
         raise ZeroDivisionError
-    assert ct.limit == raisable
+    assert int(limit_now()) == raisable
+
+
+def limit_of_its_own(monkeypatch: pytest.MonkeyPatch, directory: Path) -> Path:
+    """A file that stands for the limit, which is 1500."""
+    file = directory / "limit"
+    file.write_text("1500\n")
+    monkeypatch.setattr(limit, "LIMIT", file)
+    monkeypatch.setattr(nlct.Conntrack, "limit", 1500)
+    return file
 
 
 def test_no_signal_comes_in_place_of_putting_the_limit_back(
     ct: nlct.Conntrack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """One that comes in the middle of that is raised afterwards; one before, from what is done."""
-    file = tmp_path / "limit"
-    file.write_text("1500\n")
-    monkeypatch.setattr(limit, "LIMIT", file)
-    monkeypatch.setattr(nlct.Conntrack, "limit", 1500)
+    file = limit_of_its_own(monkeypatch, tmp_path)
     read_limit, write_limit = limit._read_limit, limit._write_limit
     values: list[int] = []
 
@@ -229,14 +266,15 @@ def test_no_signal_comes_in_place_of_putting_the_limit_back(
     assert file.read_text() == "1500\n"
 
 
-def test_a_limit_that_others_changed_is_theirs(raisable: int, ct: nlct.Conntrack) -> None:
+def test_a_limit_that_others_changed_is_theirs(
+    ct: nlct.Conntrack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """It is not put back over their head."""
-    try:
-        with limit.room(ct, raisable + 1):
-            limit.LIMIT.write_text(str(raisable + 2))
-        assert ct.limit == raisable + 2
-    finally:
-        limit.LIMIT.write_text(str(raisable))
+    file = limit_of_its_own(monkeypatch, tmp_path)
+    with limit.room(ct, 2000):
+        assert file.read_text() == "2000\n"
+        file.write_text("3000\n")
+    assert file.read_text() == "3000\n"
 
 
 def test_a_limit_that_is_large_enough_is_left_alone(
@@ -258,35 +296,25 @@ def test_where_the_limit_cannot_be_raised_fewer_flows_do(monkeypatch: pytest.Mon
     assert "sysctl -w net.netfilter.nf_conntrack_max=2000" in result.stderr
 
 
-def test_two_demos_at_once_put_the_limit_back(raisable: int, ct: nlct.Conntrack) -> None:
+def test_two_demos_at_once_put_the_limit_back(raisable: int) -> None:
     """Who comes second waits until the first has put it back, and then finds what was there."""
     raised = "nf_conntrack_max raised from {} to {} for the time of the demo\n"
     with process("demo", "--flows", str(raisable + 1)) as first:
-        assert first.stderr is not None
-        said = first.stderr.readline().decode()
-        assert said == raised.format(raisable, raisable + 1)
+        assert first_words(first) == raised.format(raisable, raisable + 1)
         with process("demo", "--flows", str(raisable + 2)) as second:
             assert second.stderr is not None
             assert second.stderr.readline() == WAITING
             first.terminate()
-            said = second.stderr.readline().decode()
-            assert said == raised.format(raisable, raisable + 2)
+            assert first_words(second) == raised.format(raisable, raisable + 2)
             second.terminate()
-    assert ct.limit == raisable
+    assert int(limit_now()) == raisable
 
 
 def test_a_demo_waits_while_another_has_raised_the_limit() -> None:
     """Though its own flows would fit: they may not when the limit is put back."""
-    lock = os.open(limit.LOCK, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with process(*SMALL) as demo:
-            assert demo.stderr is not None
-            assert demo.stderr.readline() == WAITING
-            fcntl.flock(lock, fcntl.LOCK_UN)
-            _, error = demo.communicate(timeout=60)
-    finally:
-        os.close(lock)
+    with waiting() as (demo, lock):
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        _, error = demo.communicate()
     assert (demo.returncode, error) == (0, b"")
 
 
@@ -300,35 +328,25 @@ def test_the_limit_waits_for_a_demo_that_needs_its_room(raisable: int, ct: nlct.
         demo.kill()
     with limit.room(ct, raisable + 1):
         assert ct.limit == raisable + 1
-    assert ct.limit == raisable
+    assert int(limit_now()) == raisable
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_demo_that_waits_can_be_ended(number: signal.Signals) -> None:
     """As one that runs."""
-    lock = os.open(limit.LOCK, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with process(*SMALL) as demo:
-            assert demo.stderr is not None
-            assert demo.stderr.readline() == WAITING
-            demo.send_signal(number)
-            output, error = demo.communicate(timeout=60)
-    finally:
-        os.close(lock)
+    with waiting() as (demo, _):
+        demo.send_signal(number)
+        output, error = demo.communicate(timeout=60)
     assert (demo.returncode, output, error.strip()) == (128 + number, b"", b"")
 
 
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
 )
-def test_a_signal_puts_the_limit_back(
-    raisable: int, ct: nlct.Conntrack, number: signal.Signals, code: int
-) -> None:
+def test_a_signal_puts_the_limit_back(raisable: int, number: signal.Signals, code: int) -> None:
     """Even if more of them follow at once; nothing is printed but that."""
     with process("demo", "--flows", str(raisable + 1)) as demo:
-        assert demo.stderr is not None
-        assert demo.stderr.readline().startswith(b"nf_conntrack_max raised")
+        assert first_words(demo).startswith("nf_conntrack_max raised")
         demo.send_signal(number)
         demo.send_signal(signal.SIGTERM)
         output, error = demo.communicate(timeout=60)
@@ -336,7 +354,7 @@ def test_a_signal_puts_the_limit_back(
     assert output == b""
     assert error.decode().split("\n")[0] == f"nf_conntrack_max put back to {raisable}"
     assert b"Traceback" not in error
-    assert ct.limit == raisable
+    assert int(limit_now()) == raisable
 
 
 def catches(process: subprocess.Popen[bytes], number: signal.Signals) -> bool:
@@ -356,7 +374,8 @@ def test_sigint_alone_is_exit_code_130() -> None:
             demo.wait(timeout=2)
         demo.send_signal(signal.SIGINT)
         output, error = demo.communicate(timeout=60)
-    assert (demo.returncode, output, error.strip()) == (130, b"", b"")
+    error = error.replace(WAITING, b"").strip()
+    assert (demo.returncode, output, error) == (130, b"", b"")
 
 
 def test_a_signal_that_is_ignored_stays_so() -> None:
