@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import nlct
 from nlct import fill
+from nlct.capabilities import require_empty
 
 
 class TableError(Exception):
@@ -85,8 +86,7 @@ class Lab:
     def __init__(self) -> None:
         self.netns = nlct.Netns.scratch()
         self.ct = nlct.Conntrack(self.netns)
-        if self.ct.count():
-            raise TableError("the scratch namespace holds flows already")
+        require_empty(self.ct.count())
         self.inside = ["nsenter", f"--net=/proc/{os.getpid()}/fd/{self.netns.fileno()}"]
         self._content: Content = Even(0, 1)
 

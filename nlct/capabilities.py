@@ -17,6 +17,7 @@ from nlct.netns import Netns
 
 MEASURED = "measured"
 RELEASE = "release"
+_USE_SCRATCH = "use a scratch network namespace"
 
 
 class Capabilities(NamedTuple):
@@ -216,20 +217,23 @@ def measure(release: str) -> Capabilities:
     with Netns.scratch() as netns:
         sock = _socket.Socket(netns)
     try:
-        require_empty(sock)
+        require_empty(_count(sock))
         answers = _measure(sock)
     finally:
         sock.close()
     return Capabilities(release, **answers, evidence=dict.fromkeys(_FIELDS, MEASURED))
 
 
-def require_empty(sock: _socket.Socket) -> None:
+def require_empty(flows: int) -> None:
     """Refuse a table that holds flows: it is nobody's scratch."""
+    if flows:
+        raise Error(errno.EEXIST, _USE_SCRATCH, reason=f"{flows} flows are there already")
+
+
+def _count(sock: _socket.Socket) -> int:
     entries = ffi.new("uint32_t *")
-    operation = "use a scratch network namespace"
-    sock.check(lib.nlct_stats(sock.handle, entries, ffi.new("uint32_t *")), operation)
-    if entries[0]:
-        raise Error(errno.EEXIST, operation, reason=f"{entries[0]} flows are there already")
+    sock.check(lib.nlct_stats(sock.handle, entries, ffi.new("uint32_t *")), _USE_SCRATCH)
+    return int(entries[0])
 
 
 def _measure(sock: _socket.Socket) -> dict[str, bool]:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Callable
 
 import nlct
+from nlct.capabilities import require_empty
 from nlct.cli.limit import room
 from nlct.cli.output import Bar, flows_word
 from nlct.cli.signals import stoppable
@@ -86,8 +87,7 @@ def run(flows: int, zones: int, samples: int) -> Report:
         stack.enter_context(stoppable())
         netns = stack.enter_context(nlct.Netns.scratch())
         ct = stack.enter_context(nlct.Conntrack(netns))
-        if ct.count():
-            raise nlct.Error(errno.EEXIST, "use a scratch namespace: it holds flows already")
+        require_empty(ct.count())
         if not nlct.probe().zones:
             raise nlct.UnsupportedError(errno.EOPNOTSUPP, "flush zones: this kernel has none")
         fitting = stack.enter_context(room(ct, flows))
