@@ -400,7 +400,9 @@ def test_arrow_is_not_for_terminals(where: str) -> None:
     code, output = at_terminal("dump", where, "--format", "arrow")
     assert code == 2
     assert "terminal" in output
-    assert "--output" in refused(nlct_("dump", where, "--format", "parquet"), 2)
+    for to in ((), ("--output", "-")):
+        message = refused(nlct_("dump", where, *to, "--format", "parquet"), 2)
+        assert "parquet cannot go to standard output: give --output FILE" in message
 
 
 # Filters -----------------------------------------------------------------------------------------
@@ -1093,6 +1095,21 @@ def test_what_this_kernel_cannot_is_exit_code_4(
 def test_wrong_usage_is_exit_code_2(args: tuple[str, ...]) -> None:
     """One line on standard error says what is wrong and where help is."""
     assert "--help" in refused(nlct_(*args), 2)
+
+
+@pytest.mark.parametrize(
+    "args",
+    ["count --by", "count --nonsense", "dump --output", "flush --passes x", "fill", "demo x"],
+)
+def test_wrong_usage_names_the_help_of_its_command(args: str) -> None:
+    """Also where a value is missing."""
+    command = args.split(maxsplit=1)[0]
+    assert f"(nlct {command} --help tells more)" in refused(nlct_(*args.split()), 2)
+
+
+def test_an_empty_name_is_no_file(where: str) -> None:
+    """A variable that is not set is wrong usage."""
+    assert "--output" in refused(nlct_("dump", where, "--output", ""), 2)
 
 
 def test_without_a_command_there_is_help() -> None:

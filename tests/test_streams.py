@@ -199,7 +199,7 @@ def test_what_cannot_be_printed_is_one_line(where: str, unbuffered: str) -> None
     ):
         code, _, error = in_shell(">/dev/full", *args, env=env)
         assert code == 1
-        assert re.fullmatch(r"nlct: [^\n]*No space left on device\n", error)
+        assert error == "nlct: standard output: No space left on device\n"
 
 
 # Terminals ---------------------------------------------------------------------------------------

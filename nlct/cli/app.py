@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
 import nlct
 from nlct.cli.output import STANDARD_OUTPUT, named, note
-from nlct.cli.streams import give_up
+from nlct.cli.streams import give_up, has_output
 
 PARTIAL = 1
 NO_PRIVILEGE = 3
@@ -26,8 +27,24 @@ class Failure(click.ClickException):
     exit_code = PARTIAL
 
 
+class Command(click.Command):
+    """A command whose errors say what they are of."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the arguments; --help is printed here."""
+        with _told(ctx):
+            return super().parse_args(ctx, args)
+
+
 class App(click.Group):
     """A group of commands that keeps our exit codes."""
+
+    command_class = Command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read what precedes the command; --help and --version are printed here."""
+        with _told(ctx):
+            return super().parse_args(ctx, args)
 
     def main(
         self,
@@ -73,6 +90,23 @@ class App(click.Group):
             give_up(sys.stdout)
             raise click.exceptions.Exit(BROKEN_PIPE) from None
         return result
+
+
+@contextmanager
+def _told(ctx: click.Context) -> Iterator[None]:
+    """Let an error of reading arguments say of which command, or where nothing can be printed."""
+    try:
+        yield
+    except click.UsageError as exc:
+        exc.ctx = exc.ctx or ctx
+        raise
+    except nlct.Error:
+        raise
+    except OSError as exc:
+        # A file that is read says its name by itself, and that there is no output is said as well.
+        if exc.filename is None and has_output():
+            exc.filename = STANDARD_OUTPUT
+        raise
 
 
 def _flush_or_give_up() -> None:

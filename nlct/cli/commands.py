@@ -230,6 +230,13 @@ def _columns(
     return names or None
 
 
+def _named(_ctx: click.Context, _param: click.Parameter, files: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse what an unset variable of a script leaves."""
+    if "" in files:
+        raise click.BadParameter("an empty name is that of no file")
+    return files
+
+
 @cli.command()
 @filter_options
 @click.option(
@@ -255,6 +262,7 @@ def _columns(
     metavar="FILE",
     type=click.Path(dir_okay=False, readable=False, allow_dash=True),
     default="-",
+    callback=_named,
     help="Write to this file, not to standard output. What is in it stands until all is written.",
 )
 @netns_option
@@ -325,7 +333,7 @@ def _writer(format_: str | None, as_json: bool, output: str) -> Callable[[format
 
 def _arrow_writer(format_: str, output: str) -> Callable[[formats.Job], None]:
     if format_ == "parquet" and output == "-":
-        raise click.UsageError("parquet needs --output FILE")
+        raise click.UsageError("parquet cannot go to standard output: give --output FILE")
     if output == "-" and sys.stdout.isatty():
         raise click.UsageError("arrow is not for a terminal: give --output FILE, or a pipe")
     # Before a file is opened, and what was in it is gone.
