@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
+from nlct.cli.signals import raise_first, stoppable, unstoppable
+
 LIMIT = Path("/proc/sys/net/netfilter/nf_conntrack_max")
 BUCKETS = Path("/proc/sys/net/netfilter/nf_conntrack_buckets")
 
@@ -63,14 +65,18 @@ def _output(*command: str) -> str:
 @contextmanager
 def kept(flows: int) -> Iterator[None]:
     """Make room for so many flows; at the end limit and buckets are what they were."""
-    before = {path: int(path.read_text()) for path in (LIMIT, BUCKETS)}
-    try:
-        # A limit of 0 is none.
-        set_to(LIMIT, before[LIMIT] and max(before[LIMIT], flows))
-        yield
-    finally:
-        for path, value in before.items():
-            set_to(path, value)
+    # No signal may come in place of what is done at the end.
+    with unstoppable() as came:
+        before = {path: int(path.read_text()) for path in (LIMIT, BUCKETS)}
+        try:
+            # A limit of 0 is none.
+            set_to(LIMIT, before[LIMIT] and max(before[LIMIT], flows))
+            with stoppable():
+                raise_first(came)
+                yield
+        finally:
+            for path, value in before.items():
+                set_to(path, value)
 
 
 def set_to(path: Path, value: int) -> None:
