@@ -716,7 +716,8 @@ class Filter:
         That is told exactly of what each field by itself is given, in one filter or in several that
         are joined by ``&``, ``|`` and ``~``: of any number of numbers, ranges and networks, and of
         up to 1,000 masked values, beyond which (and where to tell takes very long) they count as
-        everything. That several fields together leave out nothing is not noticed.
+        everything. That several fields together leave out nothing is not noticed, nor that a bit
+        of the status other than CONFIRMED, or a number that no state has, is never met in a table.
         """
         return self._covered() is not _guard.Cover.PART
 
