@@ -124,11 +124,11 @@ int socket_receive_to(struct nlct_socket *sock, uint8_t *buffer)
     while ((size < 0 && errno == EINTR) || (size >= 0 && from.nl_pid != 0));
     if (size < 0)
         return -errno;
+    if (message.msg_flags & MSG_TRUNC)
+        return -EMSGSIZE;
     /* Netlink has no empty datagrams: whoever says so did not receive any. */
     if (size == 0)
         return -EBADMSG;
-    if (message.msg_flags & MSG_TRUNC)
-        return -EMSGSIZE;
     return (int)size;
 }
 
