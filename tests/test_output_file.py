@@ -129,11 +129,7 @@ def test_a_dump_that_does_not_fit_leaves_the_file(
 
 # A dump that has written something and goes on for ever.
 ENDLESS = """
-import signal, sys, time, nlct, nlct.cli
-# Whoever runs the tests may ignore them, as nohup(1) does.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-for number in (signal.SIGTERM, signal.SIGHUP):
-    signal.signal(number, signal.SIG_DFL)
+import sys, time, nlct, nlct.cli
 whole = nlct.Conntrack.dump_text
 def endless(*args):
     yield from whole(*args)
