@@ -287,9 +287,9 @@ def dump(
       nlct dump --json | jq -r 'select(.mark == 0) | .orig.src' | sort | uniq -c
       nlct dump --format parquet --output flows.parquet
     """
-    write = _writer(format_, as_json, output)
     if len(places) > 1 and format_ in ("arrow", "parquet"):
         raise click.UsageError(f"{format_} has no place for the names of several --netns")
+    write = _writer(format_, as_json, output)
 
     def dump_to(out: NamedOutput) -> None:
         in_each(places, lambda place: _dump(place, write, wanted, columns, out))
