@@ -62,22 +62,25 @@ void nlct_fd_close(struct nlct_fd *fd)
 {
     const struct nlct_fd taken = {nlct_fd_take(fd), fd->device, fd->inode};
 
-    /* What could not be identified was opened just now. */
-    if (taken.fd >= 0 && (!taken.inode || nlct_fd_is(&taken)))
+    if (taken.fd >= 0 && nlct_fd_is(&taken))
         close(taken.fd);
+}
+
+/* Of what was opened just now for a moment, or is of no use. */
+static void drop(struct nlct_fd *fd)
+{
+    const int taken = nlct_fd_take(fd);
+
+    if (taken >= 0)
+        close(taken);
 }
 
 static int owned(struct nlct_fd *fd, int opened)
 {
-    int rc;
-
     if (opened < 0)
         return -errno;
     *fd = (struct nlct_fd){.fd = opened};
-    rc = identify(fd);
-    if (rc < 0)
-        nlct_fd_close(fd);
-    return rc;
+    return 0;
 }
 
 static bool is_same(const struct nlct_netns *a, const struct nlct_netns *b)
@@ -85,23 +88,27 @@ static bool is_same(const struct nlct_netns *a, const struct nlct_netns *b)
     return a->fd.device == b->fd.device && a->fd.inode == b->fd.inode;
 }
 
-/* Is that a network namespace, of which it can be told which one? */
-static int check(const struct nlct_netns *netns)
+/* Notes which network namespace that is, if it is one. */
+static int identify_netns(struct nlct_netns *netns)
 {
     const int type = ioctl(netns->fd.fd, NS_GET_NSTYPE);
+    int rc;
 
     if (type < 0 && errno != ENOTTY)
         return -errno;
-    return type == CLONE_NEWNET && netns->fd.inode ? 0 : -EINVAL;
+    if (type != CLONE_NEWNET)
+        return -EINVAL;
+    rc = identify(&netns->fd);
+    return rc == 0 && !netns->fd.inode ? -EINVAL : rc;
 }
 
 /* Keeps a namespace whose descriptor is there, or lets go of it. */
 static int keep(struct nlct_netns *netns)
 {
-    const int rc = check(netns);
+    const int rc = identify_netns(netns);
 
     if (rc < 0)
-        nlct_netns_close(netns);
+        drop(&netns->fd);
     return rc;
 }
 
@@ -118,7 +125,7 @@ static int open_here(struct nlct_fd *sock, struct nlct_fd *fd)
 
     if (rc == 0)
         rc = namespace_of(sock->fd, fd);
-    nlct_fd_close(sock);
+    drop(sock);
     return rc == 0 ? 0 : owned(fd, open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC));
 }
 
@@ -163,7 +170,7 @@ static int prove_here(const struct nlct_netns *netns, struct nlct_fd *sock,
 {
     int rc = find_here(sock, found);
 
-    nlct_netns_close(found);
+    drop(&found->fd);
     if (rc == 0 && !is_same(found, netns))
         rc = -EXDEV;
     return rc;
@@ -176,7 +183,7 @@ int netns_prove(const struct nlct_netns *netns, int sock)
 
     if (rc == 0)
         rc = keep(&found);
-    nlct_netns_close(&found);
+    drop(&found.fd);
     if (rc == 0 && !is_same(&found, netns))
         rc = -EXDEV;
     return rc;
@@ -216,7 +223,7 @@ static int enter(struct errand *errand)
         return -EPERM;
     rc =
         setns(errand->owner.fd, CLONE_NEWUSER) == 0 && setns(netns, CLONE_NEWNET) == 0 ? 0 : -EPERM;
-    nlct_fd_close(&errand->owner);
+    drop(&errand->owner);
     return rc < 0 ? rc : prove_here(errand->netns, &errand->sock, &errand->found);
 }
 
@@ -236,10 +243,10 @@ static int verdict(struct errand *errand, int status)
 {
     if (errand->done)
         return errand->result;
-    nlct_fd_close(&errand->owner);
-    nlct_fd_close(&errand->sock);
-    nlct_netns_close(&errand->found);
-    nlct_fd_close(errand->fd);
+    drop(&errand->owner);
+    drop(&errand->sock);
+    drop(&errand->found.fd);
+    drop(errand->fd);
     return WIFSIGNALED(status) ? -(NLCT_KILLED + WTERMSIG(status)) : -ECHILD;
 }
 
@@ -291,18 +298,25 @@ static int run_file(struct errand *errand)
     return owned(errand->fd, open(errand->path, errand->flags | O_CLOEXEC));
 }
 
-/* Runs it in the namespace: here, or by a child. */
+/* Runs it in the namespace: here, or by a child. What is wanted is kept, and what it is. */
 static int run_in(const struct nlct_netns *netns, struct errand *errand)
 {
     int rc;
 
-    if (!netns->here) {
-        errand->netns = netns;
-        return send_child(errand);
-    }
     errand->sock.fd = errand->found.fd.fd = -1;
-    rc = prove_here(netns, &errand->sock, &errand->found);
-    return rc < 0 ? rc : errand->run(errand);
+    if (netns->here) {
+        rc = prove_here(netns, &errand->sock, &errand->found);
+        if (rc == 0)
+            rc = errand->run(errand);
+    } else {
+        errand->netns = netns;
+        rc = send_child(errand);
+    }
+    if (rc == 0)
+        rc = identify(errand->fd);
+    if (rc < 0)
+        drop(errand->fd);
+    return rc;
 }
 
 int nlct_netns_new(struct nlct_netns *netns)
@@ -316,9 +330,9 @@ int nlct_netns_new(struct nlct_netns *netns)
     if (rc == 0)
         rc = keep(netns);
     /* Held until now, so that its identity could not become another's. */
-    nlct_netns_close(&here);
+    drop(&here.fd);
     if (rc == 0 && is_same(netns, &here)) {
-        nlct_netns_close(netns);
+        drop(&netns->fd);
         rc = -EPERM;
     }
     return rc;

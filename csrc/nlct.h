@@ -221,7 +221,7 @@ struct nlct_fd {
 bool nlct_fd_is(const struct nlct_fd *fd);
 
 /* Taking away and closing are one step: whoever comes second finds nothing to close. What the
-   number leads to by now, if that is something else, stays open. */
+   number leads to by now, if that is something else or cannot be told, stays open. */
 void nlct_fd_close(struct nlct_fd *fd);
 
 /* Hands the descriptor over to somebody else; -1 when there is none. */

@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import os
 import socket as socketlib
-from contextlib import suppress
 from typing import Any, Callable, Protocol, Union
 
 from nlct import _check
@@ -187,6 +186,10 @@ def inhabited() -> set[Identity]:
     """Namespaces that are somebody's home: the calling thread's and, where seen, process 1's."""
     with Netns.current() as here:
         found = {here.identity}
-    with suppress(Error, ValueError), Netns.open("/proc/1/ns/net") as first:
-        found.add(first.identity)
+    try:
+        with Netns.open("/proc/1/ns/net") as first:
+            found.add(first.identity)
+    except Error as exc:
+        if exc.errno not in (errno.ENOENT, errno.EACCES, errno.EPERM):
+            raise
     return found

@@ -30,6 +30,7 @@ TOLERATED = (
     Tolerated(("close",), ANY, "the descriptor is closed even so"),
     Tolerated(("open", "openat"), ("ENOENT",), "nf_conntrack_buckets need not exist"),
     Tolerated(("unshare",), ("EPERM",), "a user namespace is tried"),
+    Tolerated(("fstat",), ANY, "what cannot be told to be ours is neither used nor closed"),
     Tolerated(("sched_getaffinity", "pthread_create"), ANY, "nothing is received ahead"),
     Tolerated(("mmap", "madvise"), ANY, "nothing is received ahead"),
     Tolerated(("pthread_cond_wait", "pthread_cond_timedwait"), ANY, "it looks again"),
@@ -46,6 +47,11 @@ BECOMES: dict[tuple[str, str], tuple[int, ...]] = {
     ("unshare", "ENOSPC"): (errno.EPERM,),
     ("socket", "EPROTONOSUPPORT"): (errno.EOPNOTSUPP,),
 }
+
+
+def may_leave_open(fault: Fault) -> bool:
+    """Tell if a descriptor may be left: to close somebody else's would be worse."""
+    return fault.call == "fstat" and fault.kind != "KILL"
 
 
 def tolerated(fault: Fault) -> str | None:

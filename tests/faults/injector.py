@@ -36,7 +36,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "close": ("EINTR", "EIO"),
     "ioctl": ("EPERM", "ENOSYS", "KILL"),
     "fstat": ("ENOMEM", "EOVERFLOW", "KILL"),
-    "fcntl": ("EMFILE", "EINVAL"),
+    "fcntl": ("EMFILE",),
     "clone": ("EAGAIN", "ENOMEM", "EPERM", "ENOSYS"),
     "setns": ("EPERM", "ENOMEM", "EINVAL", "ENOSYS", "KILL", "PRETEND"),
     "unshare": ("EPERM", "ENOMEM", "ENOSPC", "ENOSYS", "KILL", "PRETEND"),
