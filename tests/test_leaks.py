@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
-import ctypes
 import enum
 import gc
 import inspect
@@ -25,6 +24,7 @@ import pytest
 import nlct
 from nlct import capabilities, strategy
 from nlct._ffi import ffi, lib
+from tests.memory import TELLS, allocated, resident
 
 FLOWS = 40
 ZONES = 4
@@ -35,38 +35,6 @@ WALKS = 15
 
 
 # Watching -----------------------------------------------------------------------------------------
-
-
-class Mallinfo(ctypes.Structure):
-    """What mallinfo2(3) of glibc returns."""
-
-    _fields_ = [
-        (name, ctypes.c_size_t)
-        for name in (
-            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
-            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
-        )
-    ]
-
-
-_mallinfo = getattr(ctypes.CDLL(None), "mallinfo2", None)
-if _mallinfo is not None:
-    _mallinfo.restype = Mallinfo
-
-
-def allocated() -> int:
-    """Return the bytes that are allocated with malloc(3); 0 where the C library does not say."""
-    if _mallinfo is None:
-        return 0
-    info = _mallinfo()
-    return int(info.uordblks + info.hblkhd)
-
-
-def resident() -> int:
-    """Return the memory of this process in KiB, to the page; statm lags behind by many pages."""
-    with open("/proc/self/smaps_rollup") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith("Anonymous:"))
-
 
 # How to measure, and the least that a leak takes with each call.
 MEMORY: dict[str, tuple[Callable[[], int], int]] = {
@@ -593,7 +561,7 @@ def test_a_leak_of_python_is_found() -> None:
     assert "memory" in (find_leak(lambda: hoard.append(object()), 100) or "")
 
 
-@pytest.mark.skipif(_mallinfo is None, reason="MISSING: mallinfo2")
+@pytest.mark.skipif(not TELLS, reason="MISSING: mallinfo2")
 def test_a_leak_of_the_core_is_found() -> None:
     """A sink that is not freed, of a few bytes, is caught."""
     rows = ffi.new("struct nlct_flow[1]")

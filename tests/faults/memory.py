@@ -2,42 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import sys
 from typing import Callable
 
+from tests.memory import allocated
+
 WARM_UP, ROUNDS, CALLS = 6, 5, 6
-
-
-class _Mallinfo(ctypes.Structure):
-    """What mallinfo2(3) of glibc returns."""
-
-    _fields_ = [
-        (name, ctypes.c_size_t)
-        for name in (
-            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
-            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
-        )
-    ]
-
-
-_mallinfo = getattr(ctypes.CDLL(None), "mallinfo2", None)
-if _mallinfo is not None:
-    _mallinfo.restype = _Mallinfo
-
-
-def _allocated() -> int:
-    if _mallinfo is None:
-        return 0
-    info = _mallinfo()
-    return int(info.uordblks + info.hblkhd)
-
 
 # How to measure, and the least that a leak takes with each call.
 MEASURES: dict[str, tuple[Callable[[], int], int]] = {
     "blocks of Python": (sys.getallocatedblocks, 1),
-    "bytes of malloc": (_allocated, 16),
+    "bytes of malloc": (allocated, 16),
 }
 
 

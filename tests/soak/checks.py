@@ -12,8 +12,8 @@ from collections.abc import Iterable
 
 import nlct
 from tests import oracle
+from tests.memory import allocated, resident
 from tests.soak.tally import Tally
-from tests.test_leaks import allocated, resident
 
 _trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
