@@ -164,16 +164,18 @@ void nlct_netns_close(struct nlct_netns *netns)
     nlct_fd_close(&netns->fd);
 }
 
+/* Lets go of what was found, if anything: it must be the namespace meant. */
+static int expect(int rc, struct nlct_netns *found, const struct nlct_netns *meant)
+{
+    drop(&found->fd);
+    return rc == 0 && !is_same(found, meant) ? -EXDEV : rc;
+}
+
 /* Is that where we are? 'sock' and 'found' are closed again. */
 static int prove_here(const struct nlct_netns *netns, struct nlct_fd *sock,
                       struct nlct_netns *found)
 {
-    int rc = find_here(sock, found);
-
-    drop(&found->fd);
-    if (rc == 0 && !is_same(found, netns))
-        rc = -EXDEV;
-    return rc;
+    return expect(find_here(sock, found), found, netns);
 }
 
 int netns_prove(const struct nlct_netns *netns, int sock)
@@ -183,10 +185,7 @@ int netns_prove(const struct nlct_netns *netns, int sock)
 
     if (rc == 0)
         rc = keep(&found);
-    drop(&found.fd);
-    if (rc == 0 && !is_same(&found, netns))
-        rc = -EXDEV;
-    return rc;
+    return expect(rc, &found, netns);
 }
 
 /* The child ------------------------------------------------------------------------------------ */
@@ -200,8 +199,7 @@ struct errand {
     int type;
     int protocol;
     struct nlct_fd *fd; /* what is wanted */
-    /* What is open on the way. The child has our descriptors: should it be killed, they are left.
-     */
+    /* What is open on the way: a child that is killed leaves it, since it has our descriptors. */
     struct nlct_fd owner; /* of the namespace */
     struct nlct_fd sock;
     struct nlct_netns found;
@@ -303,8 +301,8 @@ static int run_in(const struct nlct_netns *netns, struct errand *errand)
 {
     int rc;
 
-    errand->sock.fd = errand->found.fd.fd = -1;
     if (netns->here) {
+        errand->sock.fd = errand->found.fd.fd = -1;
         rc = prove_here(netns, &errand->sock, &errand->found);
         if (rc == 0)
             rc = errand->run(errand);
