@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Callable
 
-from nlct import _check, capabilities
-from nlct._ffi import NO_SINK, descriptor, ffi, lib, slot
+from nlct import _buckets, _check, capabilities
+from nlct._ffi import NO_SINK, ffi, lib, slot
 from nlct._pass import NOTHING, Pass
 from nlct._socket import SocketPool
-from nlct.errors import Error, InterruptedDumpError, UnsupportedError, check, error
+from nlct.errors import Error, InterruptedDumpError, UnsupportedError
 from nlct.filter import Filter
 from nlct.flow import Flow, flows_from, to_c
 from nlct.netns import Netns
-
-BUCKETS = "/proc/sys/net/netfilter/nf_conntrack_buckets"
-# A table that is resized again and again is walked this often before we say so.
-MAX_PASSES = 10
 
 Progress = Callable[[int], None]
 
@@ -78,30 +73,15 @@ class Kernel:
         """Return the size of the hash table, None where the kernel has no file of it."""
         # Held while it is read: close() may come from another thread.
         held = self._open_buckets()
-        if held.fd < 0:
-            return None
-        operation = f"read {BUCKETS}"
-        try:
-            said = os.pread(held.fd, 32, 0)
-        except OSError as exc:
-            raise error(exc.errno or 0, operation) from exc
-        try:
-            return int(said)
-        except ValueError:
-            reason = f"it must hold a number, not {said!r}"
-            raise error(errno.EBADMSG, operation, reason=reason) from None
+        return _buckets.read(held)
 
     def _open_buckets(self) -> ffi.CData:
-        """Open the file at need: it appears when the kernel loads conntrack."""
+        """Open the file at need."""
         self.pool.check_open()
         held = self._buckets
         # Somebody may have closed our number.
         if held.fd < 0 or not lib.nlct_fd_is(held):
-            held = descriptor()
-            path = BUCKETS.encode()
-            rc = lib.nlct_netns_file(self._netns.to_c(), path, os.O_RDONLY, held)
-            if rc != -errno.ENOENT:
-                check(rc, f"open {BUCKETS}, which tells of a resize")
+            held = _buckets.watch(self._netns)
             self._buckets = held
             # Only now: a close() that comes later lets go of what is kept.
             try:
@@ -162,7 +142,7 @@ class Kernel:
         """
         _check.function("progress", progress)
         self.require(wanted)
-        for _pass in range(MAX_PASSES):
+        for _pass in range(_buckets.MAX_PASSES):
             with self.walk(wanted) as walk:
                 for _ in walk.steps(make_sink()):
                     if progress is not None:

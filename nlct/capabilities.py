@@ -7,10 +7,10 @@ import os
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from nlct import _log, _socket, _threads
+from nlct import _buckets, _log, _socket, _threads
 from nlct._ffi import ffi, lib, slot
 from nlct._pass import NOTHING, Pass
-from nlct.errors import Error, NotFoundError, UnsupportedError
+from nlct.errors import Error, InterruptedDumpError, NotFoundError, UnsupportedError
 from nlct.filter import Filter
 from nlct.flow import Flow, Tuple, to_c
 from nlct.netns import Netns
@@ -70,7 +70,7 @@ def probe() -> Capabilities:
     The first call measures, later ones remember; where measuring was not possible the next call
     tries again. Needs no privilege where user namespaces are allowed. Measuring walks the
     machine's hash table three times: some 15 ms, up to half a second where that holds half a
-    million flows, of whatever namespace.
+    million flows, of whatever namespace. It measures again where that table is resized meanwhile.
     """
     release = os.uname().release
     said: list[_log.Said] = []
@@ -216,12 +216,28 @@ def measure(release: str) -> Capabilities:
     """Try it all in a scratch namespace. Raises Error where none can be had, or it fails."""
     with Netns.scratch() as netns:
         sock = _socket.Socket(netns)
+        buckets = _buckets.watch(netns)
     try:
         require_empty(_count(sock))
-        answers = _measure(sock)
+        answers = _measure_undisturbed(sock, buckets)
     finally:
         sock.close()
     return Capabilities(release, **answers, evidence=dict.fromkeys(_FIELDS, MEASURED))
+
+
+def _measure_undisturbed(sock: _socket.Socket, buckets: ffi.CData) -> dict[str, bool]:
+    """Measure until no resize fell into it: flows seem to be missing while the table is resized."""
+    for _ in range(_buckets.MAX_PASSES):
+        before = _buckets.read(buckets)
+        try:
+            answers = _measure(sock)
+        except Error:
+            if _buckets.read(buckets) == before:
+                raise
+            continue
+        if _buckets.read(buckets) == before:
+            return answers
+    raise InterruptedDumpError(errno.EINTR, "measure what the kernel does")
 
 
 def require_empty(flows: int) -> None:

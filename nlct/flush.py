@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from nlct import _check, _kernel
+from nlct import _buckets, _check
 from nlct._ffi import ffi, lib, new_sink
 from nlct._kernel import Kernel, Progress
 from nlct.capabilities import zone_request
@@ -188,7 +188,7 @@ def _by_scan(
         missed = walk.matched > 0 and tally.done == done_before
         wanted_again = walks < passes and walk.matched > 0
         unsure = walk.disturbed or missed
-        looking = wanted_again or (unsure and walks < _kernel.MAX_PASSES)
+        looking = wanted_again or (unsure and walks < _buckets.MAX_PASSES)
     return _result(tally, scanned, matched, "scan", walks, not unsure)
 
 

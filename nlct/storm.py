@@ -26,7 +26,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Callable
 
-from nlct import _check, _kernel, _log, _threads
+from nlct import _buckets, _check, _log, _threads
 from nlct._closing import Closing
 from nlct._ffi import ffi, lib, new_sink
 from nlct._kernel import Kernel
@@ -448,7 +448,7 @@ def _alone(kernel: Kernel, target: _Target, watch: Watch) -> None:
 
 def _together(kernel: Kernel, targets: list[_Target], watch: Watch) -> None:
     """Walk for all of them, and again for those that are not certain."""
-    for walks_left in reversed(range(_kernel.MAX_PASSES)):
+    for walks_left in reversed(range(_buckets.MAX_PASSES)):
         if not targets:
             return
         _walk(kernel, targets, watch)

@@ -19,7 +19,7 @@ MODULES = {
     f"nlct.{name}"
     for name in (
         *("netns", "conntrack", "flush", "capabilities", "table", "groups"),
-        *("_ffi", "_forks", "_socket", "_pass", "_kernel"),
+        *("_ffi", "_forks", "_socket", "_pass", "_kernel", "_buckets"),
     )
 }
 

@@ -11,7 +11,7 @@ from typing import Callable
 import pytest
 
 import nlct
-from nlct import Filter, Flow, Tuple, _kernel, strategy
+from nlct import Filter, Flow, Tuple, _buckets, _kernel, strategy
 from nlct import flush as flushing
 from nlct._ffi import lib, new_sink
 from nlct._pass import NOTHING, Pass
@@ -345,9 +345,9 @@ def test_a_scan_that_hits_nothing_is_not_believed(netns: nlct.Netns) -> None:
         ct._kernel.pool = Misdirected(SocketPool(netns), SocketPool(other))  # type: ignore[assignment]
         result = ct.flush_zone(1, strategy="scan")
         assert (oracle.dump(netns), oracle.dump(other)) == before
-    assert result.passes == _kernel.MAX_PASSES
+    assert result.passes == _buckets.MAX_PASSES
     assert result.deleted == 0
-    assert result.matched == result.already_gone == 3000 * _kernel.MAX_PASSES
+    assert result.matched == result.already_gone == 3000 * _buckets.MAX_PASSES
     assert result.failed == {}
     assert not result.complete
 

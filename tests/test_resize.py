@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import itertools
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Callable
@@ -11,14 +14,17 @@ from typing import Callable
 import pytest
 
 import nlct
-from nlct import _kernel
+from nlct import _buckets, _kernel, capabilities
 from nlct._pass import Pass
+from nlct._socket import Socket
 from nlct.fill import fill
 from tests import oracle
 
-BUCKETS = Path(_kernel.BUCKETS)
+BUCKETS = Path(_buckets.PATH)
 FLOWS, ZONES = int(os.environ.get("NLCT_TEST_FLOWS", "100000")), 10
 EACH = FLOWS // ZONES
+# The hash table fills whole pages.
+PAGE = 512
 SIZES = pytest.mark.parametrize("size", [65536, 524288], ids=["shrunk", "grown"])
 
 
@@ -101,7 +107,7 @@ def test_a_table_resized_again_and_again_is_not_called_complete(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """No more than so many walks, then the result says that it is unsure, and counting raises."""
-    monkeypatch.setattr(_kernel, "MAX_PASSES", 3)
+    monkeypatch.setattr(_buckets, "MAX_PASSES", 3)
     before = oracle.dump(netns)
     resizing.sizes = itertools.cycle([65536, 131072])
     result = table.flush_zone(3, strategy="scan")
@@ -168,3 +174,57 @@ def test_a_resize_before_or_after_a_pass_is_none_of_its_business(
     buckets.write_text("262144")
     assert table.buckets == 262144
     assert sum(1 for _ in table.dump(zone=2)) == EACH
+
+
+def test_a_probe_beside_resizes_measures_what_it_measures_alone(buckets: Path) -> None:
+    """A flow that is missed for a moment is no answer: it would be remembered."""
+    before = int(buckets.read_text())
+    alone = capabilities.measure("alone")
+    enough = threading.Event()
+
+    def resize() -> None:
+        for turn in itertools.count():
+            # Up and down, and no size comes twice: it is all that tells of a resize.
+            buckets.write_text(str(before // (1 + turn % 2) + turn * PAGE))
+            if enough.wait(0.002):
+                break
+
+    resizer = threading.Thread(target=resize)
+    resizer.start()
+    try:
+        for _ in range(100):
+            # A machine that is slow enough sees a resize in each measurement.
+            with contextlib.suppress(nlct.InterruptedDumpError):
+                assert capabilities.measure("alone") == alone
+    finally:
+        enough.set()
+        resizer.join()
+
+
+def test_a_probe_that_resizes_disturb_again_and_again_remembers_nothing(
+    buckets: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither a wrong answer nor an error counts while the table is resized."""
+    real, sizes = capabilities._measure, itertools.cycle([65536, 131072])
+    wrong: list[dict[str, bool] | nlct.Error] = [{}, nlct.ExistsError(errno.EEXIST, "create")]
+
+    def disturbed(sock: Socket) -> dict[str, bool]:
+        if not wrong:
+            return real(sock)
+        buckets.write_text(str(next(sizes)))
+        answer = wrong.pop()
+        if isinstance(answer, nlct.Error):
+            raise answer
+        return answer
+
+    alone = capabilities.measure("alone")
+    monkeypatch.setattr(capabilities, "_known", {})
+    monkeypatch.setattr(capabilities, "_measure", disturbed)
+    assert capabilities.measure("alone") == alone
+    assert not wrong
+    wrong.extend([{}] * _buckets.MAX_PASSES)
+    with caplog.at_level("DEBUG"):
+        assert nlct.probe().evidence["zone_flush"] == "release"
+    assert "the table was resized while it was walked" in caplog.text
+    assert not wrong
+    assert nlct.probe().evidence["zone_flush"] == "measured"

@@ -31,7 +31,7 @@ from hypothesis.stateful import (
 )
 
 import nlct
-from nlct import Filter, Flusher, FlushResult, _kernel, _threads, storm, strategy
+from nlct import Filter, Flusher, FlushResult, _buckets, _kernel, _threads, storm, strategy
 from nlct._pass import Pass
 from nlct.fill import fill
 from tests import flows, oracle
@@ -499,7 +499,7 @@ def test_a_disturbed_walk_is_walked_again(
     complete: bool,
 ) -> None:
     """Up to a limit, and then the result says that it is unsure."""
-    monkeypatch.setattr(_kernel, "MAX_PASSES", 3)
+    monkeypatch.setattr(_buckets, "MAX_PASSES", 3)
     with Gated(netns, kernel_filter=False) as flusher, nlct.Conntrack(netns) as ct:
         fill(ct, 40, 4)
         with crowd(flusher, [1, 2]) as futures:
@@ -557,7 +557,7 @@ def test_misses_without_end_are_not_called_complete(
                 result = future.result(LONG)
                 assert (result.deleted, result.complete) == (0, False)
                 assert (result.matched, result.already_gone) == (50, 50)
-                assert result.passes == _kernel.MAX_PASSES
+                assert result.passes == _buckets.MAX_PASSES
         assert len(oracle.dump(netns)) == 10
 
 
