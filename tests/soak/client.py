@@ -83,12 +83,14 @@ class Client:
         if kill:
             self._process.kill()
         text, _ = self._process.communicate()
+        said = []
         for line in text.splitlines():
             try:
                 tally.add(json.loads(line))
             except json.JSONDecodeError:
-                tally.violation(f"a client says: {text[-2500:]}")
-                break
+                said.append(line)
+        if said:
+            tally.violation("a client says: " + "\n".join(said)[-2500:])
         if self._process.returncode not in ((-9, 0) if kill else (0,)):
             tally.violation(f"a client ended with {self._process.returncode}")
 
