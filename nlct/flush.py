@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from nlct import _buckets, _check
 from nlct._ffi import ffi, lib, new_sink
 from nlct._kernel import Kernel, Progress
 from nlct.capabilities import zone_request
+from nlct.errors import Error
 from nlct.filter import Filter
 from nlct.strategy import (
     Scan,
@@ -142,9 +144,13 @@ def _flush_zones(kernel: Kernel, zones: list[int]) -> None:
 
 def _learn_flush(kernel: Kernel, wanted: Filter, flows: int, nanoseconds: float) -> None:
     """Note what kernel flushes took, without what deleting itself did."""
-    if wanted.zone and kernel.buckets is not None:
+    buckets = kernel.buckets
+    if not wanted.zone or buckets is None:
+        return
+    # What is done is done, whether or not there is something to learn from it.
+    with suppress(Error):
         deleted = max(flows - kernel.stats()[0], 0)
-        experience.learn_flush(len(wanted.zone), flows, kernel.buckets, deleted, nanoseconds)
+        experience.learn_flush(len(wanted.zone), flows, buckets, deleted, nanoseconds)
 
 
 def _by_scan(

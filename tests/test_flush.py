@@ -133,6 +133,31 @@ def test_auto_hands_a_zone_that_fills_the_table_to_the_kernel(
     assert result.complete
 
 
+@pytest.mark.usefixtures("kernel_flush")
+@pytest.mark.parametrize("unread", ["buckets", "stats"])
+def test_a_flush_that_is_done_says_so_though_nothing_is_learned_from_it(
+    ct: nlct.Conntrack, netns: nlct.Netns, monkeypatch: pytest.MonkeyPatch, unread: str
+) -> None:
+    """The size of the table can be told before the kernel flushes, and afterwards no more."""
+    kernel = ct._kernel
+    sizes = iter([kernel.buckets, kernel.buckets])
+    stats = iter([kernel.stats()])
+
+    def once() -> tuple[int, int]:
+        for each in stats:
+            return each
+        raise nlct.Error(errno.ENOMEM, "read the counters")
+
+    ct.create(flows.udp(1, 3))
+    if unread == "buckets":
+        monkeypatch.setattr(_kernel.Kernel, "buckets", property(lambda _self: next(sizes, None)))
+        next(sizes)
+    else:
+        monkeypatch.setattr(kernel, "stats", once)
+    assert ct.flush_zone(3, strategy="kernel").complete
+    assert oracle.dump(netns) == {}
+
+
 @pytest.mark.parametrize("strategy", ["scan", "auto", "kernel"])
 def test_dry_run_deletes_nothing(ct: nlct.Conntrack, netns: nlct.Netns, strategy: str) -> None:
     """A dry run counts what is meant and leaves the table as it was, whatever the strategy."""

@@ -349,7 +349,8 @@ def _verdict(scenario: Scenario, fault: Fault | None, report: Report, wrong: lis
         return "raised"
     if refused:
         return "partial"
-    if not scenario.tolerant and expected.tolerated(fault) is None:
+    harmless = scenario.tolerant or scenario.harmless.get(str(fault)) or expected.tolerated(fault)
+    if not harmless:
         wrong.append(f"the fault was swallowed: {report.value!r:.200}")
     return "tolerated"
 
