@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import itertools
 import os
@@ -176,28 +175,36 @@ def test_a_resize_before_or_after_a_pass_is_none_of_its_business(
     assert sum(1 for _ in table.dump(zone=2)) == EACH
 
 
+def other_sizes(buckets: Path) -> Iterator[int]:
+    """Sizes up and down of which none comes twice: it is all that tells of a resize."""
+    before = int(buckets.read_text())
+    for turn in itertools.count(1):
+        yield before // (1 + turn % 2) + turn * PAGE
+
+
 def test_a_probe_beside_resizes_measures_what_it_measures_alone(buckets: Path) -> None:
     """A flow that is missed for a moment is no answer: it would be remembered."""
-    before = int(buckets.read_text())
     alone = capabilities.measure("alone")
-    enough = threading.Event()
+    begun, enough = threading.Event(), threading.Event()
 
     def resize() -> None:
-        for turn in itertools.count():
-            # Up and down, and no size comes twice: it is all that tells of a resize.
-            buckets.write_text(str(before // (1 + turn % 2) + turn * PAGE))
-            if enough.wait(0.002):
+        """Resize once in each measurement, sooner or later."""
+        for turn, size in enumerate(other_sizes(buckets)):
+            begun.wait()
+            begun.clear()
+            if enough.wait(turn % 10 / 1000):
                 break
+            buckets.write_text(str(size))
 
     resizer = threading.Thread(target=resize)
     resizer.start()
     try:
-        for _ in range(100):
-            # A machine that is slow enough sees a resize in each measurement.
-            with contextlib.suppress(nlct.InterruptedDumpError):
-                assert capabilities.measure("alone") == alone
+        for _ in range(50):
+            begun.set()
+            assert capabilities.measure("alone") == alone
     finally:
         enough.set()
+        begun.set()
         resizer.join()
 
 
@@ -205,7 +212,7 @@ def test_a_probe_that_resizes_disturb_again_and_again_remembers_nothing(
     buckets: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Neither a wrong answer nor an error counts while the table is resized."""
-    real, sizes = capabilities._measure, itertools.cycle([65536, 131072])
+    real, sizes = capabilities._measure, other_sizes(buckets)
     wrong: list[dict[str, bool] | nlct.Error] = [{}, nlct.ExistsError(errno.EEXIST, "create")]
 
     def disturbed(sock: Socket) -> dict[str, bool]:
