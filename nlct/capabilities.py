@@ -216,12 +216,12 @@ def measure(release: str) -> Capabilities:
     """Try it all in a scratch namespace. Raises Error where none can be had, or it fails."""
     with Netns.scratch() as netns:
         sock = _socket.Socket(netns)
-        buckets = _buckets.watch(netns)
-    try:
-        require_empty(_count(sock))
-        answers = _measure_undisturbed(sock, buckets)
-    finally:
-        sock.close()
+        try:
+            require_empty(_count(sock))
+            # Only now: the first request may make the kernel load conntrack, and with it the file.
+            answers = _measure_undisturbed(sock, _buckets.watch(netns))
+        finally:
+            sock.close()
     return Capabilities(release, **answers, evidence=dict.fromkeys(_FIELDS, MEASURED))
 
 
