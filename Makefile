@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON_FILES := nlct tests bench setup.py kernels/run kernels/guest
-C_FILES := $(wildcard csrc/*.[ch] bench/c/*.[ch] tests/c/*.[ch] tests/faults/*.c)
+CORE := $(wildcard csrc/*.h csrc/*/*.[ch])
+C_FILES := $(CORE) $(wildcard bench/c/*.[ch] tests/c/*.[ch] tests/faults/*.c)
 STRICT := -std=c11 -O2 -D_GNU_SOURCE -Wall -Wextra -Wpedantic -Wconversion -Wshadow \
 	-Wstrict-prototypes -Wmissing-prototypes -Wcast-align -Wpointer-arith -Werror
 
@@ -37,7 +38,7 @@ format: $(VENV)/dev ## put everything in its format
 	clang-format -i $(C_FILES)
 
 strict: ## the C core with a strict set of warnings, as errors
-	for file in csrc/*.c tests/faults/*.c $(BENCH_SOURCES); do \
+	for file in $(filter %.c,$(CORE)) tests/faults/*.c $(BENCH_SOURCES); do \
 		$(CC) $(STRICT) $(CPPFLAGS) -fsyntax-only $$file || exit 1; done
 
 # What the benchmark compiles: libnetfilter_conntrack is a peer that may be missing.
@@ -61,9 +62,9 @@ bench/build/%: bench/c/%.c $(wildcard bench/c/*.h)
 profile: $(VENV)/installed bench/build/scan ## where our share of a walk goes: instructions, by callgrind
 	$(BIN)/python -m bench.profile
 
-bench/build/scan: bench/c/scan.c $(wildcard csrc/*)
+bench/build/scan: bench/c/scan.c $(CORE)
 	@mkdir -p $(@D)
-	$(CC) $(STRICT) -g -o $@ $< csrc/*.c
+	$(CC) $(STRICT) -g -o $@ $< $(filter %.c,$(CORE))
 
 soak: $(VENV)/dev ## everything at once for MINUTES=2, and nothing may be wrong (as root)
 	tools/bootstrap test
@@ -97,7 +98,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -qq --upgrade pip
 
-$(VENV)/installed: $(BIN)/python pyproject.toml setup.py nlct/_build.py $(wildcard csrc/*)
+$(VENV)/installed: $(BIN)/python pyproject.toml setup.py nlct/_build.py $(CORE)
 	$(BIN)/python -m pip install -qq -e '.[cli]'
 	touch $@
 

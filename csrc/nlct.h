@@ -100,13 +100,13 @@ struct nlct_span {
 };
 
 /* Grows with malloc(); all zero is an empty one. */
-struct nlct_heap {
+struct nlct_bytes {
     uint8_t *data;
     size_t size;
     size_t capacity;
 };
 
-void nlct_heap_free(struct nlct_heap *heap);
+void nlct_bytes_free(struct nlct_bytes *heap);
 
 /* The TCP flags that a request sets or clears: window scaling, selective acknowledgements, liberal
    tracking. The others are the kernel's memory of what it saw: given back, they make it take every
@@ -167,7 +167,7 @@ struct nlct_flow {
    Attributes that nobody knows are kept as they are. Returns 0, -ENOMEM, or -EBADMSG with '*flow'
    unspecified. */
 int nlct_flow_parse(const void *message, size_t size, struct nlct_flow *flow,
-                    struct nlct_heap *heap);
+                    struct nlct_bytes *heap);
 
 /* Writes the request that would create '*flow' into 'buffer'; a missing reply tuple becomes the
    reverse of the original. Where 'status' says that the flow is translated (NAT), the kernel is
@@ -284,7 +284,7 @@ const char *nlct_socket_text(const struct nlct_socket *sock);
 /* Finds the flow with the tuple 'key->orig', in the zone 'key->zone' or of that tuple; its spans go
    to the end of 'heap'. */
 int nlct_get(struct nlct_socket *sock, const struct nlct_flow *key, struct nlct_flow *found,
-             struct nlct_heap *heap);
+             struct nlct_bytes *heap);
 
 /* Creates '*flow', as nlct_flow_build() says; -EEXIST when it is there, -EINVAL for what the kernel
    would drop in silence: a timeout of 0, and values of another protocol. */
@@ -357,7 +357,7 @@ enum nlct_zone_request {
 /* What the kernel may leave out of a dump: flows that differ in any of this. It is a request for
    speed only, and kernels ignore what they do not know. Of the tuple, which is that of the original
    direction, kernels filter by IPv4 addresses, protocol and ports; ports need the protocol. */
-struct nlct_ask {
+struct nlct_kernel_filter {
     enum nlct_zone_request zone_request;
     uint16_t zone;
     uint8_t family; /* 0: any */
@@ -389,7 +389,7 @@ struct nlct_dump;
    'filter' and 'sock' must outlive the dump; a thread may receive on 'sock' until the dump has
    ended or is freed. */
 int nlct_dump_start(struct nlct_dump **dump, struct nlct_socket *sock,
-                    const struct nlct_filter *filter, const struct nlct_ask *ask, int buckets);
+                    const struct nlct_filter *filter, const struct nlct_kernel_filter *ask, int buckets);
 
 /* Takes the pass further, for about 'milliseconds' or until the sink is full. 'sink' may be NULL.
    Returns 1 when there is more, 0 at the end of the table (with everything in the sink done), or
@@ -403,23 +403,23 @@ void nlct_dump_free(struct nlct_dump **dump);
 
 /* Sink: decodes each flow into 'rows' and 'heap', which must outlive it. */
 int nlct_rows_new(struct nlct_sink **sink, struct nlct_flow *rows, size_t capacity,
-                  struct nlct_heap *heap);
+                  struct nlct_bytes *heap);
 
 /* The number of rows filled since the last call; the sink then starts again at the first. */
 size_t nlct_rows_take(struct nlct_sink *sink);
 
 /* Sink: writes each flow as a line of text into 'buffer', which must outlive it and hold
    NLCT_TEXT_MAX and more. */
-int nlct_lines_new(struct nlct_sink **sink, char *buffer, size_t capacity);
+int nlct_text_new(struct nlct_sink **sink, char *buffer, size_t capacity);
 
 /* The bytes written since the last call; the sink then starts again at the first. */
-size_t nlct_lines_take(struct nlct_sink *sink);
+size_t nlct_text_take(struct nlct_sink *sink);
 
 /* Sink: counts flows by one or two fields; -EINVAL for more of them, or spans. */
-int nlct_groups_new(struct nlct_sink **sink, const unsigned *fields, size_t nfields);
+int nlct_counts_new(struct nlct_sink **sink, const unsigned *fields, size_t nfields);
 
 /* How many flows have these values. */
-struct nlct_group {
+struct nlct_count {
     uint64_t count;
     uint8_t values[2][16]; /* as they are in struct nlct_flow */
     uint8_t present[2];    /* 0 where the value is absent */
@@ -427,7 +427,7 @@ struct nlct_group {
 };
 
 /* The groups so far, 'count' of them; they last until the sink is used again. */
-const struct nlct_group *nlct_groups_get(const struct nlct_sink *sink, size_t *count);
+const struct nlct_count *nlct_counts_get(const struct nlct_sink *sink, size_t *count);
 
 /* Tables -------------------------------------------------------------------------------------- */
 
@@ -449,10 +449,10 @@ int nlct_columns_add(struct nlct_sink *sink, const struct nlct_flow *flow, const
 size_t nlct_columns_count(const struct nlct_sink *sink);
 
 /* Hands over what was kept, and starts anew. 'columns' has room for every field; those that no flow
-   had have NULL for 'values'. They are for nlct_columns_free(), 'heap' for nlct_heap_free().
+   had have NULL for 'values'. They are for nlct_columns_free(), 'heap' for nlct_bytes_free().
    Returns the number of rows. */
 size_t nlct_columns_take(struct nlct_sink *sink, struct nlct_column *columns,
-                         struct nlct_heap *heap);
+                         struct nlct_bytes *heap);
 
 /* Frees the arrays of one column, or of as many as there are fields. */
 void nlct_column_free(struct nlct_column *column);
@@ -533,46 +533,46 @@ int nlct_load(struct nlct_socket *sock, const struct nlct_column *columns, size_
 /* Columns in the layout of Apache Arrow's arrays. Everywhere 'values' are a column's, at any
    address, and 'valid' belongs to them, NULL when nothing is absent. Where each row's value begins
    in 'data' goes to 'offsets', and in the end where the last one ends: one more than there are
-   rows. What is absent is empty. Offsets of 32 bits suffice for NLCT_ARRAYS_ROWS. */
-enum { NLCT_ARRAYS_ROWS = 1 << 20 };
+   rows. What is absent is empty. Offsets of 32 bits suffice for NLCT_ARROW_ROWS. */
+enum { NLCT_ARROW_ROWS = 1 << 20 };
 
 /* Packs 'valid' into bits, the first row in the lowest. Returns how many are absent. */
-size_t nlct_arrays_bits(const uint8_t *valid, size_t rows, uint8_t *bits);
+size_t nlct_arrow_bits(const uint8_t *valid, size_t rows, uint8_t *bits);
 
 /* Room for an address as text, and for one more at the end. */
-enum { NLCT_ARRAYS_IPV4 = 15, NLCT_ARRAYS_IPV6 = 39, NLCT_ARRAYS_MORE = 32 };
+enum { NLCT_ARROW_IPV4 = 15, NLCT_ARROW_IPV6 = 39, NLCT_ARROW_MORE = 32 };
 
 /* Writes addresses as text, as inet_ntop() does. What is not of AF_INET is of AF_INET6. 'data'
-   has NLCT_ARRAYS_IPV4 or NLCT_ARRAYS_IPV6 bytes for each row and NLCT_ARRAYS_MORE. */
-void nlct_arrays_addresses(const uint8_t *values, const uint8_t *valid, const uint8_t *families,
+   has NLCT_ARROW_IPV4 or NLCT_ARROW_IPV6 bytes for each row and NLCT_ARROW_MORE. */
+void nlct_arrow_addresses(const uint8_t *values, const uint8_t *valid, const uint8_t *families,
                            size_t rows, int32_t *offsets, char *data);
 
 /* Sets 'seen' of each value that is there to 1, of 256. */
-void nlct_arrays_seen(const uint8_t *values, const uint8_t *valid, size_t rows, uint8_t *seen);
+void nlct_arrow_seen(const uint8_t *values, const uint8_t *valid, size_t rows, uint8_t *seen);
 
 /* Writes the code of each value, of 256. */
-void nlct_arrays_codes(const uint8_t *values, size_t rows, const uint8_t *codes, uint8_t *coded);
+void nlct_arrow_codes(const uint8_t *values, size_t rows, const uint8_t *codes, uint8_t *coded);
 
 struct nlct_word {
     char text[24];
     size_t size;
 };
 
-/* Writes the word of each value, of 256. 'data' has room for them and for NLCT_ARRAYS_MORE. */
-void nlct_arrays_words(const uint8_t *values, const uint8_t *valid, size_t rows,
+/* Writes the word of each value, of 256. 'data' has room for them and for NLCT_ARROW_MORE. */
+void nlct_arrow_words(const uint8_t *values, const uint8_t *valid, size_t rows,
                        const struct nlct_word *words, int32_t *offsets, char *data);
 
 /* Writes texts of up to 16 bytes (NLCT_TEXT). 'data' has 16 bytes for each row. */
-void nlct_arrays_texts(const char *values, const uint8_t *valid, size_t rows, int32_t *offsets,
+void nlct_arrow_texts(const char *values, const uint8_t *valid, size_t rows, int32_t *offsets,
                        char *data);
 
 /* Writes the numbers of the labels of each row, in order. With NULL for 'data' only the offsets. */
-void nlct_arrays_labels(const uint8_t *values, const uint8_t *valid, size_t rows, int32_t *offsets,
+void nlct_arrow_labels(const uint8_t *values, const uint8_t *valid, size_t rows, int32_t *offsets,
                         uint8_t *data);
 
 /* Writes the bytes of each struct nlct_span. With NULL for 'data' only the offsets. Returns 0, or
    -EINVAL when a span leaves the heap. */
-int nlct_arrays_spans(const uint8_t *values, const uint8_t *valid, size_t rows, const uint8_t *heap,
+int nlct_arrow_spans(const uint8_t *values, const uint8_t *valid, size_t rows, const uint8_t *heap,
                       size_t heap_size, int64_t *offsets, uint8_t *data);
 
 /* binding: end */

@@ -23,7 +23,7 @@ class Heap:
     """Where the core puts what has no fixed size."""
 
     def __init__(self) -> None:
-        self.c = slot("struct nlct_heap *", lib.nlct_heap_free)
+        self.c = slot("struct nlct_bytes *", lib.nlct_bytes_free)
 
     def take(self) -> bytes:
         """Return what is there, and start anew."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Addresses = Literal["text", "bytes"]
 Enums = Literal["text", "dictionary", "numbers"]
-ROWS: int = lib.NLCT_ARRAYS_ROWS
+ROWS: int = lib.NLCT_ARROW_ROWS
 
 
 def _names_of(enum: Iterable[IntEnum]) -> dict[int, str]:
@@ -160,7 +160,7 @@ class ArrowTable:
         """The values in the whole column: batches share one dictionary."""
         rows = self._rows(name, 0, len(self._table))
         seen = ffi.new("uint8_t[]", _VALUES)
-        lib.nlct_arrays_seen(*rows.pointers, rows.length, seen)
+        lib.nlct_arrow_seen(*rows.pointers, rows.length, seen)
         return bytes(value for value in range(_VALUES) if seen[value])
 
 
@@ -195,7 +195,7 @@ def _with_nulls(type: Any, rows: _Rows, buffers: list[Any], children: Iterable[A
     nulls = 0
     if rows.valid is not None:
         bits = _new("uint8_t[]", (rows.length + 7) // 8)
-        nulls = lib.nlct_arrays_bits(ffi.from_buffer(rows.valid), rows.length, bits)
+        nulls = lib.nlct_arrow_bits(ffi.from_buffer(rows.valid), rows.length, bits)
     found = None if nulls == 0 else ffi.buffer(bits)
     return _array(type, rows.length, [found, *buffers], nulls, children)
 
@@ -229,11 +229,11 @@ def _addresses(type: Any, rows: _Rows) -> Any:
     # Few tables have both families; where memory is not touched it is not taken either.
     copied = bytes(rows.families)
     ipv6 = copied.count(socket.AF_INET) < rows.length
-    size = lib.NLCT_ARRAYS_IPV6 if ipv6 else lib.NLCT_ARRAYS_IPV4
+    size = lib.NLCT_ARROW_IPV6 if ipv6 else lib.NLCT_ARROW_IPV4
     offsets = _new("int32_t[]", rows.length + 1)
-    data = _new("char[]", size * rows.length + lib.NLCT_ARRAYS_MORE)
+    data = _new("char[]", size * rows.length + lib.NLCT_ARROW_MORE)
     families = ffi.from_buffer(copied)
-    lib.nlct_arrays_addresses(*rows.pointers, families, rows.length, offsets, data)
+    lib.nlct_arrow_addresses(*rows.pointers, families, rows.length, offsets, data)
     return _with_nulls(type, rows, [ffi.buffer(offsets), ffi.buffer(data, offsets[rows.length])])
 
 
@@ -244,9 +244,9 @@ def _words_of(name: str) -> list[str]:
 
 def _words(words: list[str], type: Any, rows: _Rows) -> Any:
     offsets = _new("int32_t[]", rows.length + 1)
-    data = _new("char[]", max(map(len, words)) * rows.length + lib.NLCT_ARRAYS_MORE)
+    data = _new("char[]", max(map(len, words)) * rows.length + lib.NLCT_ARROW_MORE)
     table = ffi.new("struct nlct_word[]", [(word.encode(), len(word)) for word in words])
-    lib.nlct_arrays_words(*rows.pointers, rows.length, table, offsets, data)
+    lib.nlct_arrow_words(*rows.pointers, rows.length, table, offsets, data)
     return _with_nulls(type, rows, [ffi.buffer(offsets), ffi.buffer(data, offsets[rows.length])])
 
 
@@ -255,7 +255,7 @@ def _coded(words: list[str], seen: bytes, type: Any, rows: _Rows) -> Any:
     for code, value in enumerate(seen):
         codes[value] = code
     coded = _new("uint8_t[]", rows.length)
-    lib.nlct_arrays_codes(rows.pointers[0], rows.length, ffi.from_buffer(codes), coded)
+    lib.nlct_arrow_codes(rows.pointers[0], rows.length, ffi.from_buffer(codes), coded)
     array = _with_nulls(type, rows, [ffi.buffer(coded)])
     _set_dictionary(array, [words[value] for value in seen])
     return array
@@ -272,10 +272,10 @@ def _set_dictionary(array: Any, words: list[str]) -> None:
 def _labels(type: Any, rows: _Rows) -> Any:
     rows = _frozen(rows)
     offsets = _new("int32_t[]", rows.length + 1)
-    lib.nlct_arrays_labels(*rows.pointers, rows.length, offsets, ffi.NULL)
+    lib.nlct_arrow_labels(*rows.pointers, rows.length, offsets, ffi.NULL)
     count = offsets[rows.length]
     numbers = _new("uint8_t[]", count)
-    lib.nlct_arrays_labels(*rows.pointers, rows.length, offsets, numbers)
+    lib.nlct_arrow_labels(*rows.pointers, rows.length, offsets, numbers)
     child = _array(_nanoarrow().uint8(), count, [None, ffi.buffer(numbers)])
     return _with_nulls(type, rows, [ffi.buffer(offsets)], [child])
 
@@ -283,7 +283,7 @@ def _labels(type: Any, rows: _Rows) -> Any:
 def _texts(type: Any, rows: _Rows) -> Any:
     offsets = _new("int32_t[]", rows.length + 1)
     data = _new("char[]", len(rows.values))
-    lib.nlct_arrays_texts(*rows.pointers, rows.length, offsets, data)
+    lib.nlct_arrow_texts(*rows.pointers, rows.length, offsets, data)
     return _text(type, rows, offsets, data)
 
 
@@ -292,10 +292,10 @@ def _spans(type: Any, rows: _Rows) -> Any:
     offsets = _new("int64_t[]", rows.length + 1)
     heap = ffi.from_buffer(rows.heap)
     arguments = (*rows.pointers, rows.length, heap, len(heap), offsets)
-    if lib.nlct_arrays_spans(*arguments, ffi.NULL) < 0:
+    if lib.nlct_arrow_spans(*arguments, ffi.NULL) < 0:
         raise ValueError("a row's bytes must be within the heap")
     data = _new("uint8_t[]", offsets[rows.length])
-    lib.nlct_arrays_spans(*arguments, data)
+    lib.nlct_arrow_spans(*arguments, data)
     if type.type == _nanoarrow().Type.LARGE_STRING:
         return _text(type, rows, offsets, data)
     return _with_nulls(type, rows, [ffi.buffer(offsets), ffi.buffer(data)])

@@ -159,7 +159,7 @@ def _find(sock: _socket.Socket, zone: int) -> bool:
     """Tell if the example of a zone is there."""
     row, _heap = to_c(example(zone))
     found = ffi.new("struct nlct_flow *")
-    heap = slot("struct nlct_heap *", lib.nlct_heap_free)
+    heap = slot("struct nlct_bytes *", lib.nlct_bytes_free)
     try:
         sock.check(lib.nlct_get(sock.handle, row, found, heap), f"find the flow in zone {zone}")
     except NotFoundError:

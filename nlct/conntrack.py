@@ -169,10 +169,10 @@ class Conntrack(Closing):
 
     def _dump_text(self, wanted: Filter) -> Iterator[bytes]:
         buffer = ffi.new("char[]", TEXT_BYTES)
-        sink = new_sink(lib.nlct_lines_new, buffer, TEXT_BYTES)
+        sink = new_sink(lib.nlct_text_new, buffer, TEXT_BYTES)
         with self._kernel.walk(wanted) as walk:
             for _ in walk.steps(sink):
-                yield bytes(ffi.buffer(buffer, lib.nlct_lines_take(sink[0])))
+                yield bytes(ffi.buffer(buffer, lib.nlct_text_take(sink[0])))
             if walk.disturbed:
                 raise InterruptedDumpError(errno.EINTR, "dump_text")
 

@@ -753,11 +753,11 @@ class Filter:
         return _Program(self._node).to_c()
 
     def ask(self, zone_request: int) -> ffi.CData:
-        """Make the ``struct nlct_ask *``: what the kernel may leave out, for speed alone.
+        """Make the ``struct nlct_kernel_filter *``: what the kernel may leave out, for speed alone.
 
         ``zone_request``: how it is asked for a zone.
         """
-        ask = ffi.new("struct nlct_ask *")
+        ask = ffi.new("struct nlct_kernel_filter *")
         for test in self._required():
             if len(test.values) == 1:
                 _ask_for(ask, test, zone_request)

@@ -40,16 +40,16 @@ class Groups:
     def make_sink(self) -> ffi.CData:
         """Make a sink that counts, from nothing."""
         numbers = [FIELDS[name].number for name in self._fields]
-        self._sink = new_sink(lib.nlct_groups_new, numbers, len(numbers))
+        self._sink = new_sink(lib.nlct_counts_new, numbers, len(numbers))
         return self._sink
 
     def counts(self) -> dict[Any, int]:
         """Return what it counted, by value or by pair of values, in their order."""
         size = ffi.new("size_t *")
-        groups = lib.nlct_groups_get(self._sink[0], size)
+        groups = lib.nlct_counts_get(self._sink[0], size)
         if not size[0]:
             return {}
-        packed = ffi.buffer(groups, size[0] * ffi.sizeof("struct nlct_group"))
+        packed = ffi.buffer(groups, size[0] * ffi.sizeof("struct nlct_count"))
         rows = sorted(_GROUP.iter_unpack(packed), key=self._order)
         if len(self._fields) == 1:
             return {self._value(0, row): row[0] for row in rows}
@@ -80,7 +80,7 @@ class Groups:
         return labels_from(raw) if FIELDS[name].kind == lib.NLCT_LABELS else text_from(raw)
 
 
-# Of struct nlct_group: count, two values, whether they are there, family.
+# Of struct nlct_count: count, two values, whether they are there, family.
 _Row = tuple[int, bytes, bytes, int, int, int]
-_PADDING = ffi.sizeof("struct nlct_group") - struct.calcsize("=Q16s16sBBB")
+_PADDING = ffi.sizeof("struct nlct_count") - struct.calcsize("=Q16s16sBBB")
 _GROUP = struct.Struct(f"=Q16s16sBBB{_PADDING}x")

@@ -253,7 +253,7 @@ class Columns:
     def take(self) -> FlowTable:
         """Return what was collected, without a copy, and start anew."""
         array = slot("struct nlct_column[]", lib.nlct_columns_free, len(FIELDS))
-        heap = slot("struct nlct_heap *", lib.nlct_heap_free)
+        heap = slot("struct nlct_bytes *", lib.nlct_bytes_free)
         rows = lib.nlct_columns_take(self.sink[0], array, heap)
         columns: dict[str, Any] = {"family": b""}
         valid: dict[str, Any] = {}

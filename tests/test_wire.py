@@ -123,7 +123,7 @@ def set_tuple(one: Any, family: int, values: dict[str, Any]) -> None:
 def parse(data: bytes) -> dict[str, Any] | None:
     """Let the core parse; None where it says that the message is malformed."""
     row = ffi.new("struct nlct_flow *")
-    heap = ffi.gc(ffi.new("struct nlct_heap *"), lib.nlct_heap_free)
+    heap = ffi.gc(ffi.new("struct nlct_bytes *"), lib.nlct_bytes_free)
     rc = lib.nlct_flow_parse(ffi.new("uint8_t[]", data), len(data), row, heap)
     assert rc in (0, -errno.EBADMSG)
     kept = bytes(ffi.buffer(heap.data, heap.size)) if heap.size else b""
@@ -794,7 +794,7 @@ def on_the_wire(flow: dict[str, Any]) -> dict[str, Any]:
 def received(data: bytes) -> nlct.Flow:
     """Make the flow that a message of the kernel's becomes."""
     row = ffi.new("struct nlct_flow *")
-    heap = ffi.gc(ffi.new("struct nlct_heap *"), lib.nlct_heap_free)
+    heap = ffi.gc(ffi.new("struct nlct_bytes *"), lib.nlct_bytes_free)
     assert lib.nlct_flow_parse(ffi.new("uint8_t[]", data), len(data), row, heap) == 0
     kept = bytes(ffi.buffer(heap.data, heap.size)) if heap.size else b""
     (flow,) = flows_from(bytes(ffi.buffer(row)), kept)

@@ -49,10 +49,10 @@ static int make_sink(struct nlct_sink **sink, const char *work, struct nlct_sock
     if (strcmp(work, "flush") == 0)
         return nlct_deleter_new(sink, sock, &tally);
     if (strcmp(work, "count") == 0)
-        return nlct_groups_new(sink, &zone, 1);
+        return nlct_counts_new(sink, &zone, 1);
     if (strcmp(work, "table") == 0)
         return nlct_columns_new(sink, wanted, SIZE_MAX);
-    return nlct_lines_new(sink, lines, LINES);
+    return nlct_text_new(sink, lines, LINES);
 }
 
 static int walk(const char *work)
@@ -73,7 +73,7 @@ static int walk(const char *work)
         do {
             rc = nlct_dump_next(dump, sink, 1000);
             if (strcmp(work, "text") == 0)
-                nlct_lines_take(sink);
+                nlct_text_take(sink);
         } while (rc > 0);
     nlct_dump_free(&dump);
     nlct_sink_free(&sink);

@@ -110,7 +110,7 @@ static void load(struct nlct_socket *sock)
 static void look_at_one(struct nlct_socket *sock)
 {
     struct nlct_flow key = flow_of(25);
-    struct nlct_heap heap = {0};
+    struct nlct_bytes heap = {0};
     struct nlct_flow found;
     uint32_t entries = 0;
     uint32_t limit = 0;
@@ -126,7 +126,7 @@ static void look_at_one(struct nlct_socket *sock)
     CHECK_IS(nlct_stats(sock, &entries, &limit), 0);
     CHECK_IS(entries, FLOWS);
     CHECK(limit > 0);
-    nlct_heap_free(&heap);
+    nlct_bytes_free(&heap);
 }
 
 /* Changes a flow, deletes it, and puts it back. */
@@ -134,7 +134,7 @@ static void change_one(struct nlct_socket *sock)
 {
     const struct nlct_flow before = flow_of(25);
     struct nlct_flow flow = before;
-    struct nlct_heap heap = {0};
+    struct nlct_bytes heap = {0};
     struct nlct_flow found;
 
     flow.present |= BIT(NLCT_FLOW_MARK);
@@ -152,7 +152,7 @@ static void change_one(struct nlct_socket *sock)
     CHECK_IS(nlct_delete(sock, &found), -ENOENT);
     CHECK_IS(nlct_update(sock, &flow, NULL), -ENOENT);
     CHECK_IS(nlct_create(sock, &before, NULL), 0);
-    nlct_heap_free(&heap);
+    nlct_bytes_free(&heap);
 }
 
 /* Looks at what a walk has seen. Another program may resize the hash table, which all namespaces
@@ -182,7 +182,7 @@ static struct nlct_fd open_buckets(const struct nlct_netns *netns)
 
 /* Walks over the table to the end. Returns the number of matches. */
 static uint64_t walk(const struct nlct_netns *netns, const struct nlct_filter *filter,
-                     const struct nlct_ask *ask, struct nlct_sink *sink)
+                     const struct nlct_kernel_filter *ask, struct nlct_sink *sink)
 {
     struct nlct_progress progress;
     struct nlct_socket *sock;
@@ -206,7 +206,7 @@ static uint64_t walk(const struct nlct_netns *netns, const struct nlct_filter *f
 static void look_at_all(const struct nlct_netns *netns)
 {
     static struct nlct_flow rows[64];
-    struct nlct_heap heap = {0};
+    struct nlct_bytes heap = {0};
     struct nlct_sink *sink = make_rows(rows, 64, &heap);
     struct nlct_fd buckets = open_buckets(netns);
     struct nlct_socket *sock;
@@ -236,20 +236,20 @@ static void look_at_all(const struct nlct_netns *netns)
     nlct_dump_free(&dump);
     nlct_sink_free(&sink);
     nlct_socket_close(&sock);
-    nlct_heap_free(&heap);
+    nlct_bytes_free(&heap);
 }
 
 static void count_by_zone(const struct nlct_netns *netns)
 {
     const unsigned zone = field_number("zone");
     struct nlct_sink *sink = make_groups(&zone, 1);
-    const struct nlct_group *groups;
+    const struct nlct_count *groups;
     size_t count;
     size_t i;
 
     CHECK(sink);
     CHECK_IS(walk(netns, everything, NULL, sink), FLOWS);
-    groups = nlct_groups_get(sink, &count);
+    groups = nlct_counts_get(sink, &count);
     CHECK_IS(count, ZONES);
     for (i = 0; i < count; i++)
         CHECK_IS(groups[i].count, FLOWS / ZONES);
@@ -266,7 +266,7 @@ static void write_lines(const struct nlct_netns *netns)
 
     CHECK(sink);
     CHECK_IS(walk(netns, everything, NULL, sink), FLOWS);
-    size = nlct_lines_take(sink);
+    size = nlct_text_take(sink);
     for (i = 0; i < size; i++)
         lines += buffer[i] == '\n';
     CHECK_IS(lines, FLOWS);
@@ -280,7 +280,7 @@ static void save_and_restore(const struct nlct_netns *netns, struct nlct_socket 
     static uint8_t wanted[256];
     static struct nlct_column columns[256];
     struct nlct_tally *tally = calloc(1, sizeof(*tally));
-    struct nlct_heap heap;
+    struct nlct_bytes heap;
     struct nlct_sink *sink;
     size_t ncolumns = 0;
     size_t rows;
@@ -306,7 +306,7 @@ static void save_and_restore(const struct nlct_netns *netns, struct nlct_socket 
     for (i = 0; i < ncolumns; i++) {
         nlct_column_free(&columns[i]);
     }
-    nlct_heap_free(&heap);
+    nlct_bytes_free(&heap);
     nlct_sink_free(&sink);
     free(tally);
 }
@@ -327,7 +327,7 @@ static struct nlct_filter *filter_of(uint16_t zone)
 
 static void delete_zone(const struct nlct_netns *netns, struct nlct_socket *sock, uint16_t zone)
 {
-    const struct nlct_ask ask = {.zone_request = NLCT_ZONE_PLAIN, .zone = zone, .family = AF_INET};
+    const struct nlct_kernel_filter ask = {.zone_request = NLCT_ZONE_PLAIN, .zone = zone, .family = AF_INET};
     struct nlct_filter *filter = filter_of(zone);
     struct nlct_tally *tally = calloc(1, sizeof(*tally));
     struct nlct_sink *sink = make_deleter(sock, tally);

@@ -8,7 +8,7 @@
 #ifndef FAKE_H
 #define FAKE_H
 
-#include "core.h"
+#include "ctnetlink/ctnetlink.h"
 
 enum { FAKE_FD = 1 << 29, FAKE_PORT = 4711 };
 

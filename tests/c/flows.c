@@ -10,7 +10,7 @@
 
 static struct packet packet;
 
-static int parse(struct nlct_flow *flow, struct nlct_heap *heap)
+static int parse(struct nlct_flow *flow, struct nlct_bytes *heap)
 {
     packet_end(&packet);
     return nlct_flow_parse(packet.bytes, packet.size, flow, heap);
@@ -26,35 +26,35 @@ static void begin(void)
 
 static void heaps_grow(void)
 {
-    struct nlct_heap heap = {0};
+    struct nlct_bytes heap = {0};
     unsigned i;
 
-    CHECK_IS(heap_add(&heap, NULL, 0), 0);
+    CHECK_IS(bytes_add(&heap, NULL, 0), 0);
     CHECK_IS(heap.size, 0);
     for (i = 0; i < 1000; i++)
-        CHECK_IS(heap_add(&heap, &i, sizeof(i)), 0);
+        CHECK_IS(bytes_add(&heap, &i, sizeof(i)), 0);
     CHECK_IS(heap.size, 1000 * sizeof(i));
     CHECK(heap.capacity >= heap.size);
     for (i = 0; i < 1000; i++)
         CHECK_BYTES(heap.data + i * sizeof(i), &i, sizeof(i));
-    nlct_heap_free(&heap);
+    nlct_bytes_free(&heap);
     CHECK(!heap.data && !heap.size && !heap.capacity);
-    nlct_heap_free(&heap);
+    nlct_bytes_free(&heap);
 }
 
 static void heaps_end_where_spans_do(void)
 {
-    struct nlct_heap heap = {.size = UINT32_MAX - 3, .capacity = UINT32_MAX};
+    struct nlct_bytes heap = {.size = UINT32_MAX - 3, .capacity = UINT32_MAX};
 
-    CHECK_IS(heap_add(&heap, "four", 4), -ENOMEM);
-    CHECK_IS(heap_add(&heap, "four", SIZE_MAX), -ENOMEM);
+    CHECK_IS(bytes_add(&heap, "four", 4), -ENOMEM);
+    CHECK_IS(bytes_add(&heap, "four", SIZE_MAX), -ENOMEM);
     CHECK_IS(heap.size, UINT32_MAX - 3);
     CHECK(!heap.data);
 }
 
 /* Spans --------------------------------------------------------------------------------------- */
 
-static void check_span(const struct nlct_heap *heap, struct nlct_span span, const void *bytes,
+static void check_span(const struct nlct_bytes *heap, struct nlct_span span, const void *bytes,
                        size_t size)
 {
     CHECK_IS(span.size, size);
@@ -81,7 +81,7 @@ static void put_helper(const char *name, size_t size, const char *info, size_t i
 
 static void spans_go_to_the_end_of_the_heap(void)
 {
-    struct nlct_heap heap = {0};
+    struct nlct_bytes heap = {0};
     struct nlct_flow first;
     struct nlct_flow second;
 
@@ -100,13 +100,13 @@ static void spans_go_to_the_end_of_the_heap(void)
     CHECK(has(second.present, NLCT_FLOW_HELPER_INFO));
     CHECK(!has(second.present, NLCT_FLOW_UNKNOWN));
     CHECK_IS(strcmp(first.helper, "ftp"), 0);
-    nlct_heap_free(&heap);
+    nlct_bytes_free(&heap);
 }
 
 static void helpers_have_names_of_up_to_15_bytes(void)
 {
     static const char name[] = "0123456789abcdefg";
-    struct nlct_heap heap = {0};
+    struct nlct_bytes heap = {0};
     struct nlct_flow flow;
     size_t size;
 
@@ -119,7 +119,7 @@ static void helpers_have_names_of_up_to_15_bytes(void)
         CHECK_IS(strlen(flow.helper), size);
         CHECK_BYTES(flow.helper, name, size);
     }
-    nlct_heap_free(&heap);
+    nlct_bytes_free(&heap);
 }
 
 /* Unknown attributes -------------------------------------------------------------------------- */
@@ -127,7 +127,7 @@ static void helpers_have_names_of_up_to_15_bytes(void)
 /* Checks that the flow keeps what lies in the packet between two places, and nothing else. */
 static void check_unknown(size_t first, size_t last)
 {
-    struct nlct_heap heap = {0};
+    struct nlct_bytes heap = {0};
     struct nlct_flow flow;
 
     CHECK_IS(parse(&flow, &heap), 0);
@@ -135,7 +135,7 @@ static void check_unknown(size_t first, size_t last)
     check_span(&heap, flow.unknown, packet.bytes + first, last - first);
     CHECK_IS(flow.orig.sport, 1024);
     CHECK_IS(flow.mark, 7);
-    nlct_heap_free(&heap);
+    nlct_bytes_free(&heap);
 }
 
 static void unknown_attributes_are_kept_as_they_are(void)
@@ -174,7 +174,7 @@ static void unknown_attributes_are_kept_in_their_order(void)
 
 static void the_last_unknown_attribute_gets_its_padding(void)
 {
-    struct nlct_heap heap = {0};
+    struct nlct_bytes heap = {0};
     struct nlct_flow flow;
     size_t first;
 
@@ -185,7 +185,7 @@ static void the_last_unknown_attribute_gets_its_padding(void)
     CHECK_IS(parse(&flow, &heap), 0);
     /* The zeros are still there. */
     check_span(&heap, flow.unknown, packet.bytes + first, 8);
-    nlct_heap_free(&heap);
+    nlct_bytes_free(&heap);
 }
 
 /* A nest of known attributes with an unknown one, at each depth there is. */
@@ -225,7 +225,7 @@ static void unknown_attributes_inside_known_ones_keep_the_whole(void)
 
 static void padding_is_nothing_unknown(void)
 {
-    struct nlct_heap heap = {0};
+    struct nlct_bytes heap = {0};
     struct nlct_flow flow;
     size_t nest;
 
@@ -242,13 +242,13 @@ static void padding_is_nothing_unknown(void)
     CHECK(!has(flow.present, NLCT_FLOW_UNKNOWN));
     CHECK_IS(flow.packets_orig, 1);
     CHECK_IS(flow.timestamp_start, 2);
-    nlct_heap_free(&heap);
+    nlct_bytes_free(&heap);
 }
 
 /* A refused message may leave bytes in the heap, but nothing that was there is lost. */
 static void a_refused_message_leaves_the_heap_good(void)
 {
-    struct nlct_heap heap = {0};
+    struct nlct_bytes heap = {0};
     struct nlct_flow flow;
 
     begin();
@@ -259,7 +259,7 @@ static void a_refused_message_leaves_the_heap_good(void)
     packet_attr(&packet, CTA_MARK, "123", 3);
     CHECK_IS(parse(&flow, &heap), -EBADMSG);
     CHECK_BYTES(heap.data, "kept", 4);
-    nlct_heap_free(&heap);
+    nlct_bytes_free(&heap);
 }
 
 const struct test_case flow_cases[] = {

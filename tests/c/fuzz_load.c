@@ -1,5 +1,5 @@
 /*
- * A fuzz target for loading (csrc/load.c), and for the rows of columns that it reads.
+ * A fuzz target for loading (csrc/ctnetlink/load.c), and for the rows of columns that it reads.
  *
  * The input says which columns there are and what is in them, which rows are to be made and what
  * the kernel answers. Whatever comes, a row has what its columns say; each row that can be built is
@@ -145,7 +145,7 @@ static void cut_addresses(struct nlct_tuple *tuple)
 
 static void check_back(struct nlct_flow *flow, const uint8_t *request, size_t size)
 {
-    struct nlct_heap heap = {0};
+    struct nlct_bytes heap = {0};
     struct nlct_flow again;
 
     if (!is_text(flow))
@@ -156,7 +156,7 @@ static void check_back(struct nlct_flow *flow, const uint8_t *request, size_t si
     ASSERT(nlct_flow_parse(request, size, &again, &heap) == 0);
     check_spans(&again, heap.size);
     check_same(flow, &again);
-    nlct_heap_free(&heap);
+    nlct_bytes_free(&heap);
 }
 
 /* Looks at each row and at what was sent of it. Returns how many could not be built. */

@@ -39,7 +39,7 @@ enum {
     OTHER_ZONES = 1 << 2,
     ASK_ZONE = 1 << 3,
     PROGRAM = 1 << 4, /* the filter comes in the input */
-    ASK = 1 << 5,     /* so does the struct nlct_ask */
+    ASK = 1 << 5,     /* so does the struct nlct_kernel_filter */
 };
 
 struct wish {
@@ -116,7 +116,7 @@ static struct nlct_filter *wish_filter(const struct wish *wish)
     return filter;
 }
 
-static void wish_ask(const struct wish *wish, struct input *input, struct nlct_ask *ask)
+static void wish_ask(const struct wish *wish, struct input *input, struct nlct_kernel_filter *ask)
 {
     memset(ask, 0, sizeof(*ask));
     if (wish->filter & ASK) {
@@ -171,9 +171,9 @@ static bool lacks_translation(const struct nlct_flow *flow)
            (!has(flow->present, NLCT_FLOW_REPLY) || (flow->reply.present & addresses) != addresses);
 }
 
-static void build(const struct nlct_flow *flow, const struct nlct_heap *heap, size_t capacity)
+static void build(const struct nlct_flow *flow, const struct nlct_bytes *heap, size_t capacity)
 {
-    struct nlct_heap other = {0};
+    struct nlct_bytes other = {0};
     struct nlct_flow again;
     uint8_t *room = malloc(REQUEST_MAX);
     size_t size;
@@ -197,7 +197,7 @@ static void build(const struct nlct_flow *flow, const struct nlct_heap *heap, si
     if (has_one_zone(flow))
         ASSERT(again.zone == flow->zone);
     free(room);
-    nlct_heap_free(&other);
+    nlct_bytes_free(&other);
 
     /* In a room that is too small, every byte of which ASan guards. */
     size = capacity % (size_t)needed;
@@ -207,7 +207,7 @@ static void build(const struct nlct_flow *flow, const struct nlct_heap *heap, si
     free(room);
 }
 
-static void check_text(const struct nlct_flow *flow, const struct nlct_heap *heap)
+static void check_text(const struct nlct_flow *flow, const struct nlct_bytes *heap)
 {
     size_t capacity = NLCT_TEXT_MAX + (size_t)flow->secctx.size;
     char *room = malloc(capacity);
@@ -222,7 +222,7 @@ static void check_text(const struct nlct_flow *flow, const struct nlct_heap *hea
 
 static void parse(size_t capacity, const uint8_t *data, size_t size)
 {
-    struct nlct_heap heap = {0};
+    struct nlct_bytes heap = {0};
     struct nlct_flow flow;
 
     if (nlct_flow_parse(data, size, &flow, &heap) == 0) {
@@ -232,14 +232,14 @@ static void parse(size_t capacity, const uint8_t *data, size_t size)
             (flow.family == AF_INET || flow.family == AF_INET6))
             build(&flow, &heap, capacity);
     }
-    nlct_heap_free(&heap);
+    nlct_bytes_free(&heap);
 }
 
 static void single_request(uint8_t kind, const uint8_t *data, size_t size)
 {
     const struct nlct_flow key = {.family = AF_INET};
     struct nlct_socket *sock = fake_open();
-    struct nlct_heap heap = {0};
+    struct nlct_bytes heap = {0};
     struct nlct_flow found;
     uint32_t entries;
     uint32_t limit;
@@ -252,7 +252,7 @@ static void single_request(uint8_t kind, const uint8_t *data, size_t size)
     if (kind == GET && rc == 0)
         check_spans(&found, heap.size);
     ASSERT(memchr(nlct_socket_text(sock), 0, sizeof(sock->text)));
-    nlct_heap_free(&heap);
+    nlct_bytes_free(&heap);
     fake_close(sock);
 }
 
@@ -265,7 +265,7 @@ struct target {
     uint8_t kind;
     struct nlct_sink *sink;
     struct nlct_flow rows[ROOM];
-    struct nlct_heap heap;
+    struct nlct_bytes heap;
     char *buffer; /* every byte around which ASan guards */
     struct nlct_tally *tally;
     uint64_t taken;
@@ -311,7 +311,7 @@ static uint64_t take_rows(struct target *target)
 
 static uint64_t take_lines(struct target *target)
 {
-    size_t size = nlct_lines_take(target->sink);
+    size_t size = nlct_text_take(target->sink);
 
     ASSERT(size <= BUFFER);
     ASSERT(!size || target->buffer[size - 1] == '\n');
@@ -324,7 +324,7 @@ static uint64_t take_columns(struct target *target)
     static uint8_t wanted[FLOW_FIELDS_MAX];
     struct nlct_column columns[FLOW_FIELDS_MAX];
     struct nlct_sink *again;
-    struct nlct_heap heap;
+    struct nlct_bytes heap;
     struct nlct_flow flow;
     size_t ncolumns = 0;
     size_t rows = nlct_columns_take(target->sink, columns, &heap);
@@ -345,7 +345,7 @@ static uint64_t take_columns(struct target *target)
     for (i = 0; i < ncolumns; i++) {
         nlct_column_free(&columns[i]);
     }
-    nlct_heap_free(&heap);
+    nlct_bytes_free(&heap);
     nlct_sink_free(&again);
     return rows;
 }
@@ -366,13 +366,13 @@ static uint64_t target_take(struct target *target)
 
 static void target_end(struct target *target, const struct nlct_progress *progress)
 {
-    const struct nlct_group *groups;
+    const struct nlct_count *groups;
     uint64_t sum = 0;
     size_t count;
     size_t i;
 
     if (target->kind == GROUPS && target->sink) {
-        groups = nlct_groups_get(target->sink, &count);
+        groups = nlct_counts_get(target->sink, &count);
         for (i = 0; i < count; i++)
             sum += groups[i].count;
         ASSERT(sum == progress->matched);
@@ -380,7 +380,7 @@ static void target_end(struct target *target, const struct nlct_progress *progre
     if (target->kind == ROWS || target->kind == COLUMNS)
         ASSERT(target->taken == progress->matched);
     nlct_sink_free(&target->sink);
-    nlct_heap_free(&target->heap);
+    nlct_bytes_free(&target->heap);
 }
 
 static void pass(const struct wish *wish, struct input input)
@@ -392,7 +392,7 @@ static void pass(const struct wish *wish, struct input input)
     struct target target = {.kind = wish->sink % SINKS, .tally = &tally, .buffer = malloc(BUFFER)};
     struct nlct_progress progress;
     struct nlct_dump *dump;
-    struct nlct_ask ask;
+    struct nlct_kernel_filter ask;
     uint64_t taken;
     size_t asked;
     int rc;

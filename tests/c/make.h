@@ -5,7 +5,7 @@
 #include "nlct.h"
 
 static inline struct nlct_sink *make_rows(struct nlct_flow *rows, size_t capacity,
-                                          struct nlct_heap *heap)
+                                          struct nlct_bytes *heap)
 {
     struct nlct_sink *sink = NULL;
 
@@ -16,14 +16,14 @@ static inline struct nlct_sink *make_lines(char *buffer, size_t capacity)
 {
     struct nlct_sink *sink = NULL;
 
-    return nlct_lines_new(&sink, buffer, capacity) < 0 ? NULL : sink;
+    return nlct_text_new(&sink, buffer, capacity) < 0 ? NULL : sink;
 }
 
 static inline struct nlct_sink *make_groups(const unsigned *fields, size_t nfields)
 {
     struct nlct_sink *sink = NULL;
 
-    return nlct_groups_new(&sink, fields, nfields) < 0 ? NULL : sink;
+    return nlct_counts_new(&sink, fields, nfields) < 0 ? NULL : sink;
 }
 
 static inline struct nlct_sink *make_columns(const uint8_t *wanted, size_t limit)

@@ -194,7 +194,7 @@ static void a_get_names_tuple_and_zone(void)
 {
     struct nlct_socket *sock = open_acknowledging();
     struct nlct_flow flow = flow_of();
-    struct nlct_heap heap = {0};
+    struct nlct_bytes heap = {0};
     struct nlct_flow found;
 
     flow.present |= BIT(NLCT_FLOW_ID) | BIT(NLCT_FLOW_MARK);
@@ -204,7 +204,7 @@ static void a_get_names_tuple_and_zone(void)
     expect_orig();
     packet_be16(&expected, CTA_ZONE, 258);
     check_sent();
-    nlct_heap_free(&heap);
+    nlct_bytes_free(&heap);
     fake_close(sock);
 }
 
@@ -475,7 +475,7 @@ static void masters_are_loaded_before_their_children(void)
 
 /* What a dump asks for ------------------------------------------------------------------------ */
 
-static void start_dump(const struct nlct_ask *ask)
+static void start_dump(const struct nlct_kernel_filter *ask)
 {
     struct nlct_socket *sock;
     struct nlct_filter *everything;
@@ -497,7 +497,7 @@ static void expect_dump(uint8_t family)
 
 static void a_dump_asks_for_nothing_by_itself(void)
 {
-    const struct nlct_ask ask = {.mark = 7, .status = 7, .zone = 7};
+    const struct nlct_kernel_filter ask = {.mark = 7, .status = 7, .zone = 7};
 
     start_dump(NULL);
     expect_dump(AF_UNSPEC);
@@ -508,7 +508,7 @@ static void a_dump_asks_for_nothing_by_itself(void)
 
 static void a_dump_asks_for_marks_and_status_with_their_masks(void)
 {
-    const struct nlct_ask ask = {
+    const struct nlct_kernel_filter ask = {
         .family = AF_INET6, .mark = 0, .mark_mask = 0xff00, .status = 2, .status_mask = 6};
 
     start_dump(&ask);
@@ -535,7 +535,7 @@ static void expect_filter_flags(uint32_t flags)
 
 static void a_dump_asks_for_a_zone_in_two_ways(void)
 {
-    struct nlct_ask ask = {.zone_request = NLCT_ZONE_PLAIN, .zone = 0};
+    struct nlct_kernel_filter ask = {.zone_request = NLCT_ZONE_PLAIN, .zone = 0};
 
     start_dump(&ask);
     expect_dump(AF_UNSPEC);
@@ -553,7 +553,7 @@ static void a_dump_asks_for_a_zone_in_two_ways(void)
 /* The kernel's flags: 1 source, 2 destination, 8 protocol, 16 and 32 the ports. */
 static void a_dump_asks_for_a_tuple_by_what_is_safe(void)
 {
-    struct nlct_ask ask = {
+    struct nlct_kernel_filter ask = {
         .family = AF_INET,
         .orig = tuple_of("10.0.0.1", "192.0.2.1", IPPROTO_UDP, 1024, 53),
     };
@@ -589,7 +589,7 @@ static void expect_protocol(uint8_t proto)
 
 static void a_dump_never_asks_for_ipv6_addresses(void)
 {
-    struct nlct_ask ask = {
+    struct nlct_kernel_filter ask = {
         .family = AF_INET6,
         .orig = tuple_of("fd00::1", "2001:db8::1", IPPROTO_TCP, 1024, 80),
     };
@@ -612,7 +612,7 @@ static void a_dump_never_asks_for_ipv6_addresses(void)
 static void a_dump_never_asks_for_more_of_a_tuple_than_kernels_get_right(void)
 {
     static const uint8_t portless[] = {IPPROTO_ICMP, IPPROTO_GRE, IPPROTO_ICMPV6, 253};
-    struct nlct_ask ask = {
+    struct nlct_kernel_filter ask = {
         .family = AF_INET,
         .orig = tuple_of("10.0.0.1", "192.0.2.1", IPPROTO_UDP, 1024, 53),
     };
@@ -648,13 +648,13 @@ static void a_dump_never_asks_for_more_of_a_tuple_than_kernels_get_right(void)
 
 static void a_dump_has_one_filter_at_most(void)
 {
-    const struct nlct_ask explicit_zone = {
+    const struct nlct_kernel_filter explicit_zone = {
         .zone_request = NLCT_ZONE_EXPLICIT,
         .zone = 9,
         .family = AF_INET,
         .orig = tuple_of("10.0.0.1", "192.0.2.1", IPPROTO_UDP, 1024, 53),
     };
-    struct nlct_ask plain_zone = explicit_zone;
+    struct nlct_kernel_filter plain_zone = explicit_zone;
 
     start_dump(&explicit_zone);
     expect_dump(AF_INET);

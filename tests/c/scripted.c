@@ -111,7 +111,7 @@ struct pass {
     struct nlct_dump *dump;
     struct nlct_sink *sink;
     struct nlct_flow rows[16];
-    struct nlct_heap heap;
+    struct nlct_bytes heap;
     struct nlct_progress progress;
     int buckets;
 };
@@ -138,7 +138,7 @@ static void pass_end(struct pass *pass)
 {
     nlct_dump_free(&pass->dump);
     nlct_sink_free(&pass->sink);
-    nlct_heap_free(&pass->heap);
+    nlct_bytes_free(&pass->heap);
     fake_close(pass->sock);
 }
 
@@ -970,7 +970,7 @@ static void a_flow_that_is_got_must_be_well_formed(void)
 {
     const struct nlct_flow key = {.family = AF_INET};
     struct nlct_socket *sock = fake_open();
-    struct nlct_heap heap = {0};
+    struct nlct_bytes heap = {0};
     struct nlct_flow found = {0};
 
     fake_reset();
@@ -984,7 +984,7 @@ static void a_flow_that_is_got_must_be_well_formed(void)
     packet_verdict(&packet, 2, 0);
     queue_packet();
     CHECK_IS(nlct_get(sock, &key, &found, &heap), -EBADMSG);
-    nlct_heap_free(&heap);
+    nlct_bytes_free(&heap);
     fake_close(sock);
 }
 

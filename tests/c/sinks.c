@@ -52,7 +52,7 @@ static int give(struct nlct_sink *sink)
 
 static void rows_share_a_heap(void)
 {
-    struct nlct_heap heap = {0};
+    struct nlct_bytes heap = {0};
     struct nlct_flow rows[2];
     struct nlct_sink *sink = make_rows(rows, 2, &heap);
 
@@ -71,7 +71,7 @@ static void rows_share_a_heap(void)
     CHECK_IS(nlct_rows_take(sink), 1);
     CHECK_IS(rows[0].id, 2);
     nlct_sink_free(&sink);
-    nlct_heap_free(&heap);
+    nlct_bytes_free(&heap);
 }
 
 /* Lines --------------------------------------------------------------------------------------- */
@@ -93,9 +93,9 @@ static void lines_say_what_the_flow_says(void)
     put_context("context", 8);
     put_helper("ftp");
     CHECK_IS(give(sink), 0);
-    CHECK_IS(nlct_lines_take(sink), sizeof(expected) - 1);
+    CHECK_IS(nlct_text_take(sink), sizeof(expected) - 1);
     CHECK_BYTES(buffer, expected, sizeof(expected) - 1);
-    CHECK_IS(nlct_lines_take(sink), 0);
+    CHECK_IS(nlct_text_take(sink), 0);
     nlct_sink_free(&sink);
 }
 
@@ -120,7 +120,7 @@ static void a_full_buffer_wants_its_line_again(void)
             number += rc == 0;
             if (rc == 0 && number < 50)
                 continue;
-            size = nlct_lines_take(sink);
+            size = nlct_text_take(sink);
             CHECK(size > 0 && size <= NLCT_TEXT_MAX + room[i]);
             for (; size; size--)
                 lines += buffer[size - 1] == '\n';
@@ -144,7 +144,7 @@ static void a_line_longer_than_the_buffer_is_an_error(void)
     memset(context, 'x', sizeof(context));
     put_context(context, sizeof(context));
     CHECK_IS(give(sink), 1);
-    CHECK(nlct_lines_take(sink) > 0);
+    CHECK(nlct_text_take(sink) > 0);
     CHECK_IS(give(sink), -EMSGSIZE);
     nlct_sink_free(&sink);
     sink = make_lines(buffer, NLCT_TEXT_MAX - 1);
@@ -188,12 +188,12 @@ static void groups_are_by_one_or_two_fields_without_spans(void)
 static void groups_tell_absent_from_zero(void)
 {
     struct nlct_sink *sink = groups_by("mark", NULL);
-    const struct nlct_group *groups;
+    const struct nlct_count *groups;
     uint32_t value;
     size_t count;
     int i;
 
-    groups = nlct_groups_get(sink, &count);
+    groups = nlct_counts_get(sink, &count);
     CHECK_IS(count, 0);
     for (i = 0; i < 3; i++) {
         begin(1);
@@ -203,7 +203,7 @@ static void groups_tell_absent_from_zero(void)
         CHECK_IS(give(sink), 0);
         CHECK_IS(give(sink), 0);
     }
-    groups = nlct_groups_get(sink, &count);
+    groups = nlct_counts_get(sink, &count);
     CHECK_IS(count, 2);
     CHECK_IS(groups[0].present[0], 0);
     CHECK_IS(groups[0].count, 3);
@@ -219,7 +219,7 @@ static void groups_grow(void)
 {
     enum { MANY = 20000 };
     struct nlct_sink *sink = groups_by("sport", "mark");
-    const struct nlct_group *groups;
+    const struct nlct_count *groups;
     size_t count;
     uint32_t mark;
     uint16_t port;
@@ -230,7 +230,7 @@ static void groups_grow(void)
         packet_be32(&packet, CTA_MARK, i % MANY * 65537);
         CHECK_IS(give(sink), 0);
     }
-    groups = nlct_groups_get(sink, &count);
+    groups = nlct_counts_get(sink, &count);
     CHECK_IS(count, MANY);
     for (i = 0; i < MANY; i++) {
         memcpy(&port, groups[i].values[0], sizeof(port));
@@ -251,8 +251,8 @@ static void groups_tell_the_same_bytes_apart(void)
     enum { MANY = 300 };
     struct nlct_sink *sink = groups_by("src", "dport");
     struct nlct_sink *marks = groups_by("sport", "mark");
-    const struct nlct_group *groups;
-    const struct nlct_group *of_marks;
+    const struct nlct_count *groups;
+    const struct nlct_count *of_marks;
     size_t count;
     unsigned i;
 
@@ -267,9 +267,9 @@ static void groups_tell_the_same_bytes_apart(void)
         CHECK_IS(give(sink), 0);
         CHECK_IS(give(marks), 0);
     }
-    groups = nlct_groups_get(sink, &count);
+    groups = nlct_counts_get(sink, &count);
     CHECK_IS(count, 2 * MANY);
-    of_marks = nlct_groups_get(marks, &count);
+    of_marks = nlct_counts_get(marks, &count);
     CHECK_IS(count, 2 * MANY);
     for (i = 0; i < 2 * MANY; i++) {
         CHECK_IS(groups[i].family, i % 2 ? AF_INET : AF_INET6);
@@ -287,7 +287,7 @@ static void groups_by_text_labels_zone_and_family(void)
     static const uint8_t labels[16] = {1, [15] = 0x80};
     struct nlct_sink *by_text = groups_by("helper", "labels");
     struct nlct_sink *by_zone = groups_by("zone", "family");
-    const struct nlct_group *groups;
+    const struct nlct_count *groups;
     uint16_t zone;
     size_t count;
 
@@ -299,11 +299,11 @@ static void groups_by_text_labels_zone_and_family(void)
     CHECK_IS(give(by_zone), 0);
     begin(1);
     CHECK_IS(give(by_zone), 0);
-    groups = nlct_groups_get(by_text, &count);
+    groups = nlct_counts_get(by_text, &count);
     CHECK_IS(count, 1);
     CHECK_BYTES(groups->values[0], "ftp\0\0\0\0\0\0\0\0\0\0\0\0", 16);
     CHECK_BYTES(groups->values[1], labels, 16);
-    groups = nlct_groups_get(by_zone, &count);
+    groups = nlct_counts_get(by_zone, &count);
     CHECK_IS(count, 2);
     memcpy(&zone, groups[0].values[0], sizeof(zone));
     CHECK_IS(zone, 258);
@@ -323,7 +323,7 @@ static void groups_refuse_what_is_malformed(void)
     begin(1);
     packet_attr(&packet, CTA_MARK, "12", 2);
     CHECK_IS(give(sink), -EBADMSG);
-    nlct_groups_get(sink, &count);
+    nlct_counts_get(sink, &count);
     CHECK_IS(count, 0);
     nlct_sink_free(&sink);
 }
@@ -333,7 +333,7 @@ static void groups_refuse_what_is_malformed(void)
 /* What a sink of columns handed over. */
 struct table {
     struct nlct_column columns[MAX_COLUMNS];
-    struct nlct_heap heap;
+    struct nlct_bytes heap;
     size_t rows;
 };
 
@@ -359,7 +359,7 @@ static void let_go(struct table *table)
     for (i = 0; i < flow_fields(); i++) {
         nlct_column_free(&table->columns[i]);
     }
-    nlct_heap_free(&table->heap);
+    nlct_bytes_free(&table->heap);
 }
 
 static const struct nlct_column *column(const struct table *table, const char *name)
@@ -561,7 +561,7 @@ static void columns_give_back_their_flows(void)
     struct nlct_sink *taking = columns_of_all(SIZE_MAX);
     struct nlct_sink *adding = columns_of_all(SIZE_MAX);
     struct nlct_flow flows[ROWS];
-    struct nlct_heap heap = {0};
+    struct nlct_bytes heap = {0};
     struct nlct_flow row;
     struct table taken;
     struct table added;
@@ -584,7 +584,7 @@ static void columns_give_back_their_flows(void)
     }
     let_go(&taken);
     let_go(&added);
-    nlct_heap_free(&heap);
+    nlct_bytes_free(&heap);
     nlct_sink_free(&taking);
     nlct_sink_free(&adding);
 }

@@ -2,14 +2,14 @@
  * The hash tables of groups and of filters from inside: no flows that somebody chose make a look-up
  * in them long. Their sources are compiled here once more, under other names.
  */
-#define nlct_groups_new tables_groups_new
-#define nlct_groups_get tables_groups_get
+#define nlct_counts_new tables_groups_new
+#define nlct_counts_get tables_groups_get
 #define nlct_filter_new tables_filter_new
 #define nlct_filter_free tables_filter_free
 #define filter_match tables_filter_match
 
-#include "../../csrc/filter.c"
-#include "../../csrc/groups.c"
+#include "../../csrc/flow/filter.c"
+#include "../../csrc/sinks/counts.c"
 
 #include "cases.h"
 #include "check.h"

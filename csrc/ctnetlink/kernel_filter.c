@@ -1,0 +1,105 @@
+/* What the kernel is asked to leave out of a dump, or to flush. */
+#include "ctnetlink.h"
+
+#include <linux/netfilter/nfnetlink_conntrack.h>
+#include <netinet/in.h>
+
+/* Newer than the headers that this must build with. */
+enum { STATUS_MASK = 26 };
+/* The names of the flags are not in the kernel's public headers; FILTER_ZONE is newer as well. */
+enum { FILTER_ORIG_FLAGS = 1, FILTER_ZONE = 3 };
+
+/* The kernel's number for each field of a tuple that it can filter by and gets right. */
+static const uint8_t tuple_flags[] = {
+    [NLCT_TUPLE_SRC] = 0,   [NLCT_TUPLE_DST] = 1,   [NLCT_TUPLE_PROTO] = 3,
+    [NLCT_TUPLE_SPORT] = 4, [NLCT_TUPLE_DPORT] = 5,
+};
+
+void kernel_filter_put_zone(struct message *message, uint16_t zone, enum nlct_zone_request request)
+{
+    size_t nest;
+
+    message_put_be16(message, CTA_ZONE, zone);
+    if (request != NLCT_ZONE_EXPLICIT)
+        return;
+    nest = message_nest_begin(message, CTA_FILTER);
+    message_put(message, FILTER_ZONE, NULL, 0);
+    message_nest_end(message, nest);
+}
+
+static bool is_flag(struct wire wire, uint16_t type)
+{
+    struct attr attr;
+
+    return wire_attr(&wire, &attr) == 1 && attr.type == type && attr.size == 0 && wire.left == 0;
+}
+
+bool kernel_filter_is_zone(const struct view *view, uint16_t zone, enum nlct_zone_request request)
+{
+    uint32_t wanted = 1U << CTA_ZONE;
+
+    if (request == NLCT_ZONE_EXPLICIT)
+        wanted |= 1U << CTA_FILTER;
+    if (view->present != wanted || view->unknown || view_zone(view) != zone)
+        return false;
+    return request == NLCT_ZONE_PLAIN ||
+           is_flag(wire_nest(view_attr(view, CTA_FILTER)), FILTER_ZONE);
+}
+
+static bool has_ports(const struct nlct_tuple *tuple)
+{
+    static const uint8_t protos[] = {IPPROTO_TCP, IPPROTO_UDP, IPPROTO_SCTP, IPPROTO_DCCP,
+                                     IPPROTO_UDPLITE};
+
+    return has(tuple->present, NLCT_TUPLE_PROTO) && memchr(protos, tuple->proto, sizeof(protos));
+}
+
+/* By IPv6 addresses every kernel so far filters the wrong way round. */
+static uint64_t safe_fields(const struct nlct_tuple *tuple)
+{
+    const uint64_t addresses = bit(NLCT_TUPLE_SRC) | bit(NLCT_TUPLE_DST);
+    const uint64_t ports = bit(NLCT_TUPLE_SPORT) | bit(NLCT_TUPLE_DPORT);
+    uint64_t safe = tuple->present & (addresses | ports | bit(NLCT_TUPLE_PROTO));
+
+    if (tuple->family != AF_INET)
+        safe &= ~addresses;
+    if (!has_ports(tuple))
+        safe &= ~ports;
+    return safe;
+}
+
+static void put_tuple(struct message *message, const struct nlct_tuple *tuple)
+{
+    struct nlct_tuple asked = *tuple;
+    uint32_t flags = 0;
+    unsigned field;
+    size_t nest;
+
+    asked.present = safe_fields(tuple);
+    if (!asked.present)
+        return;
+    for (field = 0; field < sizeof(tuple_flags); field++)
+        if (has(asked.present, field))
+            flags |= 1U << tuple_flags[field];
+    flow_put_tuple(message, CTA_TUPLE_ORIG, &asked);
+    nest = message_nest_begin(message, CTA_FILTER);
+    message_put(message, FILTER_ORIG_FLAGS, &flags, sizeof(flags));
+    message_nest_end(message, nest);
+}
+
+void kernel_filter_put(struct message *message, const struct nlct_kernel_filter *ask)
+{
+    if (ask->mark_mask) {
+        message_put_be32(message, CTA_MARK, ask->mark);
+        message_put_be32(message, CTA_MARK_MASK, ask->mark_mask);
+    }
+    if (ask->status_mask) {
+        message_put_be32(message, CTA_STATUS, ask->status);
+        message_put_be32(message, STATUS_MASK, ask->status_mask);
+    }
+    if (ask->zone_request)
+        kernel_filter_put_zone(message, ask->zone, ask->zone_request);
+    /* One CTA_FILTER a request; and a tuple needs the family. */
+    if (ask->zone_request != NLCT_ZONE_EXPLICIT && ask->family)
+        put_tuple(message, &ask->orig);
+}

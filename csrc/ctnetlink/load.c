@@ -1,0 +1,68 @@
+/* Creating many flows from the columns of a table. */
+#include "ctnetlink.h"
+
+#include <linux/netfilter/nfnetlink.h>
+#include <linux/netfilter/nfnetlink_conntrack.h>
+#include <stdlib.h>
+
+static bool is_new(const void *request, size_t size)
+{
+    struct wire wire = {request, size};
+    struct nlmsghdr header;
+    struct wire payload;
+
+    return wire_message(&wire, &header, &payload) == 1 && wire.left == 0 &&
+           header.nlmsg_type == (NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_NEW);
+}
+
+struct load {
+    struct nlct_tally *tally;
+    uint8_t *created;
+    size_t first;
+};
+
+/* The owner is the row, counted from the first. */
+static void settle(void *context, uint32_t owner, int result)
+{
+    struct load *load = context;
+
+    batch_tally(load->tally, owner, result);
+    if (load->created && result == 0)
+        load->created[load->first + owner] = 1;
+}
+
+static int build(const struct nlct_flow *flow, const uint8_t *heap, void *room)
+{
+    return flow_fits(flow) ? nlct_flow_build(flow, heap, room, REQUEST_MAX) : -EINVAL;
+}
+
+int nlct_load(struct nlct_socket *sock, const struct nlct_column *columns, size_t ncolumns,
+              const uint8_t *heap, size_t heap_size, size_t first, size_t last, bool children,
+              struct nlct_tally *tally, uint8_t *created)
+{
+    struct load load = {tally, created, first};
+    struct batch *batch;
+    size_t row;
+    size_t i;
+    int rc = 0;
+
+    for (i = 0; i < ncolumns; i++)
+        if (!flow_field(columns[i].field))
+            return -EINVAL;
+    batch = malloc(sizeof(*batch));
+    if (!batch)
+        return -ENOMEM;
+    batch_init(batch, sock, is_new, settle, &load);
+    for (row = first; row < last && rc == 0; row++) {
+        struct nlct_flow flow;
+
+        nlct_columns_row(columns, ncolumns, heap_size, row, &flow);
+        if (has(flow.present, NLCT_FLOW_MASTER) != children)
+            continue;
+        rc = batch_add(batch, build(&flow, heap, batch_room(batch)), (uint32_t)(row - first));
+    }
+    if (rc == 0)
+        rc = batch_send(batch);
+    free(batch);
+    return rc;
+}

@@ -1,0 +1,313 @@
+/* Flow -> message: what names a flow, what changes it, what makes it. */
+#include "flow.h"
+
+#include <endian.h>
+#include <linux/netfilter/nf_conntrack_common.h>
+#include <linux/netfilter/nf_conntrack_tcp.h>
+#include <linux/netfilter/nfnetlink.h>
+#include <linux/netfilter/nfnetlink_conntrack.h>
+#include <netinet/in.h>
+
+_Static_assert(NLCT_TCP_FLAGS == (IP_CT_TCP_FLAG_WINDOW_SCALE | IP_CT_TCP_FLAG_SACK_PERM |
+                                  IP_CT_TCP_FLAG_BE_LIBERAL),
+               "what a client may mean");
+
+/* Attributes ---------------------------------------------------------------------------------- */
+
+static void put_number(struct message *message, uint16_t type, const void *value, size_t size)
+{
+    uint16_t two;
+    uint32_t four;
+    uint64_t eight;
+
+    switch (size) {
+    case 2:
+        memcpy(&two, value, sizeof(two));
+        message_put_be16(message, type, two);
+        break;
+    case 4:
+        memcpy(&four, value, sizeof(four));
+        message_put_be32(message, type, four);
+        break;
+    case 8:
+        memcpy(&eight, value, sizeof(eight));
+        eight = htobe64(eight);
+        message_put(message, type, &eight, sizeof(eight));
+        break;
+    default:
+        message_put(message, type, value, size);
+    }
+}
+
+static void put_span(struct message *message, uint16_t type, const void *value, const uint8_t *heap)
+{
+    struct nlct_span span;
+
+    memcpy(&span, value, sizeof(span));
+    if (heap)
+        message_put(message, type, heap + span.at, span.size);
+}
+
+static void put_value(struct message *message, uint16_t type, const struct rule *rule,
+                      const uint8_t *from, const uint8_t *heap)
+{
+    const uint8_t flags[2] = {*from & NLCT_TCP_FLAGS, NLCT_TCP_FLAGS};
+
+    switch (rule->kind) {
+    case NUMBER:
+        put_number(message, type, from, rule->size);
+        break;
+    case FLAGS:
+        message_put(message, type, flags, sizeof(flags));
+        break;
+    case TEXT:
+        message_put(message, type, from, strnlen((const char *)from, rule->size - 1U) + 1);
+        break;
+    case SPAN:
+        put_span(message, type, from, heap);
+        break;
+    default:
+        message_put(message, type, from, rule->size);
+    }
+}
+
+/* Puts what 'base' holds of 'table', as far as 'wanted' and its own 'present' say. */
+static void put(struct message *message, const struct table *table, uint8_t family,
+                const void *base, uint64_t wanted, const uint8_t *heap)
+{
+    uint64_t present;
+    uint16_t type;
+
+    memcpy(&present, base, sizeof(present));
+    for (type = 0; type < table->count; type++) {
+        const struct rule *rule = &table->rules[type];
+        const uint8_t *from = (const uint8_t *)base + rule->offset;
+        size_t nest;
+
+        if (rule->kind == UNKNOWN || rule->kind == PADDING || rule->kind == NAT)
+            continue;
+        if (rule->family && rule->family != family)
+            continue;
+        if (rule->kind != NEST && !has(present & wanted, rule->bit))
+            continue;
+        if (rule->proto && rule->proto != ((const struct nlct_tuple *)base)->proto)
+            continue;
+        if (rule->kind != NEST && rule->kind != TUPLE) {
+            put_value(message, type, rule, from, heap);
+            continue;
+        }
+        nest = message_nest_begin(message, type);
+        if (rule->kind == TUPLE)
+            put(message, rule->nest, family, from, UINT64_MAX, heap);
+        else
+            put(message, rule->nest, family, base, wanted, heap);
+        if (rule->kind == NEST && message_nest_is_empty(message, nest))
+            message_nest_drop(message, nest);
+        else
+            message_nest_end(message, nest);
+    }
+}
+
+/* Requests ------------------------------------------------------------------------------------ */
+
+#define BIT(field) (UINT64_C(1) << (field))
+
+/* What the kernel lets one set; the rest it counts, measures or gives out by itself. */
+static const uint64_t changeable =
+    BIT(NLCT_FLOW_STATUS) | BIT(NLCT_FLOW_TIMEOUT) | BIT(NLCT_FLOW_MARK) |
+    BIT(NLCT_FLOW_TCP_STATE) | BIT(NLCT_FLOW_TCP_WSCALE_ORIG) | BIT(NLCT_FLOW_TCP_WSCALE_REPLY) |
+    BIT(NLCT_FLOW_TCP_FLAGS_ORIG) | BIT(NLCT_FLOW_TCP_FLAGS_REPLY) | BIT(NLCT_FLOW_SCTP_STATE) |
+    BIT(NLCT_FLOW_SCTP_VTAG_ORIG) | BIT(NLCT_FLOW_SCTP_VTAG_REPLY) | BIT(NLCT_FLOW_DCCP_STATE) |
+    BIT(NLCT_FLOW_DCCP_ROLE) | BIT(NLCT_FLOW_DCCP_HANDSHAKE_SEQ) | BIT(NLCT_FLOW_LABELS) |
+    BIT(NLCT_FLOW_HELPER) | BIT(NLCT_FLOW_HELPER_INFO) | BIT(NLCT_FLOW_SEQADJ_ORIG_POS) |
+    BIT(NLCT_FLOW_SEQADJ_ORIG_BEFORE) | BIT(NLCT_FLOW_SEQADJ_ORIG_AFTER) |
+    BIT(NLCT_FLOW_SEQADJ_REPLY_POS) | BIT(NLCT_FLOW_SEQADJ_REPLY_BEFORE) |
+    BIT(NLCT_FLOW_SEQADJ_REPLY_AFTER) | BIT(NLCT_FLOW_SYNPROXY_ISN) | BIT(NLCT_FLOW_SYNPROXY_ITS) |
+    BIT(NLCT_FLOW_SYNPROXY_TSOFF);
+static const uint64_t named = BIT(NLCT_FLOW_ORIG) | BIT(NLCT_FLOW_ZONE);
+static const uint64_t creatable = changeable | BIT(NLCT_FLOW_ORIG) | BIT(NLCT_FLOW_ZONE) |
+                                  BIT(NLCT_FLOW_REPLY) | BIT(NLCT_FLOW_MASTER);
+
+/* The zone is named in the tuple that it belongs to, or for the whole flow. Kernels without zones
+   refuse the attribute, and without it a flow is in zone 0 everywhere. */
+static uint64_t without_zone(const struct nlct_flow *flow)
+{
+    bool own = has(flow->orig.present, NLCT_TUPLE_ZONE) ||
+               (has(flow->present, NLCT_FLOW_REPLY) && has(flow->reply.present, NLCT_TUPLE_ZONE));
+
+    return own || !flow->zone ? BIT(NLCT_FLOW_ZONE) : 0;
+}
+
+void flow_put_tuple(struct message *message, uint16_t type, const struct nlct_tuple *tuple)
+{
+    const size_t nest = message_nest_begin(message, type);
+
+    put(message, &tuple_table, tuple->family, tuple, UINT64_MAX, NULL);
+    message_nest_end(message, nest);
+}
+
+void flow_put_key(struct message *message, const struct nlct_flow *flow, uint16_t type)
+{
+    const uint64_t tuple = bit(type == CTA_TUPLE_ORIG ? NLCT_FLOW_ORIG : NLCT_FLOW_REPLY);
+
+    put(message, &flow_table, flow->family, flow,
+        (tuple | bit(NLCT_FLOW_ZONE)) & ~without_zone(flow), NULL);
+}
+
+/* Every flow in the table is confirmed, and the kernel refuses to make one otherwise. */
+static void confirm(struct nlct_flow *flow)
+{
+    if (has(flow->present, NLCT_FLOW_STATUS))
+        flow->status |= IPS_CONFIRMED;
+}
+
+void flow_put_update(struct message *message, const struct nlct_flow *flow, const uint8_t *heap)
+{
+    struct nlct_flow whole = *flow;
+
+    confirm(&whole);
+    put(message, &flow_table, flow->family, &whole, (named | changeable) & ~without_zone(flow),
+        heap);
+}
+
+static uint8_t reverse_icmp(uint8_t proto, uint8_t type)
+{
+    static const uint8_t pairs[][3] = {
+        {IPPROTO_ICMP, 8, 0},       /* echo */
+        {IPPROTO_ICMP, 13, 14},     /* timestamp */
+        {IPPROTO_ICMP, 15, 16},     /* information */
+        {IPPROTO_ICMP, 17, 18},     /* address mask */
+        {IPPROTO_ICMPV6, 128, 129}, /* echo */
+        {IPPROTO_ICMPV6, 139, 140}, /* node information */
+    };
+    size_t i;
+
+    for (i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++) {
+        if (pairs[i][0] != proto)
+            continue;
+        if (pairs[i][1] == type)
+            return pairs[i][2];
+        if (pairs[i][2] == type)
+            return pairs[i][1];
+    }
+    return type;
+}
+
+static uint64_t moved(uint64_t present, unsigned from, unsigned to)
+{
+    return has(present, from) ? bit(to) : 0;
+}
+
+/* The reverse of the original tuple; a zone of one direction stays there. */
+static void reverse(const struct nlct_flow *flow, struct nlct_tuple *reply)
+{
+    const struct nlct_tuple *orig = &flow->orig;
+    const uint64_t turned = BIT(NLCT_TUPLE_SRC) | BIT(NLCT_TUPLE_DST) | BIT(NLCT_TUPLE_SPORT) |
+                            BIT(NLCT_TUPLE_DPORT) | BIT(NLCT_TUPLE_ZONE);
+
+    *reply = *orig;
+    reply->present = (orig->present & ~turned) |
+                     moved(orig->present, NLCT_TUPLE_SRC, NLCT_TUPLE_DST) |
+                     moved(orig->present, NLCT_TUPLE_DST, NLCT_TUPLE_SRC) |
+                     moved(orig->present, NLCT_TUPLE_SPORT, NLCT_TUPLE_DPORT) |
+                     moved(orig->present, NLCT_TUPLE_DPORT, NLCT_TUPLE_SPORT);
+    memcpy(reply->src, orig->dst, sizeof(reply->src));
+    memcpy(reply->dst, orig->src, sizeof(reply->dst));
+    reply->sport = orig->dport;
+    reply->dport = orig->sport;
+    reply->zone = 0;
+    reply->icmp_type = reverse_icmp(orig->proto, orig->icmp_type);
+}
+
+/* What the kernel is told of the reply: with NAT the reverse, in the reply's own zone. */
+static void plain_reply(const struct nlct_flow *flow, struct nlct_tuple *reply)
+{
+    reverse(flow, reply);
+    if (has(flow->present, NLCT_FLOW_REPLY) && has(flow->reply.present, NLCT_TUPLE_ZONE)) {
+        reply->present |= BIT(NLCT_TUPLE_ZONE);
+        reply->zone = flow->reply.zone;
+    }
+}
+
+/* The bits of NAT that 'flow' asks for. */
+static uint32_t nat_of(const struct nlct_flow *flow)
+{
+    return has(flow->present, NLCT_FLOW_STATUS) ? flow->status & IPS_NAT_MASK : 0;
+}
+
+/* Does its reply say what it is translated to? */
+static bool has_translation(const struct nlct_flow *flow)
+{
+    const uint64_t addresses = BIT(NLCT_TUPLE_SRC) | BIT(NLCT_TUPLE_DST);
+
+    return has(flow->present, NLCT_FLOW_REPLY) && (flow->reply.present & addresses) == addresses;
+}
+
+static bool has_ports(uint8_t proto)
+{
+    return proto == IPPROTO_TCP || proto == IPPROTO_UDP || proto == IPPROTO_GRE ||
+           proto == IPPROTO_SCTP || proto == IPPROTO_DCCP || proto == IPPROTO_UDPLITE;
+}
+
+/* A zero is no loss: tables may have it in every row. */
+static bool tuple_fits(const struct nlct_tuple *tuple, uint8_t proto)
+{
+    const bool icmp = proto == IPPROTO_ICMP || proto == IPPROTO_ICMPV6;
+
+    if ((tuple->sport || tuple->dport) && !has_ports(proto))
+        return false;
+    return icmp || !(tuple->icmp_id || tuple->icmp_type || tuple->icmp_code);
+}
+
+bool flow_fits(const struct nlct_flow *flow)
+{
+    const uint8_t proto = flow->orig.proto;
+    /* With NAT the reply need not say its protocol. */
+    const bool own = has(flow->reply.present, NLCT_TUPLE_PROTO);
+
+    if (has(flow->present, NLCT_FLOW_TIMEOUT) && !flow->timeout)
+        return false;
+    if (!tuple_fits(&flow->orig, proto) ||
+        !tuple_fits(&flow->reply, own ? flow->reply.proto : proto))
+        return false;
+    if (proto != IPPROTO_TCP &&
+        (flow->tcp_state || flow->tcp_wscale_orig || flow->tcp_wscale_reply ||
+         flow->tcp_flags_orig || flow->tcp_flags_reply))
+        return false;
+    if (proto != IPPROTO_SCTP &&
+        (flow->sctp_state || flow->sctp_vtag_orig || flow->sctp_vtag_reply))
+        return false;
+    return proto == IPPROTO_DCCP ||
+           !(flow->dccp_state || flow->dccp_role || flow->dccp_handshake_seq);
+}
+
+int nlct_flow_build(const struct nlct_flow *flow, const uint8_t *heap, void *buffer,
+                    size_t capacity)
+{
+    const uint32_t nat = nat_of(flow);
+    struct nlct_flow whole = *flow;
+    struct message message;
+
+    if (!has(flow->present, NLCT_FLOW_ORIG))
+        return -EINVAL;
+    if (flow->family != AF_INET && flow->family != AF_INET6)
+        return -EINVAL;
+    if (nat && !has_translation(flow))
+        return -EINVAL;
+    confirm(&whole);
+    if (nat || !has(flow->present, NLCT_FLOW_REPLY))
+        plain_reply(flow, &whole.reply);
+    whole.present |= BIT(NLCT_FLOW_REPLY);
+    /* The kernel gives this to a flow with a master. */
+    if (has(flow->present, NLCT_FLOW_MASTER))
+        whole.status &= ~(uint32_t)IPS_EXPECTED;
+    message_begin(&message, buffer, capacity, NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_NEW,
+                  NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL, flow->family);
+    put(&message, &flow_table, flow->family, &whole, creatable & ~without_zone(flow), heap);
+    /* Left to itself the kernel would choose another source port where the reply is taken. */
+    if (nat)
+        nat_put(&message, CTA_NAT_SRC, flow->reply);
+    if (nat & IPS_DST_NAT)
+        nat_put(&message, CTA_NAT_DST, flow->reply);
+    return message_end(&message);
+}

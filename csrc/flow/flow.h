@@ -1,0 +1,236 @@
+/* One flow: the table of its attributes, and its forms. What the other rooms may see of it. */
+#ifndef NLCT_FLOW_H
+#define NLCT_FLOW_H
+
+#include "../netlink/netlink.h"
+
+/* bytes.c -------------------------------------------------------------------------------------- */
+
+/* Adds 'size' bytes. Returns 0 or -ENOMEM. */
+int bytes_add(struct nlct_bytes *heap, const void *data, size_t size);
+
+/* text.c -------------------------------------------------------------------------------------- */
+
+/* Writes an address of AF_INET, or else of AF_INET6, at 'at', as inet_ntop() does but without a
+   null byte. Returns where it ends; up to three bytes behind that are written to. */
+char *text_address(char *at, const uint8_t *address, uint8_t family);
+
+/* Bits and bytes ------------------------------------------------------------------------------ */
+
+static inline uint64_t bit(unsigned field)
+{
+    return UINT64_C(1) << field;
+}
+
+static inline bool has(uint64_t present, unsigned field)
+{
+    return present >> field & 1;
+}
+
+/* Counts through the bits that are set. */
+static inline unsigned next_bit(uint64_t *bits)
+{
+    const unsigned found = (unsigned)__builtin_ctzll(*bits);
+
+    *bits &= *bits - 1;
+    return found;
+}
+
+/* hash.c: SipHash-1-3, a hash with a key ------------------------------------------------------ */
+
+/* Flows are what others make: without a key they could choose addresses that share one slot. */
+struct hash_key {
+    uint64_t words[2];
+};
+
+/* Draws a key for one table. Returns 0 or -errno. */
+int hash_key_new(struct hash_key *key);
+
+static inline uint64_t hash_rotate(uint64_t word, unsigned by)
+{
+    return word << by | word >> (64 - by);
+}
+
+static inline void hash_round(uint64_t v[4])
+{
+    v[0] += v[1];
+    v[2] += v[3];
+    v[1] = hash_rotate(v[1], 13) ^ v[0];
+    v[3] = hash_rotate(v[3], 16) ^ v[2];
+    v[0] = hash_rotate(v[0], 32) + v[3];
+    v[2] += v[1];
+    v[3] = hash_rotate(v[3], 21) ^ v[0];
+    v[1] = hash_rotate(v[1], 17) ^ v[2];
+    v[2] = hash_rotate(v[2], 32);
+}
+
+static inline void hash_take(uint64_t v[4], uint64_t word)
+{
+    v[3] ^= word;
+    hash_round(v);
+    v[0] ^= word;
+}
+
+/* Hashes 'count' words and then the 'left' bytes, less than 8, at the lower end of 'last'. */
+static inline uint64_t hash_words(const struct hash_key *key, const uint64_t *words, size_t count,
+                                  uint64_t last, size_t left)
+{
+    uint64_t v[4] = {
+        key->words[0] ^ UINT64_C(0x736f6d6570736575),
+        key->words[1] ^ UINT64_C(0x646f72616e646f6d),
+        key->words[0] ^ UINT64_C(0x6c7967656e657261),
+        key->words[1] ^ UINT64_C(0x7465646279746573),
+    };
+    size_t i;
+
+    for (i = 0; i < count; i++)
+        hash_take(v, words[i]);
+    hash_take(v, last | (uint64_t)(count * 8 + left) << 56);
+    v[2] ^= 0xff;
+    hash_round(v);
+    hash_round(v);
+    hash_round(v);
+    return v[0] ^ v[1] ^ v[2] ^ v[3];
+}
+
+/* attributes.c: what is known of each attribute ------------------------------------------------ */
+
+/* Newer than the headers that this must build with. */
+enum { SYNPROXY = 24, TIMESTAMP_EVENT = 27 };
+
+/* UNKNOWN attributes are kept as they are, PADDING is not. */
+enum kind { UNKNOWN, PADDING, NUMBER, BYTES, FLAGS, TEXT, SPAN, NEST, TUPLE, NAT };
+
+/* What to do with an attribute of one type. */
+struct rule {
+    uint8_t kind;
+    uint8_t family; /* the only family it belongs to; 0 for any */
+    uint16_t size;
+    uint16_t offset; /* in the struct of its table */
+    uint8_t bit;     /* in the 'present' that opens that struct */
+    uint8_t proto;   /* written only for this protocol of the tuple; 0 for any */
+    const struct table *nest;
+};
+
+struct table {
+    const struct rule *rules;
+    unsigned count;
+};
+
+/* Of the attributes of a flow message, and of those inside a tuple. */
+extern const struct table flow_table;
+extern const struct table tuple_table;
+
+/* fields.c ------------------------------------------------------------------------------------ */
+
+/* Where a field lies in a flow, and the bits that say it is there. */
+struct field {
+    struct nlct_field public;
+    size_t present; /* offset of the 'present' of the tuple or flow it belongs to */
+    uint8_t bit;    /* in there */
+    uint8_t part;   /* bit in the flow's own 'present': the tuple, or the field again */
+    uint8_t attr;   /* the type of the attribute that it is in; 0 for the family */
+};
+
+enum { FLOW_FIELDS_MAX = 96 };
+
+/* NULL past the last. */
+const struct field *flow_field(unsigned number);
+unsigned flow_fields(void);
+
+bool flow_has(const struct nlct_flow *flow, const struct field *field);
+static inline const void *flow_value(const struct nlct_flow *flow, const struct field *field)
+{
+    return (const uint8_t *)flow + field->public.offset;
+}
+
+/* Of a field that is a number. */
+static inline uint64_t flow_number(const struct nlct_flow *flow, const struct field *field)
+{
+    const void *value = flow_value(flow, field);
+    uint64_t eight;
+    uint32_t four;
+    uint16_t two;
+
+    switch (field->public.size) {
+    case 8:
+        memcpy(&eight, value, sizeof(eight));
+        return eight;
+    case 4:
+        memcpy(&four, value, sizeof(four));
+        return four;
+    case 2:
+        memcpy(&two, value, sizeof(two));
+        return two;
+    default:
+        return *(const uint8_t *)value;
+    }
+}
+
+/* decode.c: message -> flow ------------------------------------------------------------------- */
+
+enum { VIEW_ATTRS = 32 };
+
+/* A flow as it came: where its attributes are, and what of them has been decoded so far. */
+struct view {
+    struct wire payload;
+    uint32_t present; /* a bit an attribute type */
+    uint32_t decoded; /* likewise; 'flow' is unspecified while it is 0 */
+    uint32_t unknown; /* likewise: attributes in which something is not known */
+    uint8_t family;
+    struct attr attrs[VIEW_ATTRS];
+    struct nlct_flow flow;
+};
+
+/* Indexes the payload of a flow message. Returns 0 or -EBADMSG. */
+int view_parse(struct view *view, struct wire payload);
+const struct attr *view_attr(const struct view *view, unsigned type);
+
+/* The zone's id, in whichever direction it applies, or -EBADMSG. */
+int view_zone(const struct view *view);
+
+/* Decodes the one attribute that 'field' is in. Returns 0, or -EBADMSG, then and each time again,
+   and nothing of that attribute may be believed. */
+int view_decode(struct view *view, const struct field *field);
+
+/* Decodes everything into 'view->flow', once; its spans go to the end of 'heap'. Returns 0, -ENOMEM
+   or -EBADMSG. */
+int flow_decode(struct view *view, struct nlct_bytes *heap);
+
+/* build.c: flow -> message -------------------------------------------------------------------- */
+
+void flow_put_tuple(struct message *message, uint16_t type, const struct nlct_tuple *tuple);
+
+/* Puts what names one flow: its zone and one of its tuples, CTA_TUPLE_ORIG or CTA_TUPLE_REPLY. */
+void flow_put_key(struct message *message, const struct nlct_flow *flow, uint16_t type);
+
+/* Puts what changes a flow: its key and all that the kernel lets one change. */
+void flow_put_update(struct message *message, const struct nlct_flow *flow, const uint8_t *heap);
+
+/* Is there nothing in a new flow that the kernel would drop in silence: a timeout of 0, with which
+   it drops the flow itself, and what belongs to another protocol? */
+bool flow_fits(const struct nlct_flow *flow);
+
+/* nat.c: where a reply is not the reverse of the original tuple ------------------------------- */
+
+enum { TO_ADDRESS, TO_PORT };
+
+/* What a request wants a flow translated to. */
+struct translation {
+    uint64_t present;
+    uint8_t address[16];
+    uint16_t port;
+};
+
+/* Puts what translates a flow to 'reply'; 'type' is CTA_NAT_SRC or CTA_NAT_DST. */
+void nat_put(struct message *message, uint16_t type, struct nlct_tuple reply);
+
+/* The reverse of nat_put(). Returns false where 'reply' lacks what 'to' changes. */
+bool nat_apply(struct nlct_tuple *reply, uint16_t type, struct translation to);
+
+/* filter.c ------------------------------------------------------------------------------------ */
+
+/* Returns 1, 0, or -EBADMSG. */
+int filter_match(const struct nlct_filter *filter, struct view *view);
+
+#endif

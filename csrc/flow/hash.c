@@ -1,0 +1,20 @@
+/* The key of a hash table. */
+#include "flow.h"
+
+#include <sys/auxv.h>
+#include <sys/random.h>
+
+int hash_key_new(struct hash_key *key)
+{
+    const void *at_start;
+
+    if (getrandom(key, sizeof(*key), GRND_NONBLOCK) == (ssize_t)sizeof(*key))
+        return 0;
+    /* A policy forbids it, or the kernel has no randomness yet. What it gave this program at its
+       start is as good, but the same for all tables. */
+    at_start = (const void *)getauxval(AT_RANDOM);
+    if (!at_start)
+        return -ENOSYS;
+    memcpy(key, at_start, sizeof(*key));
+    return 0;
+}

@@ -1,0 +1,237 @@
+/*
+ * Netlink, which knows nothing of conntrack: messages, sockets, batches, namespaces. What the other
+ * rooms may see of it.
+ */
+#ifndef NLCT_NETLINK_H
+#define NLCT_NETLINK_H
+
+#include "../nlct.h"
+
+#include <errno.h>
+#include <linux/netlink.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+/* Walking, bounded -- every step checks that what it is about to show lies inside what is left.
+   Whoever walks to the end has seen every byte: leftovers are -EBADMSG. */
+/* What is left to walk. */
+struct wire {
+    const uint8_t *at;
+    size_t left;
+};
+
+/* One attribute. 'type' is without the nesting and byte order flags; 'whole' bytes at 'start' are
+   the attribute with its header, without padding. */
+struct attr {
+    const uint8_t *start;
+    const uint8_t *data;
+    uint16_t whole;
+    uint16_t size;
+    uint16_t type;
+};
+
+/* Messages and attributes alike begin at multiples of four. */
+static inline size_t wire_align(size_t size)
+{
+    return (size + 3) & ~(size_t)3;
+}
+
+static inline void wire_skip(struct wire *wire, size_t size)
+{
+    size_t padded = wire_align(size);
+
+    /* The last of its row may come without padding. */
+    if (padded > wire->left)
+        padded = wire->left;
+    wire->at += padded;
+    wire->left -= padded;
+}
+
+/* Takes the next message. Returns 1, 0 at the end, or -EBADMSG. */
+static inline int wire_message(struct wire *wire, struct nlmsghdr *header, struct wire *payload)
+{
+    if (wire->left == 0)
+        return 0;
+    if (wire->left < sizeof(*header))
+        return -EBADMSG;
+    memcpy(header, wire->at, sizeof(*header));
+    if (header->nlmsg_len < sizeof(*header) || header->nlmsg_len > wire->left)
+        return -EBADMSG;
+    payload->at = wire->at + sizeof(*header);
+    payload->left = header->nlmsg_len - sizeof(*header);
+    wire_skip(wire, header->nlmsg_len);
+    return 1;
+}
+
+/* Takes the next attribute. Returns 1, 0 at the end, or -EBADMSG. */
+static inline int wire_attr(struct wire *wire, struct attr *attr)
+{
+    struct nlattr header;
+
+    if (wire->left == 0)
+        return 0;
+    if (wire->left < sizeof(header))
+        return -EBADMSG;
+    memcpy(&header, wire->at, sizeof(header));
+    if (header.nla_len < sizeof(header) || header.nla_len > wire->left)
+        return -EBADMSG;
+    attr->start = wire->at;
+    attr->data = wire->at + sizeof(header);
+    attr->whole = header.nla_len;
+    attr->size = (uint16_t)(header.nla_len - sizeof(header));
+    attr->type = header.nla_type & (uint16_t)NLA_TYPE_MASK;
+    wire_skip(wire, header.nla_len);
+    return 1;
+}
+
+/* The attributes inside 'attr'. */
+static inline struct wire wire_nest(const struct attr *attr)
+{
+    return (struct wire){attr->data, attr->size};
+}
+
+static inline uint16_t wire_be16(const uint8_t *data)
+{
+    return (uint16_t)(data[0] << 8 | data[1]);
+}
+
+static inline uint32_t wire_be32(const uint8_t *data)
+{
+    return (uint32_t)data[0] << 24 | (uint32_t)data[1] << 16 | (uint32_t)data[2] << 8 | data[3];
+}
+
+/* message.c: building ------------------------------------------------------------------------- */
+
+/* A request being written. Once a put does not fit, 'error' stays -EMSGSIZE and puts do nothing. */
+struct message {
+    uint8_t *buffer;
+    size_t capacity;
+    size_t size;
+    int error;
+};
+
+/* Starts a request of 'type' and 'flags', followed by the nfgenmsg header with 'family'. */
+void message_begin(struct message *message, void *buffer, size_t capacity, uint16_t type,
+                   uint16_t flags, uint8_t family);
+void message_put(struct message *message, uint16_t type, const void *data, size_t size);
+void message_copy(struct message *message, const struct attr *attr);
+void message_put_be16(struct message *message, uint16_t type, uint16_t value);
+void message_put_be32(struct message *message, uint16_t type, uint32_t value);
+
+/* Opens a nest; nest_end() takes what this returned. */
+size_t message_nest_begin(struct message *message, uint16_t type);
+void message_nest_end(struct message *message, size_t nest);
+
+/* Takes back a nest in which nothing was put. */
+bool message_nest_is_empty(const struct message *message, size_t nest);
+void message_nest_drop(struct message *message, size_t nest);
+
+/* Completes the header. Returns the size, or -EMSGSIZE. */
+int message_end(struct message *message);
+
+/* Sets what the sender alone knows. */
+void message_stamp(void *message, uint16_t more_flags, uint32_t sequence);
+
+/* netns.c ------------------------------------------------------------------------------------- */
+
+/* Asks a socket whether it is in this namespace. Returns 0, -EXDEV, or -errno. */
+int netns_prove(const struct nlct_netns *netns, int sock);
+
+/* socket.c ------------------------------------------------------------------------------------ */
+
+/* The kernel fills up to 32 KiB a datagram of a dump, whatever the buffer beyond that. */
+enum { SOCKET_BUFFER = 65536 };
+
+struct nlct_socket {
+    int fd;
+    struct nlct_fd held; /* the same, and which socket it is */
+    uint32_t port;
+    uint32_t sequence; /* of the latest request */
+    size_t room;       /* what the kernel will queue for us before it drops replies, in bytes */
+    char text[256];
+    uint8_t buffer[SOCKET_BUFFER]; /* the latest datagram */
+};
+
+int socket_send(struct nlct_socket *sock, const void *data, size_t size);
+
+/* Receives one datagram from the kernel into 'buffer'. Returns its size, -EAGAIN when nothing is
+   queued, or -errno; -ENOBUFS says that replies were lost. */
+int socket_receive(struct nlct_socket *sock);
+
+/* The same into another buffer of SOCKET_BUFFER bytes. */
+int socket_receive_to(struct nlct_socket *sock, uint8_t *buffer);
+
+/* Waits for a datagram. Returns 0, -EAGAIN after 'milliseconds', or -EINTR. */
+int socket_wait(struct nlct_socket *sock, int milliseconds);
+
+/* Does this message answer a request of ours, one numbered 'first' to the latest? */
+bool socket_answers(const struct nlct_socket *sock, const struct nlmsghdr *header, uint32_t first);
+
+/* Reads an NLMSG_ERROR or NLMSG_DONE and keeps its text. Returns the error in it (0 or -errno),
+   or -EBADMSG. */
+int socket_verdict(struct nlct_socket *sock, const struct nlmsghdr *header, struct wire payload);
+
+/* Sends one request and hands the message of type 'answer' to 'take' (may be NULL), up to the
+   kernel's verdict, which is returned; -EBADMSG when it is success without that message. */
+int socket_transact(struct nlct_socket *sock, struct message *request, uint16_t answer,
+                    int (*take)(void *context, struct wire payload), void *context);
+
+/* readahead.c: receiving ahead, in a thread ------------------------------------------------------- */
+
+struct readahead;
+
+/* Starts to receive. The socket is the thread's until it has been stopped, or has ended. NULL
+   where there is no second processor for it, or no thread. */
+struct readahead *readahead_start(struct nlct_socket *sock);
+
+/* Gets the next datagram, valid until the next call. Returns 0, -EINTR when there is none by
+   'deadline' (CLOCK_MONOTONIC, milliseconds), or what socket_receive() returned, after which the
+   thread has ended. */
+int readahead_next(struct readahead *ahead, struct wire *wire, int64_t deadline);
+
+/* Waits for the thread, which ends after what it is receiving. May be given NULL. */
+void readahead_stop(struct readahead *ahead);
+
+/* batch.c: many requests in one send, and every refusal counted ------------------------------- */
+
+enum { BATCH_BYTES = 32768, BATCH_REQUESTS = 256, REQUEST_MAX = 1024 };
+
+struct batch_request {
+    uint32_t owner;
+    bool settled;
+};
+
+struct batch {
+    struct nlct_socket *sock;
+    /* Looks at a finished request once more before it may be sent. */
+    bool (*admits)(const void *request, size_t size);
+    /* Is told what became of each request: 0 or -errno. */
+    void (*settle)(void *context, uint32_t owner, int result);
+    void *context;
+    unsigned limit; /* requests whose refusals are sure to fit the receive buffer */
+    unsigned count;
+    size_t size;
+    size_t latest; /* where the last request begins */
+    struct batch_request requests[BATCH_REQUESTS];
+    uint8_t bytes[BATCH_BYTES];
+};
+
+void batch_init(struct batch *batch, struct nlct_socket *sock,
+                bool (*admits)(const void *request, size_t size),
+                void (*settle)(void *context, uint32_t owner, int result), void *context);
+
+/* A 'settle' that counts in a struct nlct_tally, whoever the owner is. */
+void batch_tally(void *tally, uint32_t owner, int result);
+
+/* Room for one request of up to REQUEST_MAX bytes. */
+void *batch_room(struct batch *batch);
+
+/* Takes what was written there for 'owner'; 'size' is a size or -errno, which counts as a refusal.
+   Sends when full. Returns 0 or -errno when the socket failed. */
+int batch_add(struct batch *batch, int size, uint32_t owner);
+
+/* Sends what is left and accounts for every request. */
+int batch_send(struct batch *batch);
+
+#endif

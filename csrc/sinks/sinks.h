@@ -1,0 +1,16 @@
+/* What takes the flows of a dump. */
+#ifndef NLCT_SINKS_H
+#define NLCT_SINKS_H
+
+#include "../flow/flow.h"
+
+struct nlct_sink {
+    /* Takes a flow. Returns 0, 1 when it is full and wants this flow again, or -errno. */
+    int (*take)(struct nlct_sink *sink, struct view *view);
+    /* The table has ended. May be NULL. */
+    int (*finish)(struct nlct_sink *sink);
+    /* Lets go of more than the sink itself. May be NULL. */
+    void (*free)(struct nlct_sink *sink);
+};
+
+#endif
