@@ -389,7 +389,8 @@ struct nlct_dump;
    'filter' and 'sock' must outlive the dump; a thread may receive on 'sock' until the dump has
    ended or is freed. */
 int nlct_dump_start(struct nlct_dump **dump, struct nlct_socket *sock,
-                    const struct nlct_filter *filter, const struct nlct_kernel_filter *ask, int buckets);
+                    const struct nlct_filter *filter, const struct nlct_kernel_filter *ask,
+                    int buckets);
 
 /* Takes the pass further, for about 'milliseconds' or until the sink is full. 'sink' may be NULL.
    Returns 1 when there is more, 0 at the end of the table (with everything in the sink done), or
@@ -489,7 +490,7 @@ struct nlct_target {
 };
 
 /* What a target has come to. */
-struct nlct_share {
+struct nlct_outcome {
     uint64_t matched;
     uint64_t done;
 };
@@ -498,16 +499,16 @@ struct nlct_share {
    for each that does. The dump's own filter must let through what they want. 'sock' and the filters
    must outlive it. A flow of which a filter cannot tell counts as refused with EBADMSG, for that
    target alone. Returns 0, -ENOMEM, or -EINVAL when two targets want one zone. */
-int nlct_shares_new(struct nlct_sink **sink, struct nlct_socket *sock,
-                    const struct nlct_target *targets, size_t count);
+int nlct_deletes_new(struct nlct_sink **sink, struct nlct_socket *sock,
+                     const struct nlct_target *targets, size_t count);
 
 /* What each target has come to; it lasts as long as the sink. */
-const struct nlct_share *nlct_shares_get(const struct nlct_sink *sink);
+const struct nlct_outcome *nlct_deletes_get(const struct nlct_sink *sink);
 
 /* How many requests of each target were refused with the errno that goes to '*error', as struct
    nlct_tally has it; it lasts until the sink is used again. 'which' counts the errnos that there
    were; NULL past the last. */
-const uint64_t *nlct_shares_refused(const struct nlct_sink *sink, size_t which, int *error);
+const uint64_t *nlct_deletes_refused(const struct nlct_sink *sink, size_t which, int *error);
 
 /* The kernel's own flush of one zone, asked for in one of the two ways. DANGER: kernels that do not
    know the filter answer NLCT_ZONE_PLAIN by emptying the whole table; call it only where this
@@ -545,7 +546,7 @@ enum { NLCT_ARROW_IPV4 = 15, NLCT_ARROW_IPV6 = 39, NLCT_ARROW_MORE = 32 };
 /* Writes addresses as text, as inet_ntop() does. What is not of AF_INET is of AF_INET6. 'data'
    has NLCT_ARROW_IPV4 or NLCT_ARROW_IPV6 bytes for each row and NLCT_ARROW_MORE. */
 void nlct_arrow_addresses(const uint8_t *values, const uint8_t *valid, const uint8_t *families,
-                           size_t rows, int32_t *offsets, char *data);
+                          size_t rows, int32_t *offsets, char *data);
 
 /* Sets 'seen' of each value that is there to 1, of 256. */
 void nlct_arrow_seen(const uint8_t *values, const uint8_t *valid, size_t rows, uint8_t *seen);
@@ -560,20 +561,20 @@ struct nlct_word {
 
 /* Writes the word of each value, of 256. 'data' has room for them and for NLCT_ARROW_MORE. */
 void nlct_arrow_words(const uint8_t *values, const uint8_t *valid, size_t rows,
-                       const struct nlct_word *words, int32_t *offsets, char *data);
+                      const struct nlct_word *words, int32_t *offsets, char *data);
 
 /* Writes texts of up to 16 bytes (NLCT_TEXT). 'data' has 16 bytes for each row. */
 void nlct_arrow_texts(const char *values, const uint8_t *valid, size_t rows, int32_t *offsets,
-                       char *data);
+                      char *data);
 
 /* Writes the numbers of the labels of each row, in order. With NULL for 'data' only the offsets. */
 void nlct_arrow_labels(const uint8_t *values, const uint8_t *valid, size_t rows, int32_t *offsets,
-                        uint8_t *data);
+                       uint8_t *data);
 
 /* Writes the bytes of each struct nlct_span. With NULL for 'data' only the offsets. Returns 0, or
    -EINVAL when a span leaves the heap. */
 int nlct_arrow_spans(const uint8_t *values, const uint8_t *valid, size_t rows, const uint8_t *heap,
-                      size_t heap_size, int64_t *offsets, uint8_t *data);
+                     size_t heap_size, int64_t *offsets, uint8_t *data);
 
 /* binding: end */
 

@@ -27,8 +27,8 @@ from nlct.errors import (
 from nlct.filter import ALL, Filter
 from nlct.flow import Flow, Tuple
 from nlct.flush import FlushResult
+from nlct.flusher import Flusher
 from nlct.netns import Netns
-from nlct.storm import Flusher
 from nlct.table import FlowTable
 
 __version__ = "0.1.0"

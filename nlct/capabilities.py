@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from nlct import _buckets, _log, _socket, _threads
+from nlct._dump import NOTHING, Dump
 from nlct._ffi import ffi, lib, slot
-from nlct._pass import NOTHING, Pass
 from nlct.errors import Error, InterruptedDumpError, NotFoundError, UnsupportedError
 from nlct.filter import Filter
 from nlct.flow import Flow, Tuple, to_c
@@ -184,7 +184,7 @@ class _Bench:
         """Tell if a dump of 'zone' shows its flow and no other."""
         self.fill()
         try:
-            walk = Pass(self._sock, Filter(zone=zone), ask, NOTHING)
+            walk = Dump(self._sock, Filter(zone=zone), ask, NOTHING)
             for _ in walk.steps():
                 pass
         except Error as exc:

@@ -13,7 +13,8 @@ from nlct import _check, _reasons
 from nlct._closing import Closing
 from nlct._ffi import ffi, lib, new_sink
 from nlct._fields import TUPLE_FIELDS
-from nlct._kernel import Heap, Kernel, Progress
+from nlct._handle import Handle, Heap, Progress
+from nlct.counts import Counts
 from nlct.enums import Status
 from nlct.errors import (
     Error,
@@ -26,7 +27,6 @@ from nlct.errors import (
 from nlct.filter import Filter, Zones, to_delete, zone_set
 from nlct.flow import Flow, Tuple, flows_from, to_c
 from nlct.flush import FlushResult, Tally, flush
-from nlct.groups import Groups
 from nlct.netns import Netns, NetnsLike
 from nlct.table import Columns, FlowTable, column_set
 
@@ -83,17 +83,17 @@ class Conntrack(Closing):
 
     def __init__(self, netns: NetnsLike | None = None, *, kernel_filter: bool = True) -> None:
         where = Netns.current() if netns is None else Netns.open(netns)
-        self._kernel = Kernel(where, kernel_filter)
+        self._handle = Handle(where, kernel_filter)
 
     def close(self) -> None:
         """Let go of sockets and namespace.
 
         May be called again; every other call then raises ValueError.
         """
-        self._kernel.close()
+        self._handle.close()
 
     def __del__(self) -> None:
-        if hasattr(self, "_kernel"):
+        if hasattr(self, "_handle"):
             self.close()
 
     # Looking ---------------------------------------------------------------------------------
@@ -113,8 +113,8 @@ class Conntrack(Closing):
         """
         wanted = _filter(filter, zone)
         if wanted.matches_everything:
-            return self._kernel.stats()[0]
-        return self._kernel.look(wanted, "count", progress=progress).matched
+            return self._handle.stats()[0]
+        return self._handle.look(wanted, "count", progress=progress).matched
 
     def count_by(
         self,
@@ -130,8 +130,8 @@ class Conntrack(Closing):
         two, the keys are pairs. Flows without the field count for None; values without a flow are
         left out. ``progress``: see count().
         """
-        counter = Groups(fields)
-        self._kernel.look(_filter(filter, zone), "count_by", counter.make_sink, progress)
+        counter = Counts(fields)
+        self._handle.look(_filter(filter, zone), "count_by", counter.make_sink, progress)
         return counter.counts()
 
     def dump(self, filter: Filter | None = None, *, zone: Zones | None = None) -> Iterator[Flow]:
@@ -141,7 +141,7 @@ class Conntrack(Closing):
         InterruptedDumpError at the end if the table was resized on the way.
         """
         wanted = _filter(filter, zone)
-        self._kernel.require(wanted)
+        self._handle.require(wanted)
         return self._dump(wanted)
 
     def _dump(self, wanted: Filter) -> Iterator[Flow]:
@@ -149,7 +149,7 @@ class Conntrack(Closing):
         heap = Heap()
         sink = new_sink(lib.nlct_rows_new, rows, ROWS, heap.c)
         size = ffi.sizeof("struct nlct_flow")
-        with self._kernel.walk(wanted) as walk:
+        with self._handle.walk(wanted) as walk:
             for _ in walk.steps(sink):
                 count = lib.nlct_rows_take(sink[0])
                 yield from flows_from(ffi.buffer(rows, count * size)[:], heap.take())
@@ -164,13 +164,13 @@ class Conntrack(Closing):
         Otherwise like dump(), and several times as fast as the text of each flow.
         """
         wanted = _filter(filter, zone)
-        self._kernel.require(wanted)
+        self._handle.require(wanted)
         return self._dump_text(wanted)
 
     def _dump_text(self, wanted: Filter) -> Iterator[bytes]:
         buffer = ffi.new("char[]", TEXT_BYTES)
         sink = new_sink(lib.nlct_text_new, buffer, TEXT_BYTES)
-        with self._kernel.walk(wanted) as walk:
+        with self._handle.walk(wanted) as walk:
             for _ in walk.steps(sink):
                 yield bytes(ffi.buffer(buffer, lib.nlct_text_take(sink[0])))
             if walk.disturbed:
@@ -199,7 +199,7 @@ class Conntrack(Closing):
             collector = Columns(wanted, ALL_ROWS)
             return collector.sink
 
-        self._kernel.look(_filter(filter, zone), "table", make_sink, progress)
+        self._handle.look(_filter(filter, zone), "table", make_sink, progress)
         return collector.take()
 
     def batches(
@@ -218,14 +218,14 @@ class Conntrack(Closing):
         wanted = _filter(filter, zone)
         kept = column_set(columns)
         _check.integer("rows", rows, 1, _check.U32)
-        self._kernel.require(wanted)
+        self._handle.require(wanted)
         return self._batches(wanted, kept, rows)
 
     def _batches(
         self, wanted: Filter, columns: frozenset[str] | None, rows: int
     ) -> Iterator[FlowTable]:
         collector = Columns(columns, rows)
-        with self._kernel.walk(wanted) as walk:
+        with self._handle.walk(wanted) as walk:
             for _ in walk.steps(collector.sink):
                 if walk.ended or collector.full:
                     batch = collector.take()
@@ -248,7 +248,7 @@ class Conntrack(Closing):
         if zone is not None or tuple.zone is not None:
             return self._find(key, "get a flow")[0]
         with _reasons.explained(key):
-            found = self._kernel.get(key)
+            found = self._handle.get(key)
         if not _is_named(found, tuple):
             raise NotFoundError(errno.ENOENT, "get a flow")
         return found
@@ -256,7 +256,7 @@ class Conntrack(Closing):
     @property
     def limit(self) -> int:
         """How many flows the namespace may hold (``nf_conntrack_max``)."""
-        return self._kernel.stats()[1]
+        return self._handle.stats()[1]
 
     @property
     def buckets(self) -> int | None:
@@ -264,7 +264,7 @@ class Conntrack(Closing):
 
         None where the kernel has no such file.
         """
-        return self._kernel.read_buckets()
+        return self._handle.read_buckets()
 
     # Changing --------------------------------------------------------------------------------
 
@@ -292,7 +292,7 @@ class Conntrack(Closing):
         row, heap = to_c(flow)
         if flow.timeout == 0:
             raise ValueError("timeout must be from 1 to 4294967295 for a new flow, not 0")
-        with _reasons.explained(flow, new=True), self._kernel.pool.lend() as sock:
+        with _reasons.explained(flow, new=True), self._handle.pool.lend() as sock:
             rc = lib.nlct_create(sock.handle, row, heap)
             if rc == -errno.ENOMEM:
                 raise TableFullError(errno.ENOMEM, "create a flow")
@@ -363,14 +363,14 @@ class Conntrack(Closing):
         _refuse(change, wanted, found)
         request = change if name == change else Flow(name.orig, zone=name.zone, **wanted)
         row, heap = to_c(request)
-        with _reasons.explained(change), self._kernel.pool.lend() as sock:
+        with _reasons.explained(change), self._handle.pool.lend() as sock:
             sock.check(lib.nlct_update(sock.handle, row, heap), "update a flow")
         if change.seqadj_orig_pos is not None or change.seqadj_reply_pos is not None:
             self._check_seqadj(change, name)
 
     def _check_seqadj(self, change: Flow, name: Flow) -> None:
         """Most flows that packets made have no room for it, and the kernel does not say so."""
-        found = self._kernel.get(name, "look at a changed flow")
+        found = self._handle.get(name, "look at a changed flow")
         for field in ("seqadj_orig_pos", "seqadj_reply_pos"):
             if getattr(change, field) is not None and getattr(found, field) is None:
                 why = f"{field} was dropped: the flow was made without sequence adjustment"
@@ -388,7 +388,7 @@ class Conntrack(Closing):
         self._delete(self._find(flow, "find the flow to delete")[0])
 
     def _delete(self, flow: Flow) -> None:
-        with _reasons.explained(flow), self._kernel.pool.lend() as sock:
+        with _reasons.explained(flow), self._handle.pool.lend() as sock:
             sock.check(lib.nlct_delete(sock.handle, to_c(flow)[0]), "delete a flow")
 
     def _find(self, flow: Flow, operation: str) -> tuple[Flow, Flow]:
@@ -417,7 +417,7 @@ class Conntrack(Closing):
         for name, is_reply in _names(flow):
             try:
                 with _reasons.explained(name):
-                    found = self._kernel.get(name, operation)
+                    found = self._handle.get(name, operation)
             except NotFoundError:
                 continue
             except InvalidRequestError:
@@ -439,7 +439,7 @@ class Conntrack(Closing):
         """
         started = time.monotonic()
         _check.function("progress", progress)
-        self._kernel.pool.check_open()
+        self._handle.pool.check_open()
         table = flows if isinstance(flows, FlowTable) else FlowTable.from_flows(flows)
         tally = Tally()
         done = 0
@@ -460,7 +460,7 @@ class Conntrack(Closing):
         self, table: FlowTable, rows: range, children: bool, tally: Tally, created: bytearray
     ) -> None:
         columns, heap = table.to_c()
-        with self._kernel.pool.lend() as sock:
+        with self._handle.pool.lend() as sock:
             rc = lib.nlct_load(
                 *(sock.handle, columns, len(columns), heap, len(table.heap)),
                 *(rows.start, rows.stop, children, tally.c, ffi.from_buffer(created)),
@@ -539,7 +539,7 @@ class Conntrack(Closing):
         """
         # Never Filter(zone=None) here: that is every flow.
         return flush(
-            self._kernel, Filter(zone=zone_set(zones)), strategy, dry_run, passes, progress
+            self._handle, Filter(zone=zone_set(zones)), strategy, dry_run, passes, progress
         )
 
     def flush_all(
@@ -554,7 +554,7 @@ class Conntrack(Closing):
 
         The arguments are those of flush_zones(); "auto" lets the kernel do it.
         """
-        return flush(self._kernel, Filter(), strategy, dry_run, passes, progress)
+        return flush(self._handle, Filter(), strategy, dry_run, passes, progress)
 
     def delete(
         self,
@@ -572,7 +572,7 @@ class Conntrack(Closing):
         that matches everything is refused with ValueError, unless it is nlct.ALL;
         Filter.restricts_nothing says how that is told.
         """
-        return flush(self._kernel, to_delete(filter), strategy, dry_run, passes, progress, "delete")
+        return flush(self._handle, to_delete(filter), strategy, dry_run, passes, progress, "delete")
 
 
 def _names(flow: Flow) -> Iterator[tuple[Flow, bool]]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from nlct import _buckets, _check
 from nlct._ffi import ffi, lib, new_sink
-from nlct._kernel import Kernel, Progress
+from nlct._handle import Handle, Progress
 from nlct.capabilities import zone_request
 from nlct.errors import Error
 from nlct.filter import Filter
@@ -81,7 +81,7 @@ class Tally:
 
 
 def flush(
-    kernel: Kernel,
+    handle: Handle,
     wanted: Filter,
     strategy: str,
     dry_run: bool,
@@ -98,63 +98,63 @@ def flush(
     _check.function("progress", progress)
     way = "scan" if (strategy, operation) == ("auto", "delete") else strategy
     started = time.monotonic()
-    kernel.require(wanted)
+    handle.require(wanted)
     if wanted.matches_nothing:
         result = FlushResult(0, 0, 0, 0, {}, passes=0)
     elif dry_run:
-        walk = kernel.look(wanted, operation, progress=progress)
+        walk = handle.look(wanted, operation, progress=progress)
         result = FlushResult(walk.scanned, walk.matched, 0, 0, {}, complete=walk.matched == 0)
-    elif by_kernel(kernel, wanted, way):
-        flows, began = kernel.stats()[0], time.monotonic_ns()
-        result = _by_kernel(kernel, wanted, passes)
-        _learn_flush(kernel, wanted, flows, (time.monotonic_ns() - began) / passes)
-    elif strategy == "auto" and zone_by_zone(kernel, wanted):
+    elif by_kernel(handle, wanted, way):
+        flows, began = handle.stats()[0], time.monotonic_ns()
+        result = _by_kernel(handle, wanted, passes)
+        _learn_flush(handle, wanted, flows, (time.monotonic_ns() - began) / passes)
+    elif strategy == "auto" and zone_by_zone(handle, wanted):
         assert wanted.zone is not None
-        result = _by_scans(kernel, sorted(wanted.zone), way, passes, progress)
+        result = _by_scans(handle, sorted(wanted.zone), way, passes, progress)
     else:
-        result = _by_scan(kernel, wanted, way, passes, progress)
+        result = _by_scan(handle, wanted, way, passes, progress)
     return result._replace(seconds=time.monotonic() - started)
 
 
-def _by_kernel(kernel: Kernel, wanted: Filter, passes: int) -> FlushResult:
+def _by_kernel(handle: Handle, wanted: Filter, passes: int) -> FlushResult:
     """Let the kernel flush some zones, or everything. It knows no other filter to be trusted."""
     if wanted.matches_everything:
-        _flush_all(kernel, passes)
+        _flush_all(handle, passes)
         walks = passes
     elif wanted.is_zones and wanted.zone is not None:
-        _flush_zones(kernel, sorted(wanted.zone) * passes)
+        _flush_zones(handle, sorted(wanted.zone) * passes)
         walks = len(wanted.zone) * passes
     else:
         raise ValueError(f"the kernel must not flush {wanted!r}")
     return FlushResult(None, None, None, 0, {}, strategy="kernel", passes=walks)
 
 
-def _flush_all(kernel: Kernel, passes: int) -> None:
-    with kernel.pool.lend() as sock:
+def _flush_all(handle: Handle, passes: int) -> None:
+    with handle.pool.lend() as sock:
         for _ in range(passes):
             sock.check(lib.nlct_flush_all(sock.handle), "flush everything")
 
 
-def _flush_zones(kernel: Kernel, zones: list[int]) -> None:
-    with kernel.pool.lend() as sock:
+def _flush_zones(handle: Handle, zones: list[int]) -> None:
+    with handle.pool.lend() as sock:
         for zone in zones:
             rc = lib.nlct_flush_zone(sock.handle, zone, zone_request())
             sock.check(rc, f"flush zone {zone}")
 
 
-def _learn_flush(kernel: Kernel, wanted: Filter, flows: int, nanoseconds: float) -> None:
+def _learn_flush(handle: Handle, wanted: Filter, flows: int, nanoseconds: float) -> None:
     """Note what kernel flushes took, without what deleting itself did."""
-    buckets = kernel.buckets
+    buckets = handle.buckets
     if not wanted.zone or buckets is None:
         return
     # What is done is done, whether or not there is something to learn from it.
     with suppress(Error):
-        deleted = max(flows - kernel.stats()[0], 0)
+        deleted = max(flows - handle.stats()[0], 0)
         experience.learn_flush(len(wanted.zone), flows, buckets, deleted, nanoseconds)
 
 
 def _by_scan(
-    kernel: Kernel, wanted: Filter, strategy: str, passes: int, progress: Progress | None
+    handle: Handle, wanted: Filter, strategy: str, passes: int, progress: Progress | None
 ) -> FlushResult:
     tally = Tally()
     scanned = matched = walks = 0
@@ -162,10 +162,10 @@ def _by_scan(
     while looking:
         done_before = tally.done
         zones = len(wanted.zone) if wanted.is_zones and wanted.zone else 0
-        scan = Scan(zones, kernel.stats()[0], kernel.buckets or 0, 0, 0, 0)
+        scan = Scan(zones, handle.stats()[0], handle.buckets or 0, 0, 0, 0)
         handed_over = False
         started = time.monotonic_ns()
-        with kernel.walk(wanted) as walk, kernel.pool.lend() as sock:
+        with handle.walk(wanted) as walk, handle.pool.lend() as sock:
             for _ in walk.steps(new_sink(lib.nlct_deleter_new, sock.handle, tally.c)):
                 if progress is not None:
                     progress(scanned + walk.scanned)
@@ -177,14 +177,14 @@ def _by_scan(
                 handed_over = (
                     strategy == "auto"
                     and not walk.ended
-                    and kernel_ends_it_faster(kernel, wanted, scan)
+                    and kernel_ends_it_faster(handle, wanted, scan)
                 )
                 if handed_over:
                     break
         if handed_over:
-            rest = _by_kernel(kernel, wanted, max(1, passes - walks))
+            rest = _by_kernel(handle, wanted, max(1, passes - walks))
             return _result(tally, None, None, "scan+kernel", walks + 1 + rest.passes, True)
-        if zones and scan.buckets and kernel.kernel_filter:
+        if zones and scan.buckets and handle.kernel_filter:
             experience.learn_scan(scan)
         walks += 1
         scanned += walk.scanned
@@ -199,7 +199,7 @@ def _by_scan(
 
 
 def _by_scans(
-    kernel: Kernel, zones: list[int], strategy: str, passes: int, progress: Progress | None
+    handle: Handle, zones: list[int], strategy: str, passes: int, progress: Progress | None
 ) -> FlushResult:
     """Scan for one zone after the other, as long as the kernel leaves out all others."""
     results: list[FlushResult] = []
@@ -210,11 +210,11 @@ def _by_scans(
             progress(scanned + done)
 
     while zones:
-        one = _by_scan(kernel, Filter(zone=zones.pop(0)), strategy, passes, go_on)
+        one = _by_scan(handle, Filter(zone=zones.pop(0)), strategy, passes, go_on)
         results.append(one)
         scanned += one.scanned or 0
         if one.scanned != one.matched and zones:
-            results.append(_by_scan(kernel, Filter(zone=zones), strategy, passes, go_on))
+            results.append(_by_scan(handle, Filter(zone=zones), strategy, passes, go_on))
             break
     return _sum(results)
 

@@ -7,8 +7,8 @@ from collections import deque
 from typing import NamedTuple
 
 from nlct import _log
-from nlct._kernel import Kernel
-from nlct._pass import STEP_MILLISECONDS
+from nlct._dump import STEP_MILLISECONDS
+from nlct._handle import Handle
 from nlct.capabilities import MEASURED, Capabilities, known, probe
 from nlct.errors import UnsupportedError
 from nlct.filter import Filter
@@ -179,21 +179,21 @@ class Experience:
 experience = Experience()
 
 
-def zone_by_zone(kernel: Kernel, wanted: Filter) -> bool:
+def zone_by_zone(handle: Handle, wanted: Filter) -> bool:
     """Decide whether to scan for each zone by itself, filtered by the kernel.
 
     Good for a few: a flow that is not sent costs a sixth of one that is.
     """
     if not wanted.is_zones or not wanted.zone:
         return False
-    buckets = kernel.buckets
+    buckets = handle.buckets
     found = known()
     zones = len(wanted.zone)
-    if zones == 1 or buckets is None or not kernel.kernel_filter:
+    if zones == 1 or buckets is None or not handle.kernel_filter:
         return False
     if found is not None and not found.zone_dump:
         return False
-    flows = kernel.stats()[0]
+    flows = handle.stats()[0]
     one, all_of_them = (experience.cost("scan", n, flows, buckets) for n in (1, zones))
     return zones * one < all_of_them
 
@@ -209,7 +209,7 @@ def _allowed(wanted: Filter, found: Capabilities) -> bool:
     )
 
 
-def by_kernel(kernel: Kernel, wanted: Filter, strategy: str) -> bool:
+def by_kernel(handle: Handle, wanted: Filter, strategy: str) -> bool:
     """Decide who flushes. Never sends anything to this table but a look at its counters.
 
     Raises UnsupportedError where the kernel is asked for and has not been seen to do it right.
@@ -235,8 +235,8 @@ def by_kernel(kernel: Kernel, wanted: Filter, strategy: str) -> bool:
         return True
     if not wanted.is_zones or not wanted.zone:
         return False
-    flows, buckets, count = kernel.stats()[0], kernel.buckets, len(wanted.zone)
-    if buckets is None or not kernel.kernel_filter:
+    flows, buckets, count = handle.stats()[0], handle.buckets, len(wanted.zone)
+    if buckets is None or not handle.kernel_filter:
         _explain("scan: the costs of a kernel flush are not known here")
         return False
     if _scan_cost(count, flows, buckets) < COUNTED:
@@ -272,13 +272,13 @@ MOST_SEEN = 0.75
 ENOUGH_DELETES = 256
 
 
-def kernel_ends_it_faster(kernel: Kernel, wanted: Filter, scan: Scan) -> bool:
+def kernel_ends_it_faster(handle: Handle, wanted: Filter, scan: Scan) -> bool:
     """Decide, in the middle of a scan, whether to let the kernel flush the rest.
 
     The more of the table a zone holds, the better: a flush deletes at a quarter of the cost. What
     is left to delete is guessed from what was there so far.
     """
-    if scan.deleted < ENOUGH_DELETES or not kernel.kernel_filter or not scan.buckets:
+    if scan.deleted < ENOUGH_DELETES or not handle.kernel_filter or not scan.buckets:
         return False
     if not wanted.is_zones or wanted.zone is None:
         return False

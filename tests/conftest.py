@@ -68,7 +68,8 @@ def root() -> None:
 
 # What an unprivileged user may not be able to read must be imported before.
 AS_NOBODY = f"""
-import ctypes, errno, ipaddress, logging, os, nlct, nlct.fill, tests.oracle, tests.flows
+import ctypes, errno, ipaddress, logging, os, nlct, nlct.fill
+import tests.support.oracle, tests.support.flows
 if os.geteuid() == 0:
     os.setgroups([])
     os.setresgid({NOBODY}, {NOBODY}, {NOBODY})

@@ -21,7 +21,7 @@ from nlct import arrow
 from nlct._ffi import lib
 from nlct._fields import FIELDS
 from nlct.table import FlowTable
-from tests.flows import populate
+from tests.support.flows import populate
 
 Row = dict[str, Any]
 Frame = Callable[[Any], list[Row]]

@@ -29,8 +29,8 @@ from nlct.cli.options import zone_names
 from nlct.cli.output import Bar
 from nlct.fill import fill
 from nlct.table import COLUMNS
-from tests import flows, tool
-from tests.command import NLCT, at_terminal, nlct_, process, refused
+from tests.support import flows, tool
+from tests.support.command import NLCT, at_terminal, nlct_, process, refused
 
 ENOUGH_TO_WATCH = 20000
 

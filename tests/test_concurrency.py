@@ -18,7 +18,7 @@ import pytest
 import nlct
 from nlct import _log, capabilities
 from nlct.fill import fill
-from tests import flows, oracle
+from tests.support import flows, oracle
 
 # In Python 3.12 and later a fork beside threads is worth a warning.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -315,7 +315,7 @@ def test_a_dump_that_was_forked_does_not_spoil_the_childs_sockets(netns: nlct.Ne
             ct.count()
             with pytest.raises(RuntimeError, match="fork"):
                 list(dump)
-            assert len(ct._kernel.pool._idle) == 1, "the parent's socket is lent out in the child"
+            assert len(ct._handle.pool._idle) == 1, "the parent's socket is lent out in the child"
 
         assert in_child(child) == 0
         assert len(list(dump)) == 1999

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nlct
-from nlct import ALL, Filter, Flow, SctpState, Status, TcpState, Tuple, _pass, strategy
+from nlct import ALL, Filter, Flow, SctpState, Status, TcpState, Tuple, _dump, strategy
 from nlct._ffi import lib
 from nlct.fill import fill
-from tests import filters, flows, oracle
 from tests.conftest import Script
+from tests.support import filters, flows, oracle
 from tests.test_probe import Lib
 
 WAYS = {"asked": ("auto", True), "scan": ("scan", True), "as-on-an-old-kernel": ("auto", False)}
@@ -144,7 +144,7 @@ def test_traps(netns: nlct.Netns, way: Way, name: str) -> None:
 
 FRESH = """
 import nlct
-from tests import flows
+from tests.support import flows
 with nlct.Conntrack(nlct.Netns.scratch()) as ct, nlct.Flusher(ct) as flusher:
     def results():
         yield ct.delete(nlct.Filter(zone=1))
@@ -318,7 +318,7 @@ def test_a_refused_request_deletes_what_was_named(
         return int(lib.nlct_dump_start(handle, sock, wanted, ask, fd))
 
     flows.populate(ct)
-    monkeypatch.setattr(_pass, "lib", Lib(nlct_dump_start=start))
+    monkeypatch.setattr(_dump, "lib", Lib(nlct_dump_start=start))
     spec = {"family": "ipv4", "proto": "udp", "dport": 53}
     assert check(netns, (ct, "auto"), spec) == 6
     assert asked == [True, False]

@@ -27,9 +27,9 @@ from nlct import capabilities
 from nlct.cli import limit, signals
 from nlct.cli.demo import ORDER, run
 from nlct.cli.stats import ratio, summary
-from tests import flows as made
-from tests import oracle
-from tests.command import nlct_, process, refused
+from tests.support import flows as made
+from tests.support import oracle
+from tests.support.command import nlct_, process, refused
 
 SMALL = ("demo", "--flows", "2000", "--zones", "10", "--samples", "3")
 WAITING = b"another demo is running, and nf_conntrack_max is for one to change: waiting for it\n"

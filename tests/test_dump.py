@@ -12,7 +12,7 @@ import pytest
 import nlct
 from nlct import Filter, Flow, Status, Tuple
 from nlct.fill import fill
-from tests import flows, oracle
+from tests.support import flows, oracle
 
 # Zones and families, and the filter that names them.
 FILTERS = [

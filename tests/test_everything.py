@@ -8,8 +8,8 @@ from typing import Any, Callable, NamedTuple
 
 import pytest
 
-from tests import everything, pyroute, tool
-from tests.everything import ASSURED, FAMILIES, SEEN_REPLY, Everything, Flow
+from tests.support import everything, pyroute, tool
+from tests.support.everything import ASSURED, FAMILIES, SEEN_REPLY, Everything, Flow
 
 # Bits of the status.
 EXPECTED, SRC_NAT, DST_NAT, SEQ_ADJUST = 0x1, 0x10, 0x20, 0x40

@@ -19,9 +19,9 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 import nlct
-from nlct import ALL, DccpState, Filter, Flow, SctpState, Status, TcpState, Tuple, _pass
+from nlct import ALL, DccpState, Filter, Flow, SctpState, Status, TcpState, Tuple, _dump
 from nlct._ffi import ffi, lib
-from tests import filters, oracle, tool
+from tests.support import filters, oracle, tool
 from tests.test_probe import Lib
 
 AF_BRIDGE = 7
@@ -292,7 +292,7 @@ def test_a_kernel_that_refuses_is_asked_for_everything(
         asked.append(ask != ffi.NULL)
         return int(lib.nlct_dump_start(handle, sock, wanted, ask, fd))
 
-    monkeypatch.setattr(_pass, "lib", Lib(nlct_dump_start=start))
+    monkeypatch.setattr(_dump, "lib", Lib(nlct_dump_start=start))
     spec = {"proto": "tcp", "family": "ipv4"}
     ids = filters.ids(where.table, spec)
     assert sorted(flow.id or 0 for flow in where.asking.dump(filters.build(spec))) == ids

@@ -11,14 +11,14 @@ from typing import Callable
 import pytest
 
 import nlct
-from nlct import Filter, Flow, Tuple, _buckets, _kernel, strategy
+from nlct import Filter, Flow, Tuple, _buckets, _handle, strategy
 from nlct import flush as flushing
+from nlct._dump import NOTHING, Dump
 from nlct._ffi import lib, new_sink
-from nlct._pass import NOTHING, Pass
 from nlct._socket import Socket, SocketPool
 from nlct.fill import fill
 from nlct.flush import Tally, flush
-from tests import flows, oracle
+from tests.support import flows, oracle
 
 WAYS = {
     "scan": ("scan", True),
@@ -139,9 +139,9 @@ def test_a_flush_that_is_done_says_so_though_nothing_is_learned_from_it(
     ct: nlct.Conntrack, netns: nlct.Netns, monkeypatch: pytest.MonkeyPatch, unread: str
 ) -> None:
     """The size of the table can be told before the kernel flushes, and afterwards no more."""
-    kernel = ct._kernel
-    sizes = iter([kernel.buckets, kernel.buckets])
-    stats = iter([kernel.stats()])
+    handle = ct._handle
+    sizes = iter([handle.buckets, handle.buckets])
+    stats = iter([handle.stats()])
 
     def once() -> tuple[int, int]:
         for each in stats:
@@ -150,10 +150,10 @@ def test_a_flush_that_is_done_says_so_though_nothing_is_learned_from_it(
 
     ct.create(flows.udp(1, 3))
     if unread == "buckets":
-        monkeypatch.setattr(_kernel.Kernel, "buckets", property(lambda _self: next(sizes, None)))
+        monkeypatch.setattr(_handle.Handle, "buckets", property(lambda _self: next(sizes, None)))
         next(sizes)
     else:
-        monkeypatch.setattr(kernel, "stats", once)
+        monkeypatch.setattr(handle, "stats", once)
     assert ct.flush_zone(3, strategy="kernel").complete
     assert oracle.dump(netns) == {}
 
@@ -200,7 +200,7 @@ def test_progress_never_goes_back(ct: nlct.Conntrack) -> None:
     fill(ct, 50_000, 50)
     calls: tuple[Callable[[Callable[[int], None]], nlct.FlushResult], ...] = (
         lambda seen: ct.flush_zones({3, 4}, strategy="scan", progress=seen),
-        lambda seen: flushing._by_scans(ct._kernel, [5, 6], "scan", 1, seen),
+        lambda seen: flushing._by_scans(ct._handle, [5, 6], "scan", 1, seen),
     )
     for call in calls:
         seen: list[int] = []
@@ -215,12 +215,12 @@ def test_a_few_zones_are_scanned_one_by_one_where_the_kernel_filters(netns: nlct
     with nlct.Conntrack(netns) as ct, nlct.Conntrack(netns, kernel_filter=False) as old:
         fill(ct, 20_000, 20)
         before = oracle.dump(netns)
-        result = flushing._by_scans(ct._kernel, [4, 5, 7], "scan", 1, None)
+        result = flushing._by_scans(ct._handle, [4, 5, 7], "scan", 1, None)
         assert (result.deleted, result.complete) == (3_000, True)
         if nlct.probe().zone_dump:
             assert (result.scanned, result.passes) == (3_000, 3)
         assert oracle.dump(netns) == oracle.outside(before, {4, 5, 7})
-        result = flushing._by_scans(old._kernel, [8, 9, 10], "scan", 1, None)
+        result = flushing._by_scans(old._handle, [8, 9, 10], "scan", 1, None)
         assert (result.deleted, result.passes) == (3_000, 2)
         assert oracle.dump(netns) == oracle.outside(before, {4, 5, 7, 8, 9, 10})
 
@@ -272,7 +272,7 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch, happens: object) -> None:
     what happens then is too late for a small dump and too early for its deletes.
     """
 
-    class Late(Pass):
+    class Late(Dump):
         pending = True
 
         def __init__(self, *arguments: object) -> None:
@@ -281,7 +281,7 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch, happens: object) -> None:
                 Late.pending = False
                 happens()  # type: ignore[operator]
 
-    monkeypatch.setattr(_kernel, "Pass", Late)
+    monkeypatch.setattr(_handle, "Dump", Late)
 
 
 def reborn(ct: nlct.Conntrack, netns: nlct.Netns, flow: Flow, spare: Iterator[int]) -> None:
@@ -373,8 +373,8 @@ def test_a_scan_that_hits_nothing_is_not_believed(netns: nlct.Netns) -> None:
         fill(ct, 3000, 1)
         fill(twin, 3000, 1)
         before = oracle.dump(netns), oracle.dump(other)
-        ct._kernel.require(Filter(zone=1))
-        ct._kernel.pool = Misdirected(SocketPool(netns), SocketPool(other))  # type: ignore[assignment]
+        ct._handle.require(Filter(zone=1))
+        ct._handle.pool = Misdirected(SocketPool(netns), SocketPool(other))  # type: ignore[assignment]
         result = ct.flush_zone(1, strategy="scan")
         assert (oracle.dump(netns), oracle.dump(other)) == before
     assert result.passes == _buckets.MAX_PASSES
@@ -387,11 +387,11 @@ def test_a_scan_that_hits_nothing_is_not_believed(netns: nlct.Netns) -> None:
 FAILING = """
 import errno, nlct
 from nlct._ffi import lib, new_sink
-from nlct._pass import NOTHING, Pass
+from nlct._dump import NOTHING, Dump
 from nlct._socket import Socket
 from nlct.fill import fill
 from nlct.flush import Tally, flush
-from tests import oracle
+from tests.support import oracle
 
 with nlct.Netns.scratch() as here, nlct.Netns.scratch() as there:
     with nlct.Conntrack(here) as ct, nlct.Conntrack(there) as twin:
@@ -402,7 +402,7 @@ with nlct.Netns.scratch() as here, nlct.Netns.scratch() as there:
         for _ in range(5):
             look, delete = Socket(here), Socket(there)
             sink = new_sink(lib.nlct_deleter_new, delete.handle, tally.c)
-            for _ in Pass(look, nlct.Filter(), None, NOTHING).steps(sink):
+            for _ in Dump(look, nlct.Filter(), None, NOTHING).steps(sink):
                 pass
         assert oracle.dump(there) == before
         assert tally.done == 0, tally.done
@@ -480,10 +480,10 @@ def test_trap_a_family_is_never_left_to_the_kernels_flush(
     before = oracle.dump(netns)
     wanted = Filter(zone=7, family=family)
     with pytest.raises(nlct.UnsupportedError):
-        flush(ct._kernel, wanted, "kernel", False, 1, None)
+        flush(ct._handle, wanted, "kernel", False, 1, None)
     assert oracle.dump(netns) == before
     for way in ("auto", "scan"):
-        flush(ct._kernel, wanted, way, False, 1, None)
+        flush(ct._handle, wanted, way, False, 1, None)
         assert oracle.dump(netns) == {
             key: entry
             for key, entry in before.items()
@@ -514,7 +514,7 @@ def test_a_deleter_never_touches_another_namespace(netns: nlct.Netns) -> None:
         look, delete = Socket(netns), Socket(netns)
         sink = new_sink(lib.nlct_deleter_new, delete.handle, tally.c)
         before = oracle.dump(netns)
-        for _ in Pass(look, Filter(zone={5, 7}), lib.NLCT_ZONE_PLAIN, NOTHING).steps(sink):
+        for _ in Dump(look, Filter(zone={5, 7}), lib.NLCT_ZONE_PLAIN, NOTHING).steps(sink):
             pass
         assert tally.done == len(oracle.inside(before, {5, 7}))
         assert oracle.dump(netns) == oracle.outside(before, {5, 7})

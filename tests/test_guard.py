@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import nlct
 from nlct import ALL, Filter, Status, _guard
-from tests import filters
+from tests.support import filters
 
 BOUND = 1000
 

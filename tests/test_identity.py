@@ -14,13 +14,13 @@ from nlct import _buckets
 from nlct import capabilities as probing
 from nlct import netns as namespaces
 from nlct._ffi import ffi, lib
-from tests import flows, oracle
 from tests.conftest import Script
+from tests.support import flows, oracle
 
 # A process that leaves for a namespace of its own.
 MOVE = """
 import ctypes, errno, ipaddress, os, sys, threading, nlct
-from tests import flows, oracle
+from tests.support import flows, oracle
 libc = ctypes.CDLL(None)
 NEWUSER, NEWNET = 0x10000000, 0x40000000
 def move():
@@ -91,7 +91,7 @@ def test_a_number_that_leads_elsewhere_by_now_is_refused(
     with nlct.Netns.scratch() as other, nlct.Conntrack(other) as theirs:
         theirs.create(flows.udp(1, 7))
         victim = nlct.Conntrack(netns)
-        os.dup2(other.fileno(), victim._kernel._netns.fileno(), inheritable=False)
+        os.dup2(other.fileno(), victim._handle._netns.fileno(), inheritable=False)
         for call in (lambda: victim.flush_zone(7), victim.flush_all, victim.count):
             with pytest.raises(nlct.Error) as caught:
                 call()
@@ -180,7 +180,7 @@ def test_a_watch_that_cannot_be_kept_is_an_error(script: Script) -> None:
     """Without a descriptor for nf_conntrack_buckets no walk begins; a missing file may be."""
     code = """
 import resource
-from nlct import _buckets, _kernel
+from nlct import _buckets, _handle
 ct = nlct.Conntrack()
 ct.create(flows.udp(1, 7))
 before = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -218,7 +218,7 @@ def test_a_watch_that_tells_no_size_is_an_error(
     assert caught.value.errno == number
     assert type(caught.value) is type(nlct.errors.error(number, ""))
     # Where a strategy is chosen it is not known.
-    assert ct._kernel.buckets is None
+    assert ct._handle.buckets is None
 
 
 def test_a_watch_that_is_opened_while_another_closes_is_let_go_of(
@@ -318,10 +318,10 @@ def parent():
     walk = ct.dump()
     next(walk)
     flusher = nlct.Flusher(ct)
-    mine = {{sock._slot for sock in ct._kernel.pool._idle}}
+    mine = {{sock._slot for sock in ct._handle.pool._idle}}
     def child():
         assert ct.count() == 3000
-        assert not mine & {{sock._slot for sock in ct._kernel.pool._idle}}
+        assert not mine & {{sock._slot for sock in ct._handle.pool._idle}}
         try:
             for _ in walk:
                 pass
@@ -397,10 +397,10 @@ def test_a_socket_that_somebody_closed_is_not_used(ct: nlct.Conntrack, netns: nl
     with nlct.Netns.scratch() as other, nlct.Conntrack(other) as theirs:
         for table in (ct, theirs):
             table.create(flows.udp(1, 7))
-        (mine,) = ct._kernel.pool._idle
+        (mine,) = ct._handle.pool._idle
         strange = nlct.Conntrack(other)
         assert strange.count() == 1
-        (its,) = strange._kernel.pool._idle
+        (its,) = strange._handle.pool._idle
         os.dup2(descriptor_of(its), descriptor_of(mine), inheritable=False)
         assert ct.flush_all().complete
         assert (ct.count(), theirs.count()) == (0, 1)

@@ -14,8 +14,8 @@ import pytest
 import nlct
 from nlct import Filter, capabilities
 from nlct._ffi import lib
-from tests import flows, oracle
 from tests.conftest import Script
+from tests.support import flows, oracle
 from tests.test_probe import Lib
 
 BAD_ZONES = [-1, 65536, 2**64, "x", "7", b"1", True, False, 1.5, 7.0, object()]
@@ -175,7 +175,7 @@ os.setgroups([])
 os.setresgid(65534, 65534, 65534)
 os.setresuid(65534, 65534, 65534)
 ct = nlct.Conntrack()
-flow = tests.flows.udp(1, 7)
+flow = tests.support.flows.udp(1, 7)
 calls = (
     lambda: ct.flush_all(),
     lambda: ct.flush_all(strategy="scan"),
@@ -217,8 +217,9 @@ def test_without_privilege_everything_is_denied(
 ) -> None:
     """PermissionError that is also nlct.Error and names CAP_NET_ADMIN; nothing is deleted."""
     assert untouched.count() > 0
-    code = "import ctypes, errno, logging, os, nlct, nlct.fill, tests.flows\n" + DENIED.format(
-        fd=netns.fileno()
+    code = (
+        "import ctypes, errno, logging, os, nlct, nlct.fill\nimport tests.support.flows\n"
+        + DENIED.format(fd=netns.fileno())
     )
     assert script(code, pass_fds=(netns.fileno(),)) == "denied"
 

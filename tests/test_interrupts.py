@@ -10,7 +10,7 @@ import pytest
 
 import nlct
 from nlct import capabilities as probing
-from tests import flows, interrupts
+from tests.support import flows, interrupts
 
 
 def descriptors() -> int:

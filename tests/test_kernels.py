@@ -16,7 +16,7 @@ import pytest
 
 import nlct
 from nlct import Filter, Flow, Tuple, UnsupportedError, capabilities
-from tests import flows, oracle
+from tests.support import flows, oracle
 
 # Numbers as a vendor may give them to a kernel with or without the filter.
 RELEASES = ("4.18.0-553.el8", "5.10.0-32", "6.7.12", "6.8.0", "7.2.12", "99.0", "unheard-of")

@@ -24,7 +24,7 @@ import pytest
 import nlct
 from nlct import capabilities, strategy
 from nlct._ffi import ffi, lib
-from tests.memory import TELLS, allocated, resident
+from tests.support.memory import TELLS, allocated, resident
 
 FLOWS = 40
 ZONES = 4

@@ -15,7 +15,7 @@ import nlct
 from nlct import Flow, FlowTable, Status, Tuple
 from nlct import fill as filling
 from nlct.conntrack import LOAD_ROWS
-from tests import filters, flows, oracle
+from tests.support import filters, flows, oracle
 
 
 def untimed(conntrack: nlct.Conntrack) -> set[Flow]:
@@ -271,7 +271,7 @@ def test_a_new_flow_that_cannot_be_looked_at(
     def get(*_: object) -> None:
         raise nlct.Error(errno.EMFILE, "open a netlink socket")
 
-    monkeypatch.setattr(ct._kernel, "get", get)
+    monkeypatch.setattr(ct._handle, "get", get)
     with pytest.raises(nlct.Error, match=r"create a flow: .*the flow was created, but") as caught:
         ct.create(flows.udp(1).replace(labels=1))
     assert (caught.value.errno, caught.value.operation) == (errno.EMFILE, "create a flow")

@@ -16,8 +16,8 @@ import pytest
 
 import nlct
 from nlct import netns as namespaces
-from tests import flows, oracle
 from tests.conftest import Script
+from tests.support import flows, oracle
 
 WALL = 0x40000000  # waitpid: children of clone(2) too, whatever their exit signal
 
@@ -119,7 +119,7 @@ def test_none_is_the_callers_own(script: Script) -> None:
     """Without netns= it is the namespace of the calling thread."""
     code = """
 import ctypes, os, threading, nlct
-from tests import flows, oracle
+from tests.support import flows, oracle
 with nlct.Netns.scratch() as netns:
     def inside():
         if os.geteuid() == 0:
@@ -227,14 +227,14 @@ def test_everything_works_without_root(script: Script) -> None:
 with nlct.Netns.scratch() as netns, nlct.Conntrack(netns) as ct:
     kinds = ("net", "user")
     home = [os.readlink(f"/proc/thread-self/ns/{kind}") for kind in kinds]
-    tests.flows.populate(ct)
-    before = tests.oracle.dump(netns)
+    tests.support.flows.populate(ct)
+    before = tests.support.oracle.dump(netns)
     for zone, strategy in ((0, "scan"), (5, "auto"), (7, "kernel")):
         if strategy != "kernel" or nlct.probe().zone_flush:
             ct.flush_zone(zone, strategy=strategy)
         else:
             ct.flush_zone(zone)
-    assert tests.oracle.dump(netns) == tests.oracle.outside(before, {0, 5, 7})
+    assert tests.support.oracle.dump(netns) == tests.support.oracle.outside(before, {0, 5, 7})
     assert set(nlct.probe().evidence.values()) == {"measured"}
     assert home == [os.readlink(f"/proc/thread-self/ns/{kind}") for kind in kinds]
     print(os.geteuid() != 0)

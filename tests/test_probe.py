@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 import nlct
-from nlct import Capabilities, Error, UnsupportedError, _pass, errors, flush, strategy
+from nlct import Capabilities, Error, UnsupportedError, _dump, errors, flush, strategy
 from nlct import capabilities as probing
 from nlct._ffi import lib
 from nlct._socket import Socket
-from tests import flows, oracle
+from tests.support import flows, oracle
 from tests.test_netns import WALL, where_am_i
 
 FIELDS = ("zones", "zone_filter", "zone_dump", "zone_flush", "zone0_flush")
@@ -242,7 +242,7 @@ def test_a_kernel_with_the_explicit_filter_is_asked_by_it(
         return int(lib.nlct_flush_all(sock))
 
     backport = Lib(nlct_dump_start=start, nlct_flush_zone=flush_zone)
-    for module in (probing, _pass, flush):
+    for module in (probing, _dump, flush):
         monkeypatch.setattr(module, "lib", backport)
     monkeypatch.setattr(probing, "_known", {})
     found = nlct.probe()

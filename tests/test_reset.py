@@ -13,7 +13,7 @@ import pytest
 
 import nlct
 from nlct import Flow, Status, TcpState
-from tests import traffic
+from tests.support import traffic
 
 CONNECTIONS = 40
 # From linux/tcp.h; Python has no names for these.

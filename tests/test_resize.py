@@ -13,11 +13,11 @@ from typing import Callable
 import pytest
 
 import nlct
-from nlct import _buckets, _kernel, capabilities
-from nlct._pass import Pass
+from nlct import _buckets, _handle, capabilities
+from nlct._dump import Dump
 from nlct._socket import Socket
 from nlct.fill import fill
-from tests import oracle
+from tests.support import oracle
 
 BUCKETS = Path(_buckets.PATH)
 FLOWS, ZONES = int(os.environ.get("NLCT_TEST_FLOWS", "100000")), 10
@@ -49,7 +49,7 @@ def table(netns: nlct.Netns) -> Iterator[nlct.Conntrack]:
         yield ct
 
 
-class Resizing(Pass):
+class Resizing(Dump):
     """A pass in whose first step the table is resized, once or each time."""
 
     sizes: Iterator[int]
@@ -72,7 +72,7 @@ class Resizing(Pass):
 def resizing(monkeypatch: pytest.MonkeyPatch, buckets: Path) -> type[Resizing]:
     """Let the passes of a table be disturbed by each of Resizing.sizes."""
     assert buckets == BUCKETS
-    monkeypatch.setattr(_kernel, "Pass", Resizing)
+    monkeypatch.setattr(_handle, "Dump", Resizing)
     monkeypatch.setattr(Resizing, "done", 0, raising=False)
     return Resizing
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests import seccomp
 from tests.conftest import Script
+from tests.support import seccomp
 
 HOME = """
 import ctypes, errno, ipaddress, logging, os, signal, sys, nlct
-from tests import flows, oracle, seccomp
+from tests.support import flows, oracle, seccomp
 libc = ctypes.CDLL(None, use_errno=True)
 NEWUSER, NEWNET = 0x10000000, 0x40000000
 if libc.unshare(NEWNET) != 0 and libc.unshare(NEWUSER | NEWNET) != 0:

@@ -19,7 +19,7 @@ pytest.importorskip("rich", reason="MISSING: rich, which nlct[cli] brings")
 
 import nlct
 from nlct.fill import fill
-from tests.command import at_terminal, in_shell, process
+from tests.support.command import at_terminal, in_shell, process
 
 CLOSED = ["<&-", ">&-", "2>&-", "<&- >&-", "<&- 2>&-", ">&- 2>&-", "<&- >&- 2>&-"]
 ENOUGH_TO_WATCH = 20000

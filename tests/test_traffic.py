@@ -15,7 +15,7 @@ import pytest
 
 import nlct
 from nlct import Filter, Proto, SctpState
-from tests import filters, oracle, traffic
+from tests.support import filters, oracle, traffic
 
 FLUSHED, SPARED = 11, 65535
 IDENTITY = (oracle.ID, oracle.TUPLE_ORIG, oracle.TUPLE_REPLY, oracle.ZONE)

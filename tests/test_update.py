@@ -9,7 +9,7 @@ import pytest
 
 import nlct
 from nlct import Flow, Status, TcpState, Tuple
-from tests import filters, flows, oracle
+from tests.support import filters, flows, oracle
 
 TCP = Tuple("10.0.0.1", "10.0.0.2", "tcp", 1000, 80)
 BACK = flows.reverse(TCP)

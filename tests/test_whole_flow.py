@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import pytest
 
 import nlct
-from tests import everything, pyroute, tool
-from tests.everything import Everything
+from tests.support import everything, pyroute, tool
+from tests.support.everything import Everything
 from tests.test_everything import NOT_IN_XML, PORTS
 
 # What a restored flow has anew, or not yet; by field.

@@ -20,8 +20,7 @@ from nlct._ffi import ffi, lib
 from nlct._fields import FIELDS, Field
 from nlct.flow import flows_from
 from nlct.flow import to_c as flow_to_c
-
-from . import encoder
+from tests.support import encoder
 
 NETLINK_NETFILTER = 12
 GUARD = b"\xa5" * 64

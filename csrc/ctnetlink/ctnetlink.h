@@ -33,7 +33,8 @@ int deletes_add(struct deletes *deletes, const struct view *view, uint32_t owner
 /* Sends what is left and accounts for every request. */
 int deletes_send(struct deletes *deletes);
 
-/* kernel_filter.c: what the kernel is asked to leave out ------------------------------------------------ */
+/* kernel_filter.c: what the kernel is asked to leave out
+ * ------------------------------------------------ */
 
 /* Puts what makes the kernel filter by 'zone'. */
 void kernel_filter_put_zone(struct message *message, uint16_t zone, enum nlct_zone_request request);

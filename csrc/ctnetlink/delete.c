@@ -25,7 +25,7 @@ struct shares {
     struct nlct_sink sink;
     struct deletes deletes;
     size_t count;
-    struct nlct_share *shares;
+    struct nlct_outcome *shares;
     struct refusals *refusals;
     struct wish *wishes;
     size_t nwishes;
@@ -191,8 +191,8 @@ static int set_targets(struct shares *shares, const struct nlct_target *targets)
     return rc;
 }
 
-int nlct_shares_new(struct nlct_sink **sink, struct nlct_socket *sock,
-                    const struct nlct_target *targets, size_t count)
+int nlct_deletes_new(struct nlct_sink **sink, struct nlct_socket *sock,
+                     const struct nlct_target *targets, size_t count)
 {
     struct shares *new;
     int rc;
@@ -213,12 +213,12 @@ int nlct_shares_new(struct nlct_sink **sink, struct nlct_socket *sock,
     return rc;
 }
 
-const struct nlct_share *nlct_shares_get(const struct nlct_sink *sink)
+const struct nlct_outcome *nlct_deletes_get(const struct nlct_sink *sink)
 {
     return ((const struct shares *)sink)->shares;
 }
 
-const uint64_t *nlct_shares_refused(const struct nlct_sink *sink, size_t which, int *error)
+const uint64_t *nlct_deletes_refused(const struct nlct_sink *sink, size_t which, int *error)
 {
     const struct refusals *refusals = ((const struct shares *)sink)->refusals;
 

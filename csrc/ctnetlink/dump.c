@@ -61,7 +61,8 @@ static int watch_size(struct nlct_dump *dump)
 }
 
 int nlct_dump_start(struct nlct_dump **dump, struct nlct_socket *sock,
-                    const struct nlct_filter *filter, const struct nlct_kernel_filter *ask, int buckets)
+                    const struct nlct_filter *filter, const struct nlct_kernel_filter *ask,
+                    int buckets)
 {
     struct nlct_dump *new = calloc(1, sizeof(*new));
     uint8_t room[REQUEST_MAX];

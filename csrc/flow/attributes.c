@@ -1,5 +1,5 @@
 /* The tables of attributes: what is inside what, and where each value belongs. */
-#include "flow.h"
+#include "attributes.h"
 
 #include <linux/netfilter/nfnetlink_conntrack.h>
 #include <netinet/in.h>

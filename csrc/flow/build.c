@@ -1,5 +1,5 @@
 /* Flow -> message: what names a flow, what changes it, what makes it. */
-#include "flow.h"
+#include "attributes.h"
 
 #include <endian.h>
 #include <linux/netfilter/nf_conntrack_common.h>

@@ -1,5 +1,5 @@
 /* Message -> flow: indexed at once, decoded when asked. */
-#include "flow.h"
+#include "attributes.h"
 
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netfilter/nfnetlink_conntrack.h>

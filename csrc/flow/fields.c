@@ -1,5 +1,5 @@
 /* The fields of a flow: their names, where they lie, and what says that they are there. */
-#include "flow.h"
+#include "attributes.h"
 
 #include <linux/netfilter/nfnetlink_conntrack.h>
 

@@ -93,34 +93,6 @@ static inline uint64_t hash_words(const struct hash_key *key, const uint64_t *wo
     return v[0] ^ v[1] ^ v[2] ^ v[3];
 }
 
-/* attributes.c: what is known of each attribute ------------------------------------------------ */
-
-/* Newer than the headers that this must build with. */
-enum { SYNPROXY = 24, TIMESTAMP_EVENT = 27 };
-
-/* UNKNOWN attributes are kept as they are, PADDING is not. */
-enum kind { UNKNOWN, PADDING, NUMBER, BYTES, FLAGS, TEXT, SPAN, NEST, TUPLE, NAT };
-
-/* What to do with an attribute of one type. */
-struct rule {
-    uint8_t kind;
-    uint8_t family; /* the only family it belongs to; 0 for any */
-    uint16_t size;
-    uint16_t offset; /* in the struct of its table */
-    uint8_t bit;     /* in the 'present' that opens that struct */
-    uint8_t proto;   /* written only for this protocol of the tuple; 0 for any */
-    const struct table *nest;
-};
-
-struct table {
-    const struct rule *rules;
-    unsigned count;
-};
-
-/* Of the attributes of a flow message, and of those inside a tuple. */
-extern const struct table flow_table;
-extern const struct table tuple_table;
-
 /* fields.c ------------------------------------------------------------------------------------ */
 
 /* Where a field lies in a flow, and the bits that say it is there. */

@@ -177,7 +177,8 @@ int socket_verdict(struct nlct_socket *sock, const struct nlmsghdr *header, stru
 int socket_transact(struct nlct_socket *sock, struct message *request, uint16_t answer,
                     int (*take)(void *context, struct wire payload), void *context);
 
-/* readahead.c: receiving ahead, in a thread ------------------------------------------------------- */
+/* readahead.c: receiving ahead, in a thread -------------------------------------------------------
+ */
 
 struct readahead;
 

@@ -25,7 +25,7 @@ size_t nlct_arrow_bits(const uint8_t *valid, size_t rows, uint8_t *bits)
 }
 
 void nlct_arrow_addresses(const uint8_t *values, const uint8_t *valid, const uint8_t *families,
-                           size_t rows, int32_t *offsets, char *data)
+                          size_t rows, int32_t *offsets, char *data)
 {
     char *at = data;
     size_t row;
@@ -58,7 +58,7 @@ void nlct_arrow_codes(const uint8_t *values, size_t rows, const uint8_t *codes, 
 }
 
 void nlct_arrow_words(const uint8_t *values, const uint8_t *valid, size_t rows,
-                       const struct nlct_word *words, int32_t *offsets, char *data)
+                      const struct nlct_word *words, int32_t *offsets, char *data)
 {
     char *at = data;
     size_t row;
@@ -75,7 +75,7 @@ void nlct_arrow_words(const uint8_t *values, const uint8_t *valid, size_t rows,
 }
 
 void nlct_arrow_texts(const char *values, const uint8_t *valid, size_t rows, int32_t *offsets,
-                       char *data)
+                      char *data)
 {
     char *at = data;
     size_t row;
@@ -100,7 +100,7 @@ static int32_t put_labels(uint64_t bits, unsigned first, int32_t at, uint8_t *da
 }
 
 void nlct_arrow_labels(const uint8_t *values, const uint8_t *valid, size_t rows, int32_t *offsets,
-                        uint8_t *data)
+                       uint8_t *data)
 {
     int32_t at = 0;
     size_t row;
@@ -121,7 +121,7 @@ void nlct_arrow_labels(const uint8_t *values, const uint8_t *valid, size_t rows,
 }
 
 int nlct_arrow_spans(const uint8_t *values, const uint8_t *valid, size_t rows, const uint8_t *heap,
-                      size_t heap_size, int64_t *offsets, uint8_t *data)
+                     size_t heap_size, int64_t *offsets, uint8_t *data)
 {
     int64_t at = 0;
     size_t row;

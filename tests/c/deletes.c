@@ -38,7 +38,7 @@ static void storm_begin(struct storm *storm, size_t room)
     CHECK_IS(nlct_filter_new(&storm->labelled, &labelled, 1), 0);
     targets[LOW].filter = storm->low;
     targets[LABELLED].filter = storm->labelled;
-    CHECK_IS(nlct_shares_new(&storm->sink, storm->sock, targets, TARGETS), 0);
+    CHECK_IS(nlct_deletes_new(&storm->sink, storm->sock, targets, TARGETS), 0);
 }
 
 static void storm_end(struct storm *storm)
@@ -79,7 +79,7 @@ static uint64_t refused(const struct storm *storm, size_t target, int wanted)
     size_t i;
     int error;
 
-    for (i = 0; (counts = nlct_shares_refused(storm->sink, i, &error)); i++)
+    for (i = 0; (counts = nlct_deletes_refused(storm->sink, i, &error)); i++)
         if (error == wanted)
             return counts[target];
     return 0;
@@ -87,8 +87,8 @@ static uint64_t refused(const struct storm *storm, size_t target, int wanted)
 
 static void check_share(const struct storm *storm, size_t target, unsigned matched, unsigned done)
 {
-    CHECK_IS(nlct_shares_get(storm->sink)[target].matched, matched);
-    CHECK_IS(nlct_shares_get(storm->sink)[target].done, done);
+    CHECK_IS(nlct_deletes_get(storm->sink)[target].matched, matched);
+    CHECK_IS(nlct_deletes_get(storm->sink)[target].done, done);
 }
 
 /* Calls 'answer' with the number of each request, from 1, and queues what it returns: 0 for an
@@ -140,7 +140,7 @@ static void a_flow_counts_for_each_who_wants_it_and_is_deleted_once(void)
     check_share(&storm, ZONE_2, 1, 1);
     check_share(&storm, LOW, 3, 3);
     check_share(&storm, LABELLED, 0, 0);
-    CHECK(!nlct_shares_refused(storm.sink, 0, &(int){0}));
+    CHECK(!nlct_deletes_refused(storm.sink, 0, &(int){0}));
     storm_end(&storm);
 }
 
@@ -274,7 +274,7 @@ static void a_malformed_attribute_is_malformed_for_every_target(void)
         CHECK_IS(nlct_filter_new(&filters[i], &test, 1), 0);
         targets[i].filter = filters[i];
     }
-    CHECK_IS(nlct_shares_new(&storm.sink, sock, targets, 3), 0);
+    CHECK_IS(nlct_deletes_new(&storm.sink, sock, targets, 3), 0);
     begin(1, 1);
     packet_attr(&packet, CTA_LABELS, "odd", 3);
     CHECK_IS(give(&storm), 0);
@@ -326,12 +326,12 @@ static void two_targets_with_one_zone_are_refused(void)
     struct nlct_socket *sock = fake_open();
     struct nlct_sink *sink = NULL;
 
-    CHECK_IS(nlct_shares_new(&sink, sock, targets, 3), -EINVAL);
-    CHECK_IS(nlct_shares_new(&sink, sock, targets, 2), 0);
+    CHECK_IS(nlct_deletes_new(&sink, sock, targets, 3), -EINVAL);
+    CHECK_IS(nlct_deletes_new(&sink, sock, targets, 2), 0);
     nlct_sink_free(&sink);
-    CHECK_IS(nlct_shares_new(&sink, sock, targets, 0), 0);
+    CHECK_IS(nlct_deletes_new(&sink, sock, targets, 0), 0);
     nlct_sink_free(&sink);
-    CHECK_IS(nlct_shares_new(&sink, sock, targets, SIZE_MAX), -EINVAL);
+    CHECK_IS(nlct_deletes_new(&sink, sock, targets, SIZE_MAX), -EINVAL);
     fake_close(sock);
 }
 

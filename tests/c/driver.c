@@ -327,7 +327,8 @@ static struct nlct_filter *filter_of(uint16_t zone)
 
 static void delete_zone(const struct nlct_netns *netns, struct nlct_socket *sock, uint16_t zone)
 {
-    const struct nlct_kernel_filter ask = {.zone_request = NLCT_ZONE_PLAIN, .zone = zone, .family = AF_INET};
+    const struct nlct_kernel_filter ask = {
+        .zone_request = NLCT_ZONE_PLAIN, .zone = zone, .family = AF_INET};
     struct nlct_filter *filter = filter_of(zone);
     struct nlct_tally *tally = calloc(1, sizeof(*tally));
     struct nlct_sink *sink = make_deleter(sock, tally);

@@ -229,12 +229,12 @@ static void spans(struct input *input, const struct values *values)
     for (row = 0; row < values->rows; row++)
         inside &= (uint64_t)span_of(values, row).at + span_of(values, row).size <= heap_size;
     rc = nlct_arrow_spans(values->values, values->valid, values->rows, heap, heap_size, offsets,
-                           NULL);
+                          NULL);
     ASSERT(rc == (inside ? 0 : -EINVAL));
     if (inside) {
         data = allocate((size_t)offsets[values->rows]);
         ASSERT(nlct_arrow_spans(values->values, values->valid, values->rows, heap, heap_size,
-                                 offsets, data) == 0);
+                                offsets, data) == 0);
         ASSERT(offsets[0] == 0);
         for (row = 0; row < values->rows; row++) {
             const struct nlct_span span = span_of(values, row);

@@ -224,13 +224,13 @@ static void check_shares(const struct nlct_sink *sink)
     size_t i;
     int error;
 
-    for (which = 0; (counts = nlct_shares_refused(sink, which, &error)); which++) {
+    for (which = 0; (counts = nlct_deletes_refused(sink, which, &error)); which++) {
         ASSERT(error > 0 && error < 4096);
         for (i = 0; i < ntargets; i++)
             refused[i] += counts[i];
     }
     for (i = 0; i < ntargets; i++) {
-        const struct nlct_share *share = &nlct_shares_get(sink)[i];
+        const struct nlct_outcome *share = &nlct_deletes_get(sink)[i];
 
         ASSERT(share->matched == targets[i].matched);
         ASSERT(share->done == targets[i].done);
@@ -272,7 +272,7 @@ static struct nlct_sink *make_sink(struct nlct_socket *sock)
         for (j = 0; j < i; j++)
             twice |= targets[i].by_zone && targets[j].by_zone && targets[i].zone == targets[j].zone;
     }
-    ASSERT(nlct_shares_new(&sink, sock, wanted, ntargets) == (twice ? -EINVAL : 0));
+    ASSERT(nlct_deletes_new(&sink, sock, wanted, ntargets) == (twice ? -EINVAL : 0));
     return twice ? NULL : sink;
 }
 

@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 
 import nlct
 from nlct import FlushResult, LoadResult
-from tests import flows, oracle
 from tests.faults import expected, scenarios
 from tests.faults.child import Child
 from tests.faults.injector import FAULTS, Fault, Injector, lasts
 from tests.faults.memory import grown
 from tests.faults.scenarios import Place, Scenario
-from tests.oracle import Table
+from tests.support import flows, oracle
+from tests.support.oracle import Table
 
 CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
 # Nothing takes as long on any machine, unless it hangs.

@@ -6,7 +6,7 @@ import gc
 import sys
 from typing import Callable
 
-from tests.memory import allocated
+from tests.support.memory import allocated
 
 WARM_UP, ROUNDS, CALLS = 6, 5, 6
 

@@ -14,8 +14,8 @@ from typing import Any, Callable, NamedTuple
 
 import nlct
 from nlct import Filter, Flow, FlushResult, Tuple
-from tests import flows, oracle
-from tests.oracle import Table
+from tests.support import flows, oracle
+from tests.support.oracle import Table
 
 # As long as any run.
 TIMEOUT = 864000

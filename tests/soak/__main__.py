@@ -25,14 +25,14 @@ from typing import Any, Callable
 import nlct
 from nlct import Filter, FlushResult
 from nlct.cli.signals import stoppable
-from tests import oracle
 from tests.soak import checks, content, machine, traffic
 from tests.soak.breaks import BREAKS
 from tests.soak.client import Client
 from tests.soak.content import CHURN, FLUSHED, KEPT, STRANGERS, TALKING
 from tests.soak.operations import OPERATIONS, Place, Worker
 from tests.soak.tally import EXPECTED, Tally, name_of
-from tests.traffic import Site
+from tests.support import oracle
+from tests.support.traffic import Site
 
 FLOWS = 65536
 # A full table has room for the kept flows and what talks, and then for no more than this part.

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Callable
 
 import nlct
-from tests import oracle
 from tests.soak.content import CHURN, KEPT, TALKING
+from tests.support import oracle
 
 if TYPE_CHECKING:
     from tests.soak.__main__ import Soak

@@ -11,9 +11,9 @@ import time
 from collections.abc import Iterable
 
 import nlct
-from tests import oracle
-from tests.memory import allocated, resident
 from tests.soak.tally import Tally
+from tests.support import oracle
+from tests.support.memory import allocated, resident
 
 _trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import nlct
 from nlct import Filter, Flow, FlowTable, Status, Tuple, fill
-from tests import flows, oracle
+from tests.support import flows, oracle
 
 # Nobody may flush these; they hold flows of every kind.
 KEPT = flows.ZONES

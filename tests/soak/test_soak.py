@@ -13,7 +13,7 @@ import pytest
 from tests.soak import checks, machine
 from tests.soak.breaks import BREAKS
 from tests.soak.tally import Tally
-from tests.traffic import site
+from tests.support.traffic import site
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL = ("--round-seconds", "0.5", "--flows", "2000", "--clients", "1", "--no-limit")

@@ -14,7 +14,7 @@ from itertools import product
 import nlct
 from tests.soak.content import STRANGERS, TALKING
 from tests.soak.tally import Tally
-from tests.traffic import Site
+from tests.support.traffic import Site
 
 FAMILIES = (socket.AF_INET, socket.AF_INET6)
 KEPT_PORT, STRANGERS_PORT = 7777, 7778

@@ -23,7 +23,7 @@ _NAMES: dict[str, Callable[[int], Any]] = {
 }
 
 
-class Groups:
+class Counts:
     """Counts by one or two fields, in the core."""
 
     def __init__(self, fields: tuple[str, ...]) -> None:

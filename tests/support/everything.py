@@ -25,7 +25,7 @@ from typing import Any, Callable
 import pytest
 
 import nlct
-from tests import encoder, tool
+from tests.support import encoder, tool
 
 Flow = dict[str, Any]
 

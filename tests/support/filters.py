@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 
 import nlct
 from nlct import DccpState, Filter, Flow, SctpState, Status, TcpState, Tuple
-from tests import encoder, tool
-from tests.flows import reverse
+from tests.support import encoder, tool
+from tests.support.flows import reverse
 
 Facts = dict[str, Any]
 Spec = Union[dict[str, Any], tuple[Any, ...]]
@@ -380,7 +380,7 @@ def random_flows(seed: int, count: int) -> list[Flow]:
     rng = random.Random(seed)
     made = [_flow(rng) for _ in range(count)]
     # The same original tuple may be there in zone 5 and with zone 5 for its reply alone, which
-    # tests/oracle.py does not tell apart.
+    # tests/support/oracle.py does not tell apart.
     return list({(flow.orig.replace(zone=None), flow.zone): flow for flow in made}.values())
 
 

@@ -17,7 +17,7 @@ STEP_MILLISECONDS = 5
 NOTHING = descriptor()
 
 
-class Pass:
+class Dump:
     """One walk over the table that feeds a sink.
 
     ``zone_request``: the kernel is asked to leave out what it can, and for a zone in this way

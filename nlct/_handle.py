@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import Callable
 
 from nlct import _buckets, _check, capabilities
+from nlct._dump import NOTHING, Dump
 from nlct._ffi import NO_SINK, ffi, lib, slot
-from nlct._pass import NOTHING, Pass
 from nlct._socket import SocketPool
 from nlct.errors import Error, InterruptedDumpError, UnsupportedError
 from nlct.filter import Filter
@@ -32,7 +32,7 @@ class Heap:
         return taken
 
 
-class Kernel:
+class Handle:
     """The table of one namespace.
 
     ``kernel_filter``: let the kernel leave out of a walk what it can.
@@ -116,14 +116,14 @@ class Kernel:
             )
 
     @contextmanager
-    def walk(self, wanted: Filter) -> Iterator[Pass]:
+    def walk(self, wanted: Filter) -> Iterator[Dump]:
         """Begin a walk over the table, on a socket of its own."""
         ask = None
         if self.kernel_filter:
             zoned = self._has_zones is not False
             ask = capabilities.zone_request() if zoned else lib.NLCT_ZONE_UNASKED
         with self.pool.lend() as sock:
-            walk = Pass(sock, wanted, ask, self._open_buckets())
+            walk = Dump(sock, wanted, ask, self._open_buckets())
             try:
                 yield walk
             finally:
@@ -135,7 +135,7 @@ class Kernel:
         operation: str,
         make_sink: Callable[[], ffi.CData] = lambda: NO_SINK,
         progress: Progress | None = None,
-    ) -> Pass:
+    ) -> Dump:
         """Walk over the table until a walk was not disturbed, with a new sink each time.
 
         Raises InterruptedDumpError of the operation where none was.

@@ -31,13 +31,14 @@ from hypothesis.stateful import (
 )
 
 import nlct
-from nlct import Filter, Flusher, FlushResult, _buckets, _kernel, _threads, storm, strategy
-from nlct._pass import Pass
+from nlct import Filter, Flusher, FlushResult, _buckets, _handle, _threads, strategy
+from nlct import flusher as gathering
+from nlct._dump import Dump
 from nlct.fill import fill
-from tests import flows, oracle
 from tests.conftest import AS_NOBODY, Script
+from tests.support import flows, oracle
+from tests.support.threads import own_threads
 from tests.test_concurrency import in_child
-from tests.threads import own_threads
 
 # In Python 3.12 and later a fork beside threads is worth a warning.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -63,27 +64,27 @@ class Gated(Flusher):
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        self.begun: queue.SimpleQueue[list[storm._Request]] = queue.SimpleQueue()
+        self.begun: queue.SimpleQueue[list[gathering._Request]] = queue.SimpleQueue()
         self.gate: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
-        self.submitted: list[storm._Request] = []
+        self.submitted: list[gathering._Request] = []
         super().__init__(*arguments, **options)
 
-    def _submit(self, request: storm._Request) -> bool:
+    def _submit(self, request: gathering._Request) -> bool:
         done = super()._submit(request)
         self.submitted.append(request)
         return done
 
-    def _gather(self, requests: list[storm._Request]) -> None:
+    def _gather(self, requests: list[gathering._Request]) -> None:
         """Leave it to the test who is in a pass."""
 
-    def _run(self, requests: list[storm._Request]) -> None:
+    def _run(self, requests: list[gathering._Request]) -> None:
         self.begun.put(requests)
         order = self.gate.get(timeout=LONG)
         if order is not None:
             raise order
         super()._run(requests)
 
-    def one_pass(self) -> list[storm._Request]:
+    def one_pass(self) -> list[gathering._Request]:
         """Let one pass go."""
         requests = self.begun.get(timeout=LONG)
         self.gate.put(None)
@@ -240,9 +241,9 @@ def test_a_few_zones_are_walked_one_by_one_where_that_is_faster(
     with Gated(netns) as flusher, nlct.Conntrack(netns) as ct:
         fill(ct, 60_000, 600)
         before = oracle.dump(netns)
-        kernel = flusher._conntrack._kernel
+        kernel = flusher._conntrack._handle
         filters = [Filter(zone=zone) for zone in (1, 2)]
-        for_each, for_all = storm._costs(kernel, filters)
+        for_each, for_all = gathering._costs(kernel, filters)
         assert for_each < for_all
         with crowd(flusher, [1, 2]) as futures:
             flusher.one_pass()
@@ -252,9 +253,9 @@ def test_a_few_zones_are_walked_one_by_one_where_that_is_faster(
                 assert result.deleted in (100, None)
         assert oracle.dump(netns) == oracle.outside(before, {1, 2})
         # Never where the kernel would send everything each time.
-        assert storm._costs(kernel, [*filters, Filter(proto="udp")])[0] > for_all
+        assert gathering._costs(kernel, [*filters, Filter(proto="udp")])[0] > for_all
         kernel.kernel_filter = False
-        assert storm._costs(kernel, filters)[0] > for_all
+        assert gathering._costs(kernel, filters)[0] > for_all
 
 
 # The promise --------------------------------------------------------------------------------------
@@ -309,14 +310,14 @@ def test_who_asks_during_a_pass_waits_for_the_next(
 ) -> None:
     """A walk that has begun is not good enough: what came meanwhile may lie behind it."""
     walked, go_on = threading.Event(), threading.Event()
-    settle = storm._Target.settle
+    settle = gathering._Target.settle
 
-    def held(target: storm._Target, answer: FlushResult | BaseException) -> None:
+    def held(target: gathering._Target, answer: FlushResult | BaseException) -> None:
         walked.set()
         assert go_on.wait(LONG)
         settle(target, answer)
 
-    monkeypatch.setattr(storm._Target, "settle", held)
+    monkeypatch.setattr(gathering._Target, "settle", held)
     with Flusher(netns) as flusher, nlct.Conntrack(netns) as ct, ThreadPoolExecutor(2) as pool:
         ct.create(flows.udp(1, zone=3))
         first = pool.submit(flusher.delete, Filter(zone=3, proto="udp"))
@@ -335,13 +336,13 @@ def test_a_storm_that_is_on_its_way_is_waited_for(
 ) -> None:
     """Before a pass begins those who come one after the other join it, and nobody is lost."""
 
-    def request(zone: int) -> storm._Request:
-        return storm._Request(Filter(zone=zone), "flush", lambda: None)
+    def request(zone: int) -> gathering._Request:
+        return gathering._Request(Filter(zone=zone), "flush", lambda: None)
 
     with Flusher(netns) as flusher:
         late = [[request(2)], [request(3), request(4)], [], [request(5)]]
-        monkeypatch.setattr(storm, "_seconds", lambda _kernel, wanted: len(wanted) * LONG)
-        monkeypatch.setattr(storm._threads, "sleep", lambda _seconds: None)
+        monkeypatch.setattr(gathering, "_seconds", lambda _kernel, wanted: len(wanted) * LONG)
+        monkeypatch.setattr(gathering._threads, "sleep", lambda _seconds: None)
         monkeypatch.setattr(flusher, "_take", lambda: late.pop(0))
         requests = [request(1)]
         flusher._gather(requests)
@@ -352,11 +353,13 @@ def test_a_storm_that_is_on_its_way_is_waited_for(
 def test_several_wait_longer_than_one(netns: nlct.Netns, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who is alone is hardly delayed; where there are two, a storm may have begun."""
     waits: list[float] = []
-    monkeypatch.setattr(storm, "_seconds", lambda _kernel, wanted: len(wanted) * 1.0)
-    monkeypatch.setattr(storm._threads, "sleep", waits.append)
+    monkeypatch.setattr(gathering, "_seconds", lambda _kernel, wanted: len(wanted) * 1.0)
+    monkeypatch.setattr(gathering._threads, "sleep", waits.append)
     with Flusher(netns) as flusher:
         for wanted in ([1], [1, 2]):
-            flusher._gather([storm._Request(Filter(zone=zone), "flush", int) for zone in wanted])
+            flusher._gather(
+                [gathering._Request(Filter(zone=each), "flush", int) for each in wanted]
+            )
     assert waits == [1 / 25, 2 / 20]
 
 
@@ -366,9 +369,9 @@ def test_a_storm_without_end_is_not_waited_for(
     """Somebody else always comes: the pass begins all the same."""
     with Flusher(netns) as flusher:
         monkeypatch.setattr(
-            flusher, "_take", lambda: [storm._Request(Filter(zone=2), "flush", int)]
+            flusher, "_take", lambda: [gathering._Request(Filter(zone=2), "flush", int)]
         )
-        requests = [storm._Request(Filter(zone=1), "flush", int)]
+        requests = [gathering._Request(Filter(zone=1), "flush", int)]
         flusher._gather(requests)
         assert len(requests) > 1
 
@@ -425,7 +428,7 @@ def test_an_error_in_the_middle_of_a_walk(
 ) -> None:
     """What it leaves behind does not trouble the next walk."""
 
-    class Failing(Pass):
+    class Failing(Dump):
         def steps(self, *arguments: Any) -> Iterator[None]:
             for step in super().steps(*arguments):
                 yield step
@@ -434,7 +437,7 @@ def test_an_error_in_the_middle_of_a_walk(
     with Gated(netns, kernel_filter=False) as flusher, nlct.Conntrack(netns) as ct:
         fill(ct, 40, 4)
         with crowd(flusher, [1, Filter(zone={2, 3})]) as futures:
-            monkeypatch.setattr(_kernel, "Pass", Failing)
+            monkeypatch.setattr(_handle, "Dump", Failing)
             flusher.one_pass()
             for future in futures:
                 assert isinstance(future.exception(LONG), nlct.InvalidRequestError)
@@ -450,7 +453,7 @@ def test_a_zone_that_the_kernel_cannot_have_concerns_one_alone(netns: nlct.Netns
     with Gated(netns) as flusher, nlct.Conntrack(netns) as ct:
         ct.load([flows.udp(n) for n in range(5)])
         with crowd(flusher, [5, 0, Filter(mark=3)]) as futures:
-            flusher._conntrack._kernel._has_zones = False
+            flusher._conntrack._handle._has_zones = False
             flusher.one_pass()
             assert isinstance(futures[0].exception(LONG), nlct.UnsupportedError)
             assert futures[1].result(LONG).deleted == 5
@@ -474,7 +477,7 @@ with nlct.Flusher() as flusher, ThreadPoolExecutor(8) as pool:
 # Doubtful walks -----------------------------------------------------------------------------------
 
 
-class Disturbed(Pass):
+class Disturbed(Dump):
     """A pass that the table's resize has disturbed, as often as is left."""
 
     left = 0
@@ -503,7 +506,7 @@ def test_a_disturbed_walk_is_walked_again(
     with Gated(netns, kernel_filter=False) as flusher, nlct.Conntrack(netns) as ct:
         fill(ct, 40, 4)
         with crowd(flusher, [1, 2]) as futures:
-            monkeypatch.setattr(_kernel, "Pass", Disturbed)
+            monkeypatch.setattr(_handle, "Dump", Disturbed)
             monkeypatch.setattr(Disturbed, "left", times)
             flusher.one_pass()
             results = [future.result(LONG) for future in futures]
@@ -519,16 +522,16 @@ def test_a_target_that_was_missed_is_looked_for_again(
     with Gated(netns, kernel_filter=False) as flusher, nlct.Conntrack(netns) as ct:
         ct.load([flows.udp(n, zone=1 + n % 2) for n in range(10)])
         with crowd(flusher, [1, 2, Filter(proto="udp")]) as futures:
-            real = flusher._conntrack._kernel.walk
+            real = flusher._conntrack._handle.walk
 
             @contextmanager
-            def walk(wanted: Filter) -> Iterator[Pass]:
+            def walk(wanted: Filter) -> Iterator[Dump]:
                 # The kernel has read the first flows, and all of these, by the time it is asked.
                 with real(wanted) as begun:
                     ct.delete(Filter(zone=1), strategy="scan")
                     yield begun
 
-            monkeypatch.setattr(flusher._conntrack._kernel, "walk", walk)
+            monkeypatch.setattr(flusher._conntrack._handle, "walk", walk)
             flusher.one_pass()
             missed, hit, both = (future.result(LONG) for future in futures)
     assert (missed.matched, missed.deleted, missed.already_gone, missed.passes) == (5, 0, 5, 2)
@@ -547,10 +550,10 @@ def test_misses_without_end_are_not_called_complete(
         other = nlct.Conntrack(elsewhere)
     with Gated(netns, kernel_filter=False) as flusher, nlct.Conntrack(netns) as ct, other:
         fill(ct, 10, 2)
-        make = storm._Sink.__init__
-        with other._kernel.pool.lend() as wrong, crowd(flusher, [1, 2]) as futures:
+        make = gathering._Sink.__init__
+        with other._handle.pool.lend() as wrong, crowd(flusher, [1, 2]) as futures:
             monkeypatch.setattr(
-                storm._Sink, "__init__", lambda sink, _sock, targets: make(sink, wrong, targets)
+                gathering._Sink, "__init__", lambda sink, _sock, targets: make(sink, wrong, targets)
             )
             flusher.one_pass()
             for future in futures:
@@ -616,7 +619,7 @@ def test_close_without_waiting_tells_those_who_wait(netns: nlct.Netns) -> None:
     assert not own_threads()
 
 
-class Stepping(Pass):
+class Stepping(Dump):
     """A pass that stops in its first step, until it may go on."""
 
     stepped: threading.Event
@@ -633,7 +636,7 @@ class Stepping(Pass):
 @pytest.fixture
 def stepping(monkeypatch: pytest.MonkeyPatch) -> type[Stepping]:
     """Let every walk stop in its first step."""
-    monkeypatch.setattr(_kernel, "Pass", Stepping)
+    monkeypatch.setattr(_handle, "Dump", Stepping)
     monkeypatch.setattr(Stepping, "stepped", threading.Event(), raising=False)
     monkeypatch.setattr(Stepping, "go_on", threading.Event(), raising=False)
     return Stepping
@@ -814,10 +817,10 @@ class InterruptedCallError(Exception):
     """What a signal handler raises."""
 
 
-class Waiting(deque[storm._Request]):
+class Waiting(deque[gathering._Request]):
     """Requests that wait; a signal comes when one has come."""
 
-    def append(self, request: storm._Request) -> None:
+    def append(self, request: gathering._Request) -> None:
         """Have it wait."""
         super().append(request)
         raise InterruptedCallError
@@ -981,16 +984,16 @@ def test_who_comes_just_before_the_leader_ends_is_served(netns: nlct.Netns) -> N
     """By that leader: who saw it relies on it."""
     answered = _threads.latch()
 
-    class Late(deque[storm._Request]):
+    class Late(deque[gathering._Request]):
         """What looks empty until somebody looks whether it is."""
 
         def __bool__(self) -> bool:
             if not late:
-                late.append(storm._Request(Filter(zone=1), "flush", answered.release))
+                late.append(gathering._Request(Filter(zone=1), "flush", answered.release))
                 self.append(late[0])
             return len(self) > 0
 
-    late: list[storm._Request] = []
+    late: list[gathering._Request] = []
     with Flusher(netns) as flusher:
         flusher._waiting = Late()
         assert flusher.flush_zone(2).complete
@@ -1096,7 +1099,7 @@ def test_a_fork_by_a_signal_handler_that_interrupted_a_caller(netns: nlct.Netns)
 
 STORM_AT_EXIT = """
 import asyncio, atexit, threading, time
-from tests.threads import own_threads
+from tests.support.threads import own_threads
 
 @atexit.register
 def last():
@@ -1197,7 +1200,7 @@ class HeldAfterWalk(Gated):
         self.held = False
         super().__init__(*arguments, **options)
 
-    def _run(self, requests: list[storm._Request]) -> None:
+    def _run(self, requests: list[gathering._Request]) -> None:
         self.held = False
         for request in requests:
             settle = request.settle
@@ -1219,7 +1222,7 @@ class Call:
 
     name: str
     future: Future[FlushResult]
-    request: storm._Request
+    request: gathering._Request
     is_task: bool
     cancelled: bool = False
     count: int | None = None
@@ -1242,7 +1245,7 @@ class Storm(RuleBasedStateMachine):
         self.looping = self.pool.submit(self.loop.run_forever)
         self.closing: Future[None] | None = None
         self.flows: set[tuple[int, int, int]] = set()
-        self.calls: dict[storm._Request, Call] = {}
+        self.calls: dict[gathering._Request, Call] = {}
         # In the pass: None when there is none.
         self.batch: list[Call] | None = None
         self.walked = False

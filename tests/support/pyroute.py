@@ -1,4 +1,4 @@
-"""pyroute2's dump of a namespace's table, as plain dicts by the names of tests/everything.py.
+"""pyroute2's dump of a namespace's table, as plain dicts by the names of everything.py.
 
 The dump is made in a process of its own inside the namespace: this file, run as a program. What
 pyroute2 has no name for is told by its path, in the list "unread".
@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import nlct
-from tests import tool
+from tests.support import tool
 
 Flow = dict[str, Any]
 
@@ -83,7 +83,7 @@ def dump(netns: nlct.Netns) -> list[Flow]:
     """Every flow of both families, as pyroute2 tells it."""
     if importlib.util.find_spec("pyroute2") is None:
         pytest.skip("MISSING: pyroute2")
-    said = tool.run(netns, sys.executable, "-m", "tests.pyroute")
+    said = tool.run(netns, sys.executable, "-m", "tests.support.pyroute")
     return list(map(json.loads, said.splitlines()))
 
 

@@ -1,6 +1,6 @@
 """Debian's conntrack tool inside a namespace, and its XML as plain dicts.
 
-A flow is a dict of what the tool says, by the names of tests/everything.py's ``FIELDS``; what it
+A flow is a dict of what the tool says, by the names of everything.py's ``FIELDS``; what it
 does not say is not in the dict. The XML has no status word, but tells two of its bits: "assured"
 and "unreplied" (bools).
 """

@@ -28,9 +28,9 @@ from typing import Callable
 
 from nlct import _buckets, _check, _log, _threads
 from nlct._closing import Closing
+from nlct._dump import Dump
 from nlct._ffi import ffi, lib, new_sink
-from nlct._kernel import Kernel
-from nlct._pass import Pass
+from nlct._handle import Handle
 from nlct._socket import Socket
 from nlct.capabilities import by_release, known
 from nlct.conntrack import Conntrack
@@ -258,7 +258,7 @@ class Flusher(Closing):
         # Whatever is wrong, the pass will say it.
         with suppress(Exception):
             while not self._closed:
-                seconds = _seconds(self._conntrack._kernel, {each.wanted for each in requests})
+                seconds = _seconds(self._conntrack._handle, {each.wanted for each in requests})
                 _threads.sleep(seconds / (25 if len(requests) == 1 else 20))
                 more = self._take()
                 requests += more
@@ -284,7 +284,7 @@ class Flusher(Closing):
 
         self._passes += 1
         watch()
-        _work(self._conntrack._kernel, list(targets.values()), watch)
+        _work(self._conntrack._handle, list(targets.values()), watch)
 
     # Ending ----------------------------------------------------------------------------------
 
@@ -365,7 +365,7 @@ class _Target:
         for request in self.requests:
             request.settle(answer)
 
-    def add(self, walk: Pass, matched: int, deleted: int, refused: dict[int, int]) -> None:
+    def add(self, walk: Dump, matched: int, deleted: int, refused: dict[int, int]) -> None:
         """Add what a walk did."""
         self._scanned += walk.scanned
         self._matched += matched
@@ -391,77 +391,77 @@ class _Target:
         )
 
 
-def _work(kernel: Kernel, targets: list[_Target], watch: Watch) -> None:
+def _work(handle: Handle, targets: list[_Target], watch: Watch) -> None:
     """Do what all of the targets want, and settle each as soon as it is done."""
-    able = [target for target in targets if _is_able(kernel, target)]
-    if len(able) <= 1 or _apart(kernel, able):
+    able = [target for target in targets if _is_able(handle, target)]
+    if len(able) <= 1 or _apart(handle, able):
         for target in able:
-            _alone(kernel, target, watch)
+            _alone(handle, target, watch)
     else:
-        _together(kernel, able, watch)
+        _together(handle, able, watch)
 
 
-def _is_able(kernel: Kernel, target: _Target) -> bool:
+def _is_able(handle: Handle, target: _Target) -> bool:
     """Settle what this kernel cannot do, as a zone where it has none."""
     try:
-        kernel.require(target.wanted)
+        handle.require(target.wanted)
     except Exception as exc:
         target.settle(exc)
         return False
     return True
 
 
-def _costs(kernel: Kernel, wanted: Iterable[Filter]) -> tuple[float, float]:
+def _costs(handle: Handle, wanted: Iterable[Filter]) -> tuple[float, float]:
     """Estimate, as strategies do, what it costs to walk for each, and once for all: nanoseconds.
 
     A walk for each is for zones, of which the kernel sends no more than is wanted.
     """
-    size = (kernel.stats()[0], kernel.buckets or 0)
+    size = (handle.stats()[0], handle.buckets or 0)
     zones = [_single_zone(each) for each in wanted]
     found = known() or by_release(os.uname().release)
-    filtered = None not in zones and kernel.kernel_filter and found.zone_dump
+    filtered = None not in zones and handle.kernel_filter and found.zone_dump
     for_each = experience.cost("scan", 1 if filtered else MANY, *size)
     return len(zones) * for_each, experience.cost("scan", MANY, *size)
 
 
-def _seconds(kernel: Kernel, wanted: Iterable[Filter]) -> float:
+def _seconds(handle: Handle, wanted: Iterable[Filter]) -> float:
     """Estimate what a pass takes."""
-    return min(_costs(kernel, wanted)) / 1e9
+    return min(_costs(handle, wanted)) / 1e9
 
 
-def _apart(kernel: Kernel, targets: list[_Target]) -> bool:
+def _apart(handle: Handle, targets: list[_Target]) -> bool:
     """Tell if a walk for each of several is faster than one for all."""
-    for_each, for_all = _costs(kernel, [target.wanted for target in targets])
+    for_each, for_all = _costs(handle, [target.wanted for target in targets])
     return for_each < for_all
 
 
-def _alone(kernel: Kernel, target: _Target, watch: Watch) -> None:
+def _alone(handle: Handle, target: _Target, watch: Watch) -> None:
     try:
         watch()
         operation = "delete" if any(r.operation == "delete" for r in target.requests) else "flush"
         target.settle(
-            flush(kernel, target.wanted, "auto", False, 1, lambda _scanned: watch(), operation)
+            flush(handle, target.wanted, "auto", False, 1, lambda _scanned: watch(), operation)
         )
     except Exception as exc:
         target.settle(exc)
 
 
-def _together(kernel: Kernel, targets: list[_Target], watch: Watch) -> None:
+def _together(handle: Handle, targets: list[_Target], watch: Watch) -> None:
     """Walk for all of them, and again for those that are not certain."""
     for walks_left in reversed(range(_buckets.MAX_PASSES)):
         if not targets:
             return
-        _walk(kernel, targets, watch)
+        _walk(handle, targets, watch)
         for target in targets:
             if target.certain or not walks_left:
                 target.settle(target.result())
         targets = [target for target in targets if not target.certain]
 
 
-def _walk(kernel: Kernel, targets: list[_Target], watch: Watch) -> None:
-    flows, buckets, began = kernel.stats()[0], kernel.buckets or 0, time.monotonic_ns()
+def _walk(handle: Handle, targets: list[_Target], watch: Watch) -> None:
+    flows, buckets, began = handle.stats()[0], handle.buckets or 0, time.monotonic_ns()
     # The kernel sends everything: no filter of its own would let through what each target wants.
-    with kernel.walk(Filter()) as walk, kernel.pool.lend() as sock:
+    with handle.walk(Filter()) as walk, handle.pool.lend() as sock:
         sink = _Sink(sock, targets)
         for _ in walk.steps(sink.c):
             watch()
@@ -483,11 +483,11 @@ class _Sink:
         for c_target, target, c_filter in zip(self._c_targets, targets, self._filters):
             c_target.filter = c_filter[0]
             c_target.zone = target.zone or 0
-        self.c = new_sink(lib.nlct_shares_new, sock.handle, self._c_targets, len(targets))
+        self.c = new_sink(lib.nlct_deletes_new, sock.handle, self._c_targets, len(targets))
 
-    def account(self, walk: Pass) -> int:
+    def account(self, walk: Dump) -> int:
         """Tell each target what the walk did for it. Return the deletes of all."""
-        shares = lib.nlct_shares_get(self.c[0])
+        shares = lib.nlct_deletes_get(self.c[0])
         refused = self._refused()
         deleted = 0
         for number, target in enumerate(self._targets):
@@ -502,7 +502,7 @@ class _Sink:
         error = ffi.new("int *")
         refused: dict[int, ffi.CData] = {}
         while True:
-            counts = lib.nlct_shares_refused(self.c[0], len(refused), error)
+            counts = lib.nlct_deletes_refused(self.c[0], len(refused), error)
             if counts == ffi.NULL:
                 return refused
             refused[error[0]] = counts

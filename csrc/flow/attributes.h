@@ -1,0 +1,33 @@
+/* What is known of each attribute of a flow: the tables that decode.c and build.c both go by. */
+#ifndef NLCT_ATTRIBUTES_H
+#define NLCT_ATTRIBUTES_H
+
+#include "flow.h"
+
+/* Newer than the headers that this must build with. */
+enum { SYNPROXY = 24, TIMESTAMP_EVENT = 27 };
+
+/* UNKNOWN attributes are kept as they are, PADDING is not. */
+enum kind { UNKNOWN, PADDING, NUMBER, BYTES, FLAGS, TEXT, SPAN, NEST, TUPLE, NAT };
+
+/* What to do with an attribute of one type. */
+struct rule {
+    uint8_t kind;
+    uint8_t family; /* the only family it belongs to; 0 for any */
+    uint16_t size;
+    uint16_t offset; /* in the struct of its table */
+    uint8_t bit;     /* in the 'present' that opens that struct */
+    uint8_t proto;   /* written only for this protocol of the tuple; 0 for any */
+    const struct table *nest;
+};
+
+struct table {
+    const struct rule *rules;
+    unsigned count;
+};
+
+/* Of the attributes of a flow message, and of those inside a tuple. */
+extern const struct table flow_table;
+extern const struct table tuple_table;
+
+#endif

@@ -1,0 +1,1 @@
+"""What the tests share: independent readers and writers, tables, tools, traffic."""
