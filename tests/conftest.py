@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Callable
 
 import pytest
 
 import nlct
-
-NOBODY = 65534
+from tests.support import processes
+from tests.support.processes import Script
 
 # Whoever runs the tests may ignore these, as nohup(1) does and a shell in the background; what the
 # tests start would ignore them as well.
@@ -66,35 +62,7 @@ def root() -> None:
         pytest.skip("MISSING: root")
 
 
-# What an unprivileged user may not be able to read must be imported before.
-AS_NOBODY = f"""
-import ctypes, errno, ipaddress, logging, os, nlct, nlct.fill
-import tests.support.oracle, tests.support.flows
-if os.geteuid() == 0:
-    os.setgroups([])
-    os.setresgid({NOBODY}, {NOBODY}, {NOBODY})
-    os.setresuid({NOBODY}, {NOBODY}, {NOBODY})
-    ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE: as after a login
-"""
-
-Script = Callable[..., str]
-
-
 @pytest.fixture
 def script() -> Script:
     """Run Python code in a process of its own, perhaps without privilege; return its output."""
-
-    def run(code: str, *, nobody: bool = False, pass_fds: tuple[int, ...] = ()) -> str:
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", AS_NOBODY * nobody + code],
-            cwd=Path(__file__).parent.parent,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            pass_fds=pass_fds,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
-
-    return run
+    return processes.script

@@ -18,7 +18,8 @@ import pytest
 import nlct
 from nlct import _log, capabilities
 from nlct.fill import fill
-from tests.support import flows, oracle
+from tests.support import flows, netlink, oracle
+from tests.support.processes import in_child
 
 # In Python 3.12 and later a fork beside threads is worth a warning.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -124,14 +125,14 @@ class Churn(threading.Thread):
 
 def raw(flow: nlct.Flow) -> tuple[oracle.Key, oracle.Entry]:
     """What the oracle needs to delete a UDP flow, written by hand."""
-    orig, part = flow.orig, oracle.attribute
+    orig, part, nest = flow.orig, netlink.attr, netlink.NESTED
     assert orig.src is not None
     assert orig.dst is not None
     assert flow.id is not None
     addresses = part(1, orig.src.packed) + part(2, orig.dst.packed)
     ports = [part(n, p.to_bytes(2, "big")) for n, p in ((2, orig.sport or 0), (3, orig.dport or 0))]
     proto = part(1, bytes((17,))) + b"".join(ports)
-    key = oracle.Key(2, flow.zone, part(1, addresses, nested=True) + part(2, proto, nested=True))
+    key = oracle.Key(2, flow.zone, part(1 | nest, addresses) + part(2 | nest, proto))
     return key, {
         oracle.ID: flow.id.to_bytes(4, "big"),
         oracle.ZONE: flow.zone.to_bytes(2, "big"),
@@ -192,29 +193,6 @@ def test_the_kernel_flushes_a_table_that_changes(ct: nlct.Conntrack, netns: nlct
 
 
 # Fork ------------------------------------------------------------------------------------------
-
-
-def in_child(work: object, timeout: float = 30.0) -> int:
-    """Run a function in a forked child and return its exit status; -1 where it hangs."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            work()  # type: ignore[operator]
-            status = 0
-        except BaseException as exc:
-            os.write(2, f"in the child: {exc!r}\n".encode())
-        finally:
-            os._exit(status)
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.005)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    return -1
 
 
 def test_a_child_keeps_back_nothing_for_its_parents_threads() -> None:

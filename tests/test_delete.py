@@ -16,9 +16,9 @@ import nlct
 from nlct import ALL, Filter, Flow, SctpState, Status, TcpState, Tuple, _dump, strategy
 from nlct._ffi import lib
 from nlct.fill import fill
-from tests.conftest import Script
 from tests.support import filters, flows, oracle
-from tests.test_probe import Lib
+from tests.support.core import Lib
+from tests.support.processes import Script
 
 WAYS = {"asked": ("auto", True), "scan": ("scan", True), "as-on-an-old-kernel": ("auto", False)}
 Way = tuple[nlct.Conntrack, str]

@@ -24,20 +24,6 @@ MAY_BE_MISSING = {
     "secctx": "no security module",
 }
 
-# What the XML says nothing of, and what else is known of that; by field.
-NOT_IN_XML = {
-    r"status": "but for two bits",
-    r"(orig|reply)\.icmp_(id|type|code)": "the text has them",
-    r"master\..*": "nor has the text",
-    r"tcp_(wscale|flags)_.*": "nor has the text",
-    r"sctp_vtag_.*": "-o save has them, with their bytes reversed",
-    r"dccp_(role|handshake_seq)": "the text of -o save has the role",
-    r"synproxy_.*": "nor has the text",
-    r"seqadj_.*": "nor has the text",
-}
-# Of a protocol whose ports the kernel does not know the tool says that they are 0.
-PORTS = re.compile(r"(orig|reply)\.[sd]port")
-
 
 class Reading(NamedTuple):
     """A table, and what pyroute2 says of it; flows by id."""
@@ -62,9 +48,9 @@ def xml(reading: Reading) -> dict[int, Flow]:
 
 def is_known(name: str, ours: Any, xml: Any, flow: Flow) -> bool:
     """Tell whether this difference is one of the known."""
-    if PORTS.fullmatch(name) and (ours, xml) == (None, 0):
+    if tool.PORTS.fullmatch(name) and (ours, xml) == (None, 0):
         return flow["orig"]["proto"] in everything.WITH_PORTS
-    return xml is None and any(re.fullmatch(pattern, name) for pattern in NOT_IN_XML)
+    return xml is None and any(re.fullmatch(pattern, name) for pattern in tool.NOT_IN_XML)
 
 
 def in_xmls_words(flow: Flow) -> Flow:
@@ -92,8 +78,8 @@ def test_what_is_known_still_holds(reading: Reading, xml: dict[int, Flow]) -> No
         for number, flow in reading.flows.items()
         for name in everything.differences(flow, xml[number])
     }
-    unseen = {p for p in NOT_IN_XML if not any(re.fullmatch(p, name) for name in seen)}
-    assert unseen == {p for p in NOT_IN_XML if p.partition("_")[0] in reading.table.missing}
+    unseen = {p for p in tool.NOT_IN_XML if not any(re.fullmatch(p, name) for name in seen)}
+    assert unseen == {p for p in tool.NOT_IN_XML if p.partition("_")[0] in reading.table.missing}
 
 
 def test_nothing_is_left_unread(reading: Reading, xml: dict[int, Flow]) -> None:

@@ -22,7 +22,7 @@ import nlct
 from nlct import ALL, DccpState, Filter, Flow, SctpState, Status, TcpState, Tuple, _dump
 from nlct._ffi import ffi, lib
 from tests.support import filters, oracle, tool
-from tests.test_probe import Lib
+from tests.support.core import Lib
 
 AF_BRIDGE = 7
 

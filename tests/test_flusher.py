@@ -35,10 +35,9 @@ from nlct import Filter, Flusher, FlushResult, _buckets, _handle, _threads, stra
 from nlct import flusher as gathering
 from nlct._dump import Dump
 from nlct.fill import fill
-from tests.conftest import AS_NOBODY, Script
 from tests.support import flows, oracle
+from tests.support.processes import AS_NOBODY, Script, in_child
 from tests.support.threads import own_threads
-from tests.test_concurrency import in_child
 
 # In Python 3.12 and later a fork beside threads is worth a warning.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")

@@ -14,8 +14,8 @@ from nlct import _buckets
 from nlct import capabilities as probing
 from nlct import netns as namespaces
 from nlct._ffi import ffi, lib
-from tests.conftest import Script
 from tests.support import flows, oracle
+from tests.support.processes import Script
 
 # A process that leaves for a namespace of its own.
 MOVE = """

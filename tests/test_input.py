@@ -14,9 +14,9 @@ import pytest
 import nlct
 from nlct import Filter, capabilities
 from nlct._ffi import lib
-from tests.conftest import Script
 from tests.support import flows, oracle
-from tests.test_probe import Lib
+from tests.support.core import Lib
+from tests.support.processes import Script
 
 BAD_ZONES = [-1, 65536, 2**64, "x", "7", b"1", True, False, 1.5, 7.0, object()]
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import sys
 from typing import Callable
 
 import pytest
 
 import nlct
 from nlct import Filter, Flow, Tuple, UnsupportedError, capabilities
-from tests.support import flows, oracle
+from tests.support import flows, netlink, oracle
 
 # Numbers as a vendor may give them to a kernel with or without the filter.
 RELEASES = ("4.18.0-553.el8", "5.10.0-32", "6.7.12", "6.8.0", "7.2.12", "99.0", "unheard-of")
@@ -122,11 +121,11 @@ def test_a_disobedient_kernel_empties_the_table(netns: nlct.Netns) -> None:
     """Why it is never asked: told to flush an absent zone, it deletes all and reports success."""
     with nlct.Conntrack(netns) as ct:
         flows.populate(ct)
-    with netns.socket(16, 3, oracle.NETLINK_NETFILTER) as sock:
-        body = oracle.attribute(oracle.ZONE, (99).to_bytes(2, "big"))
-        sock.send(oracle._request(oracle.DELETE, oracle.ACK, 0, body))
-        ((kind, data),) = oracle._answer(sock)
-    assert (kind, data[:4]) == (oracle.ERROR, bytes(4))
+    with netlink.connect(netns) as sock:
+        zone = netlink.attr(oracle.ZONE, (99).to_bytes(2, "big"))
+        sock.send(netlink.request(netlink.CT_DELETE, netlink.NLM_F_ACK, 0, zone))
+        ((kind, verdict),) = netlink.answer(sock)
+    assert (kind, netlink.error(verdict)) == (netlink.NLMSG_ERROR, 0)
     assert oracle.dump(netns) == {}
 
 
@@ -138,25 +137,16 @@ FEW = [flows.udp(number) for number in range(5)]
 
 def ask(netns: nlct.Netns, *requests: bytes) -> list[int]:
     """Send requests in one go and return the errno of each answer."""
-    with netns.socket(16, 3, oracle.NETLINK_NETFILTER) as sock:
+    with netlink.connect(netns) as sock:
         sock.send(b"".join(requests))
         sock.setblocking(False)
         errnos = []
         # By the time send() returns all is done and said: nothing is waited for.
         with contextlib.suppress(BlockingIOError):
             while True:
-                ((_, data),) = oracle._answer(sock)
-                errnos.append(-int.from_bytes(data[:4], sys.byteorder, signed=True))
+                ((_, verdict),) = netlink.answer(sock)
+                errnos.append(netlink.error(verdict))
         return errnos
-
-
-def deletion(key: oracle.Key, entry: oracle.Entry, flags: int = 0) -> bytes:
-    """A request that names one entry."""
-    body = oracle.attribute(oracle.TUPLE_ORIG, key.orig, nested=True)
-    if oracle.ZONE in entry:
-        body += oracle.attribute(oracle.ZONE, entry[oracle.ZONE])
-    body += oracle.attribute(oracle.ID, entry[oracle.ID])
-    return oracle._request(oracle.DELETE, flags, key.family, body)
 
 
 @pytest.mark.parametrize("kind", [oracle.ID, 40], ids=["id alone", "unknown attribute alone"])
@@ -165,8 +155,10 @@ def test_a_delete_without_a_tuple_empties_the_table(
 ) -> None:
     """Why each delete is read back before it is sent: this one succeeds."""
     ct.load(FEW)
-    body = oracle.attribute(kind, b"\0\0\0\7")
-    assert ask(netns, oracle._request(oracle.DELETE, oracle.ACK, 0, body)) == [0]
+    request = netlink.request(
+        netlink.CT_DELETE, netlink.NLM_F_ACK, 0, netlink.attr(kind, b"\0\0\0\7")
+    )
+    assert ask(netns, request) == [0]
     assert oracle.dump(netns) == {}
 
 
@@ -176,7 +168,7 @@ def test_a_delete_with_another_id_finds_nothing(ct: nlct.Conntrack, netns: nlct.
     before = oracle.dump(netns)
     for key, entry in before.items():
         other = {**entry, oracle.ID: bytes(byte ^ 0xFF for byte in entry[oracle.ID])}
-        assert ask(netns, deletion(key, other, oracle.ACK)) == [errno.ENOENT]
+        assert ask(netns, oracle.deletion(key, other, netlink.NLM_F_ACK)) == [errno.ENOENT]
     assert oracle.dump(netns) == before
 
 
@@ -187,8 +179,8 @@ def test_a_batch_answers_each_failure_and_its_last_request(
     ct.load(FEW)
     entries = list(oracle.dump(netns).items())
     wrong = [(key, {**entry, oracle.ID: b"\1\2\3\4"}) for key, entry in entries]
-    batch = [deletion(*item) for pair in zip(wrong, entries) for item in pair]
-    batch[-1] = deletion(*entries[-1], oracle.ACK)
+    batch = [oracle.deletion(*item) for pair in zip(wrong, entries) for item in pair]
+    batch[-1] = oracle.deletion(*entries[-1], netlink.NLM_F_ACK)
     assert ask(netns, *batch) == [errno.ENOENT] * len(wrong) + [0]
     assert oracle.dump(netns) == {}
 

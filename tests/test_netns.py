@@ -16,18 +16,9 @@ import pytest
 
 import nlct
 from nlct import netns as namespaces
-from tests.conftest import Script
 from tests.support import flows, oracle
-
-WALL = 0x40000000  # waitpid: children of clone(2) too, whatever their exit signal
-
-
-def where_am_i() -> tuple[str, str]:
-    """The namespaces of the calling thread."""
-    return (
-        os.readlink("/proc/thread-self/ns/net"),
-        os.readlink("/proc/thread-self/ns/user"),
-    )
+from tests.support.namespaces import where_am_i
+from tests.support.processes import WALL, Script
 
 
 def identity(fd: int) -> str:

@@ -25,8 +25,8 @@ import nlct
 from nlct.cli import files
 from nlct.cli.files import written
 from nlct.fill import fill
-from tests.conftest import NOBODY
 from tests.support.command import in_shell, nlct_, process, refused
+from tests.support.processes import NOBODY
 
 OLD = "what was there\n"
 FORMATS = ("text", "json", "arrow", "parquet")

@@ -17,7 +17,9 @@ from nlct import capabilities as probing
 from nlct._ffi import lib
 from nlct._socket import Socket
 from tests.support import flows, oracle
-from tests.test_netns import WALL, where_am_i
+from tests.support.core import Lib
+from tests.support.namespaces import where_am_i
+from tests.support.processes import WALL
 
 FIELDS = ("zones", "zone_filter", "zone_dump", "zone_flush", "zone0_flush")
 
@@ -171,16 +173,6 @@ def test_it_is_silent_where_all_is_well(caplog: pytest.LogCaptureFixture) -> Non
 
 
 # A kernel that lacks it, played by answers of the core -----------------------------------------
-
-
-class Lib:
-    """The core, but for some functions."""
-
-    def __init__(self, **functions: object) -> None:
-        self.__dict__.update(functions)
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(lib, name)
 
 
 @pytest.mark.usefixtures("netns")

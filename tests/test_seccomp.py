@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.conftest import Script
 from tests.support import seccomp
+from tests.support.processes import Script
 
 HOME = """
 import ctypes, errno, ipaddress, logging, os, signal, sys, nlct

@@ -13,7 +13,6 @@ import pytest
 import nlct
 from tests.support import everything, pyroute, tool
 from tests.support.everything import Everything
-from tests.test_everything import NOT_IN_XML, PORTS
 
 # What a restored flow has anew, or not yet; by field.
 NEW_AFTER_RESTORING = {
@@ -92,8 +91,8 @@ def test_every_field_is_what_the_tool_says(reading: Reading) -> None:
         }
         found = everything.differences({**as_read(flow), **bits}, theirs[number])
         for name, (ours, xml) in found.items():
-            silent = xml is None and any(re.fullmatch(known, name) for known in NOT_IN_XML)
-            if not silent and not (PORTS.fullmatch(name) and (ours, xml) == (None, 0)):
+            silent = xml is None and any(re.fullmatch(known, name) for known in tool.NOT_IN_XML)
+            if not silent and not (tool.PORTS.fullmatch(name) and (ours, xml) == (None, 0)):
                 unknown[number, name] = (ours, xml)
     assert not unknown, unknown
 

@@ -20,9 +20,8 @@ from nlct._ffi import ffi, lib
 from nlct._fields import FIELDS, Field
 from nlct.flow import flows_from
 from nlct.flow import to_c as flow_to_c
-from tests.support import encoder
+from tests.support import encoder, netlink
 
-NETLINK_NETFILTER = 12
 GUARD = b"\xa5" * 64
 ROOM = 4096
 # Headers of two nests, one in the other.
@@ -30,7 +29,7 @@ NESTS = 8
 
 AF_INET = int(socket.AF_INET)
 AF_INET6 = int(socket.AF_INET6)
-NESTED = encoder.NESTED
+NESTED = netlink.NESTED
 
 FLOW_BITS = {name: getattr(lib, f"NLCT_FLOW_{name.upper()}") for name in encoder.FIELDS}
 TUPLE_BITS = {
@@ -133,7 +132,7 @@ def expected(data: bytes) -> dict[str, Any] | None:
     """Parse without the core."""
     try:
         return encoder.decode(data)
-    except encoder.MalformedError:
+    except netlink.MalformedError:
         return None
 
 
@@ -181,16 +180,15 @@ KINDS = {
 
 def record(netns: nlct.Netns, flow: nlct.Flow) -> bytes:
     """Create a flow, and return the message in which the kernel shows it."""
-    request = encoder.message(
-        encoder.CT_GET, encoder.NLM_F_REQUEST | encoder.NLM_F_DUMP, encoder.general(0)
+    request = netlink.message(
+        netlink.CT_GET, netlink.NLM_F_REQUEST | netlink.NLM_F_DUMP, netlink.general(0)
     )
     with nlct.Conntrack(netns) as ct:
         ct.flush_all()
         ct.create(flow)
-    with netns.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as sock:
-        sock.settimeout(5)
+    with netlink.connect(netns) as sock:
         sock.send(request)
-        (shown,) = encoder.messages(sock.recv(65536))
+        (shown,) = netlink.messages(sock.recv(65536))
     return shown
 
 
@@ -259,31 +257,31 @@ def test_every_bit_flip(shown: bytes) -> None:
 
 # Malformed and unknown ----------------------------------------------------------------------------
 
-SRC = encoder.attr(1, b"\x0a\0\0\1")
-DST = encoder.attr(2, b"\x0a\0\0\2")
-IP = encoder.attr(1 | NESTED, SRC + DST)
-NUMBER = encoder.attr(1, b"\x11")
-SPORT = encoder.attr(2, b"\0\1")
-PROTO = encoder.attr(2 | NESTED, NUMBER + SPORT)
-ORIG = encoder.attr(1 | NESTED, IP + PROTO)
-REPLY = encoder.attr(2 | NESTED, IP + PROTO)
-ZONE = encoder.attr(18, b"\0\7")
+SRC = netlink.attr(1, b"\x0a\0\0\1")
+DST = netlink.attr(2, b"\x0a\0\0\2")
+IP = netlink.attr(1 | NESTED, SRC + DST)
+NUMBER = netlink.attr(1, b"\x11")
+SPORT = netlink.attr(2, b"\0\1")
+PROTO = netlink.attr(2 | NESTED, NUMBER + SPORT)
+ORIG = netlink.attr(1 | NESTED, IP + PROTO)
+REPLY = netlink.attr(2 | NESTED, IP + PROTO)
+ZONE = netlink.attr(18, b"\0\7")
 GOOD = encoder.flow_message(AF_INET, ORIG, ZONE)
 
 
 def in_ip(*attributes: bytes) -> bytes:
     """Put attributes into the addresses of the original tuple."""
-    return in_tuple(encoder.attr(1 | NESTED, b"".join(attributes)))
+    return in_tuple(netlink.attr(1 | NESTED, b"".join(attributes)))
 
 
 def in_proto(*attributes: bytes) -> bytes:
     """Put attributes into the protocol of the original tuple."""
-    return in_tuple(encoder.attr(2 | NESTED, b"".join(attributes)))
+    return in_tuple(netlink.attr(2 | NESTED, b"".join(attributes)))
 
 
 def in_tuple(*attributes: bytes) -> bytes:
     """Put attributes into the original tuple."""
-    return at_top(encoder.attr(1 | NESTED, b"".join(attributes)))
+    return at_top(netlink.attr(1 | NESTED, b"".join(attributes)))
 
 
 def at_top(*attributes: bytes) -> bytes:
@@ -310,8 +308,8 @@ LEVELS = {"top": at_top, "tuple": in_tuple, "addresses": in_ip, "protocol": in_p
 
 MALFORMED = {
     "nothing": b"",
-    "header alone": encoder.message(encoder.CT_NEW, 0, b""),
-    "half a netfilter header": encoder.message(encoder.CT_NEW, 0, b"\2\0"),
+    "header alone": netlink.message(netlink.CT_NEW, 0, b""),
+    "half a netfilter header": netlink.message(netlink.CT_NEW, 0, b"\2\0"),
     "message length 0": b"\0\0\0\0" + GOOD[4:],
     "message length 15": b"\x0f\0\0\0" + GOOD[4:],
     "message longer than it is": (len(GOOD) + 1).to_bytes(4, sys.byteorder) + GOOD[4:],
@@ -319,24 +317,24 @@ MALFORMED = {
     "bytes after the message": GOOD + b"\0\0\0\0",
     "a second message": GOOD + GOOD,
     "family of other addresses": encoder.flow_message(AF_INET6, ORIG),
-    "addresses of another family": in_ip(encoder.attr(3, bytes(16))),
-    "a tuple that is a number": at_top(encoder.attr(1, b"\0\0\0\7")),
+    "addresses of another family": in_ip(netlink.attr(3, bytes(16))),
+    "a tuple that is a number": at_top(netlink.attr(1, b"\0\0\0\7")),
     "a tuple inside a tuple": in_tuple(ORIG),
     "addresses twice": in_tuple(IP, IP),
     "addresses in two pieces": in_tuple(
-        encoder.attr(1 | NESTED, SRC), encoder.attr(1 | NESTED, DST)
+        netlink.attr(1 | NESTED, SRC), netlink.attr(1 | NESTED, DST)
     ),
     "protocol in two pieces": in_tuple(
-        encoder.attr(2 | NESTED, NUMBER), encoder.attr(2 | NESTED, SPORT)
+        netlink.attr(2 | NESTED, NUMBER), netlink.attr(2 | NESTED, SPORT)
     ),
     "an attribute overruns its nest": at_top(
-        encoder.attr(1 | NESTED, encoder.attr(1 | NESTED, SRC, length=24)), ZONE
+        netlink.attr(1 | NESTED, netlink.attr(1 | NESTED, SRC, length=24)), ZONE
     ),
     "a nest ends inside an attribute": at_top(
-        encoder.attr(1 | NESTED, IP + PROTO, length=4 + len(IP) + 6), ZONE
+        netlink.attr(1 | NESTED, IP + PROTO, length=4 + len(IP) + 6), ZONE
     ),
     **{
-        f"attribute length {length}, {level}": put(encoder.attr(9, b"four", length=length))
+        f"attribute length {length}, {level}": put(netlink.attr(9, b"four", length=length))
         for length in (0, 1, 2, 3, 9, 0xFFFF)
         for level, put in LEVELS.items()
     },
@@ -348,7 +346,7 @@ MALFORMED = {
     **{f"{name} twice": at_top(part, part) for name, part in (("tuple", ORIG), ("zone", ZONE))},
     "source twice": in_ip(SRC, SRC),
     "port twice": in_proto(SPORT, SPORT),
-    "zone of a tuple twice": in_tuple(encoder.attr(3, b"\0\7"), encoder.attr(3, b"\0\7")),
+    "zone of a tuple twice": in_tuple(netlink.attr(3, b"\0\7"), netlink.attr(3, b"\0\7")),
     **{
         f"{name} of {wrong} bytes": at_top(encoder.nest(path, b"x" * wrong))
         for name, path in encoder.PATHS.items()
@@ -356,37 +354,37 @@ MALFORMED = {
     },
     **{
         f"{name} twice": at_top(
-            encoder.nest(path[:-1], 2 * encoder.attr(path[-1], bytes(right_size(name))))
+            encoder.nest(path[:-1], 2 * netlink.attr(path[-1], bytes(right_size(name))))
             if path[:-1]
-            else 2 * encoder.attr(path[-1], bytes(right_size(name)))
+            else 2 * netlink.attr(path[-1], bytes(right_size(name)))
         )
         for name, path in encoder.PATHS.items()
     },
     **{
-        f"translation of {what}": at_top(ORIG, REPLY, encoder.attr(kind, inner))
+        f"translation of {what}": at_top(ORIG, REPLY, netlink.attr(kind, inner))
         for kind in encoder.NAT
         for what, inner in {
-            f"short address, {kind}": encoder.attr(1, bytes(3)),
-            f"long address, {kind}": encoder.attr(1, bytes(16)),
-            f"two addresses, {kind}": 2 * encoder.attr(1, bytes(4)),
-            f"another family, {kind}": encoder.attr(4, bytes(16)),
-            f"long port, {kind}": encoder.attr(3, encoder.attr(1, bytes(4))),
-            f"two ports, {kind}": encoder.attr(3, 2 * encoder.attr(1, bytes(2))),
-            f"two protocols, {kind}": 2 * encoder.attr(3, encoder.attr(1, bytes(2))),
+            f"short address, {kind}": netlink.attr(1, bytes(3)),
+            f"long address, {kind}": netlink.attr(1, bytes(16)),
+            f"two addresses, {kind}": 2 * netlink.attr(1, bytes(4)),
+            f"another family, {kind}": netlink.attr(4, bytes(16)),
+            f"long port, {kind}": netlink.attr(3, netlink.attr(1, bytes(4))),
+            f"two ports, {kind}": netlink.attr(3, 2 * netlink.attr(1, bytes(2))),
+            f"two protocols, {kind}": 2 * netlink.attr(3, netlink.attr(1, bytes(2))),
         }.items()
     },
     **{
-        f"{name} of {wrong} bytes": in_proto(encoder.attr(kind, bytes(wrong)))
+        f"{name} of {wrong} bytes": in_proto(netlink.attr(kind, bytes(wrong)))
         for name, (kind, size) in {**encoder.PORTS, **encoder.ICMP[1]}.items()
         for wrong in {0, 1, 2, 3, 4} - {size}
     },
     **{
-        f"IPv4 {name} of {wrong} bytes": in_ip(encoder.attr(kind, bytes(wrong)))
+        f"IPv4 {name} of {wrong} bytes": in_ip(netlink.attr(kind, bytes(wrong)))
         for name, (kind, size) in encoder.IP[AF_INET].items()
         for wrong in {0, 3, 5, 8, 16} - {size}
     },
     **{
-        f"zone of a tuple of {wrong} bytes": in_tuple(encoder.attr(3, bytes(wrong)))
+        f"zone of a tuple of {wrong} bytes": in_tuple(netlink.attr(3, bytes(wrong)))
         for wrong in (0, 1, 3, 4)
     },
 }
@@ -409,7 +407,7 @@ def test_malformed_messages_are_refused(kind: str) -> None:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("flags", [0, NESTED, encoder.NET_BYTEORDER])
+@pytest.mark.parametrize("flags", [0, NESTED, netlink.NET_BYTEORDER])
 def test_unknown_attributes_are_skipped_and_kept(level: str, flags: int) -> None:
     """Attributes of newer kernels, of any size and content, do no harm at any level."""
     put = LEVELS[level]
@@ -417,7 +415,7 @@ def test_unknown_attributes_are_skipped_and_kept(level: str, flags: int) -> None
     assert without is not None
     for kind in (0, 28, 30, 31, 32, 33, 255, 0x3FFF):
         for payload in (b"", b"x", bytes(1000), b"\xff" * 7, ORIG):
-            data = put(encoder.attr(kind | flags, payload))
+            data = put(netlink.attr(kind | flags, payload))
             # At the top as it is; else with all that it lies in.
             assert parse(data) == {**without, "unknown": data[20:]}
 
@@ -426,12 +424,12 @@ def test_unknown_attributes_are_skipped_and_kept(level: str, flags: int) -> None
 def test_unknown_attributes_beside_known_ones(name: str) -> None:
     """In whatever nest something unknown lies, what is known there is still read."""
     path = encoder.PATHS[name]
-    known = encoder.attr(path[-1], b"\1" * right_size(name))
+    known = netlink.attr(path[-1], b"\1" * right_size(name))
     for kind in (0, 50, 0x3FFF):
-        unknown = encoder.attr(kind, b"new")
+        unknown = netlink.attr(kind, b"new")
         top = known + unknown
         for outer in reversed(path[:-1]):
-            top = encoder.attr(outer | NESTED, top)
+            top = netlink.attr(outer | NESTED, top)
         data = at_top(ORIG, top)
         kept = unknown if len(path) == 1 else top
         found = parse(data)
@@ -445,23 +443,23 @@ def test_flags_of_an_attribute_do_not_change_its_type() -> None:
     """The nesting and byte order flags belong to no type."""
     flagged = encoder.flow_message(
         AF_INET,
-        encoder.attr(1, IP + PROTO),
-        encoder.attr(18 | encoder.NET_BYTEORDER, b"\0\7"),
+        netlink.attr(1, IP + PROTO),
+        netlink.attr(18 | netlink.NET_BYTEORDER, b"\0\7"),
     )
     assert parse(flagged) == parse(GOOD)
 
 
 def test_padding_is_not_read() -> None:
     """The last attribute may come without padding, and padding may hold anything."""
-    unpadded = encoder.message(encoder.CT_NEW, 0, (encoder.general(AF_INET) + ORIG + ZONE)[:-2])
+    unpadded = netlink.message(netlink.CT_NEW, 0, (netlink.general(AF_INET) + ORIG + ZONE)[:-2])
     assert parse(unpadded) == parse(GOOD)
     assert parse(unpadded + b"\xff\xff") == parse(GOOD)
 
 
 def test_the_zone_is_where_it_is_said() -> None:
     """The zone is that of the flow, of the original direction or of the reply; else it is 0."""
-    zone = encoder.attr(3, b"\1\2")
-    orig, reply = (encoder.attr(kind | NESTED, IP + PROTO + zone) for kind in (1, 2))
+    zone = netlink.attr(3, b"\1\2")
+    orig, reply = (netlink.attr(kind | NESTED, IP + PROTO + zone) for kind in (1, 2))
     for data, found in {
         at_top(ORIG): 0,
         at_top(ORIG, ZONE): 7,
@@ -500,7 +498,7 @@ UNKNOWN = st.dictionaries(
 
 
 UNKNOWN_BYTES = UNKNOWN.map(
-    lambda found: b"".join(encoder.attr(kind | NESTED, data) for kind, data in found.items())
+    lambda found: b"".join(netlink.attr(kind | NESTED, data) for kind, data in found.items())
 )
 
 
@@ -590,8 +588,8 @@ def test_what_the_core_writes_the_decoder_reads(flow: dict[str, Any]) -> None:
     request = build(flow)
     kind = int.from_bytes(request[4:6], sys.byteorder)
     flags = int.from_bytes(request[6:8], sys.byteorder)
-    assert kind == encoder.CT_NEW
-    assert flags == encoder.NLM_F_REQUEST | encoder.NLM_F_CREATE | encoder.NLM_F_EXCL
+    assert kind == netlink.CT_NEW
+    assert flags == netlink.NLM_F_REQUEST | netlink.NLM_F_CREATE | netlink.NLM_F_EXCL
     assert len(request) % 4 == 0
     assert encoder.decode(request) == encoder.created(flow)
 
@@ -601,7 +599,7 @@ def test_what_the_core_writes_the_decoder_reads(flow: dict[str, Any]) -> None:
 def test_translations_are_asked_for_with_the_reverse(flow: dict[str, Any]) -> None:
     """The request shows the kernel a reply that is just the reverse, and what to make of it."""
     request = build(flow)
-    top = dict(encoder.attributes(request[20:]))
+    top = dict(netlink.attributes(request[20:]))
     reply, _ = encoder.decode_tuple(top[encoder.TUPLES["reply"]], flow["family"])
     own_zone = {"zone": flow["reply"]["zone"]} if "zone" in flow["reply"] else {}
     assert reply == {**encoder.reverse(flow["orig"]), **own_zone}
@@ -660,7 +658,7 @@ def test_building_refuses_other_families(family: int) -> None:
 
 def raw_attr(kind: int, flags: int, payload: bytes, wrong: int) -> bytes:
     """Encode an attribute with a length that may be wrong."""
-    return encoder.attr(kind | flags, payload, length=max(0, 4 + len(payload) + wrong))
+    return netlink.attr(kind | flags, payload, length=max(0, 4 + len(payload) + wrong))
 
 
 def soup(payload: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
@@ -669,7 +667,7 @@ def soup(payload: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
         st.builds(
             raw_attr,
             st.one_of(st.integers(1, 9), st.integers(0, 28), st.sampled_from([31, 40])),
-            st.sampled_from([0, NESTED, encoder.NET_BYTEORDER]),
+            st.sampled_from([0, NESTED, netlink.NET_BYTEORDER]),
             payload,
             st.sampled_from([0] * 12 + [1, -1, 4, 60000]),
         ),
@@ -785,7 +783,7 @@ def on_the_wire(flow: dict[str, Any]) -> dict[str, Any]:
         name: value.encode() if isinstance(value, str) else value for name, value in flow.items()
     }
     if "unknown" in flow:
-        pieces = (encoder.attr(kind | NESTED, data) for kind, data in flow["unknown"].items())
+        pieces = (netlink.attr(kind | NESTED, data) for kind, data in flow["unknown"].items())
         encoded["unknown"] = b"".join(pieces)
     return encoded
 
@@ -1038,7 +1036,7 @@ def raw_value(value: Any, field: Field, heap: memoryview, span: bytes) -> bytes:
         at, size = struct.unpack("=II", span)
         data = bytes(heap[at : at + size])
         if isinstance(value, dict):
-            assert dict(encoder.attributes(data)) == value
+            assert dict(netlink.attributes(data)) == value
         else:
             assert data == (value.encode() if isinstance(value, str) else value)
         return span

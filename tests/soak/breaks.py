@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import subprocess
 import threading
 import time
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 import nlct
 from tests.soak.content import CHURN, KEPT, TALKING
-from tests.support import oracle
+from tests.support import netlink, oracle
 
 if TYPE_CHECKING:
     from tests.soak.__main__ import Soak
@@ -86,7 +85,7 @@ def client(soak: Soak) -> None:
 
 def straggler(soak: Soak) -> None:
     """Have a process that lives on with a socket to conntrack."""
-    with soak.netns.socket(socket.AF_NETLINK, socket.SOCK_RAW, oracle.NETLINK_NETFILTER) as sock:
+    with netlink.connect(soak.netns) as sock:
         sock.bind((0, 0))
         fds = (sock.fileno(),)
         held.append(subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=fds))

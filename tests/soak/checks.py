@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 import nlct
 from tests.soak.tally import Tally
-from tests.support import oracle
+from tests.support import netlink, oracle
 from tests.support.memory import allocated, resident
 
 _trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
@@ -61,7 +61,7 @@ def foreign_sockets(netns: nlct.Netns) -> list[str]:
     with open(netns.open_file("/proc/net/netlink")) as file:
         rows = [line.split() for line in file.readlines()[1:]]
     # The kernel's own has no port.
-    users = [row for row in rows if int(row[1]) == oracle.NETLINK_NETFILTER and row[2] != "0"]
+    users = [row for row in rows if int(row[1]) == netlink.NETLINK_NETFILTER and row[2] != "0"]
     ours = {os.readlink(f"/proc/self/fd/{fd}") for fd in _descriptors()}
     return [row[2] for row in users if f"socket:[{row[-1]}]" not in ours]
 

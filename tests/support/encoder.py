@@ -1,4 +1,4 @@
-"""An encoder and a decoder of ctnetlink messages in plain Python, to judge the core by.
+"""Flows as ctnetlink messages, written and read in plain Python, to judge the core by.
 
 Written from the kernel's headers, knowing nothing of the core. A flow is a dict: "family", "orig",
 "reply" and "master" (dicts of numbers, with addresses as bytes), "zone", and the names in FIELDS.
@@ -14,20 +14,19 @@ import struct
 from collections.abc import Container, Iterator
 from typing import Any, NamedTuple, Union
 
-NLMSG_ERROR = 2
-NLMSG_DONE = 3
-NLM_F_REQUEST = 0x1
-NLM_F_ACK = 0x4
-NLM_F_EXCL = 0x200
-NLM_F_DUMP = 0x300
-NLM_F_CREATE = 0x400
-CT_NEW = 0x100
-CT_GET = 0x101
-CT_DELETE = 0x102
-
-NESTED = 0x8000
-NET_BYTEORDER = 0x4000
-TYPE_MASK = 0x3FFF
+from tests.support.netlink import (
+    BODY,
+    CT_NEW,
+    HEADER,
+    NESTED,
+    MalformedError,
+    attr,
+    attributes,
+    general,
+    message,
+    messages,
+    whole_attributes,
+)
 
 TUPLES = {"orig": 1, "reply": 2, "master": 14}
 TUPLE_IP = 1
@@ -150,30 +149,7 @@ KERNEL_OWN = {
 }
 
 
-class MalformedError(Exception):
-    """The message breaks the rules."""
-
-
 # Encoding ----------------------------------------------------------------------------------------
-
-
-def attr(kind: int, payload: bytes = b"", length: int | None = None) -> bytes:
-    """Encode an attribute; ``length`` overrides what its header says."""
-    size = 4 + len(payload) if length is None else length
-    return struct.pack("=HH", size, kind) + payload + bytes(-len(payload) % 4)
-
-
-def message(
-    kind: int, flags: int, body: bytes, *, sequence: int = 0, length: int | None = None
-) -> bytes:
-    """Encode a netlink message; ``length`` overrides what its header says."""
-    size = 16 + len(body) if length is None else length
-    return struct.pack("=IHHII", size, kind, flags, sequence, 0) + body
-
-
-def general(family: int) -> bytes:
-    """Encode the header that every netfilter message has."""
-    return struct.pack("=BBH", family, 0, 0)
 
 
 def flow_message(family: int, *attributes: bytes) -> bytes:
@@ -246,39 +222,6 @@ def encode(flow: dict[str, Any]) -> bytes:
 
 
 # Decoding ----------------------------------------------------------------------------------------
-
-
-def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield type and payload of each attribute."""
-    for kind, payload, _ in whole_attributes(data):
-        yield kind, payload
-
-
-def whole_attributes(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
-    """Yield type, payload and all bytes of each attribute, the padding as zeros."""
-    at = 0
-    while at < len(data):
-        if len(data) - at < 4:
-            raise MalformedError("leftovers")
-        length, kind = struct.unpack_from("=HH", data, at)
-        if length < 4 or length > len(data) - at:
-            raise MalformedError("length of an attribute")
-        whole = data[at : at + length] + bytes(-length % 4)
-        yield kind & TYPE_MASK, data[at + 4 : at + length], whole
-        at += length + -length % 4
-
-
-def messages(data: bytes) -> Iterator[bytes]:
-    """Yield each message of a datagram."""
-    at = 0
-    while at < len(data):
-        if len(data) - at < 16:
-            raise MalformedError("leftovers")
-        (length,) = struct.unpack_from("=I", data, at)
-        if length < 16 or length > len(data) - at:
-            raise MalformedError("length of a message")
-        yield data[at : at + length]
-        at += length + -length % 4
 
 
 def _unique(data: bytes, once: Container[int]) -> dict[int, bytes]:
@@ -393,14 +336,14 @@ def decode(data: bytes) -> dict[str, Any]:
     found_messages = list(messages(data))
     if len(found_messages) != 1:
         raise MalformedError("not one message")
-    body = found_messages[0][16:]
-    if len(body) < 4:
+    (found,) = found_messages
+    if len(found) < BODY:
         raise MalformedError("no netfilter header")
-    flow: dict[str, Any] = {"family": body[0]}
+    flow: dict[str, Any] = {"family": found[HEADER.size]}
     tuples = {kind: name for name, kind in TUPLES.items()}
     unknown = set()
     # Translations come after the tuples that they translate.
-    for kind, payload in sorted(_unique(body[4:], TOP_LEVEL_TYPES).items()):
+    for kind, payload in sorted(_unique(found[BODY:], TOP_LEVEL_TYPES).items()):
         if kind in tuples:
             flow[tuples[kind]], strange = decode_tuple(payload, flow["family"])
         elif kind in NAT:
@@ -411,7 +354,7 @@ def decode(data: bytes) -> dict[str, Any]:
             unknown.add(kind)
     if unknown:
         flow["unknown"] = b"".join(
-            whole for kind, _, whole in whole_attributes(body[4:]) if kind in unknown
+            whole for kind, _, whole in whole_attributes(found[BODY:]) if kind in unknown
         )
     flow.setdefault("zone", zone_of(flow))
     return flow

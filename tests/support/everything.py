@@ -25,7 +25,7 @@ from typing import Any, Callable
 import pytest
 
 import nlct
-from tests.support import encoder, tool
+from tests.support import encoder, netlink, tool
 
 Flow = dict[str, Any]
 
@@ -52,7 +52,6 @@ FIELDS = (
 ICMP, IGMP, TCP, UDP, DCCP, GRE, ESP = 1, 2, 6, 17, 33, 47, 50
 ICMPV6, UNKNOWN, SCTP, UDPLITE = 58, 99, 132, 136
 WITH_PORTS = (TCP, UDP, DCCP, GRE, SCTP, UDPLITE)
-NETLINK_NETFILTER = 12
 V4, V6 = int(socket.AF_INET), int(socket.AF_INET6)
 FAMILIES = (V4, V6)
 
@@ -171,9 +170,7 @@ class Everything:
         self._peer = stack.enter_context(nlct.Netns.scratch())
         self._stack = stack
         self._hosts = 0
-        self._netlink = stack.enter_context(
-            self.netns.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
-        )
+        self._netlink = stack.enter_context(netlink.connect(self.netns))
         self._netlink.settimeout(20)
         self._raw = {
             family: stack.enter_context(
@@ -230,18 +227,15 @@ class Everything:
 
     def ask(self, family: int, *attributes: bytes) -> int:
         """Ask for an entry of these attributes. Returns 0 or the errno."""
-        flags = encoder.NLM_F_REQUEST | encoder.NLM_F_ACK
-        flags |= encoder.NLM_F_CREATE | encoder.NLM_F_EXCL
-        body = encoder.general(family) + b"".join(attributes)
-        self._netlink.send(encoder.message(encoder.CT_NEW, flags, body))
-        return -int(struct.unpack_from("=i", self._netlink.recv(65536), 16)[0])
+        flags = netlink.NLM_F_ACK | netlink.NLM_F_CREATE | netlink.NLM_F_EXCL
+        self._netlink.send(netlink.request(netlink.CT_NEW, flags, family, *attributes))
+        return netlink.error(self._netlink.recv(65536))
 
     def attributes(self, family: int, orig: Flow) -> dict[int, bytes]:
         """What the kernel tells of an entry."""
-        body = encoder.general(family) + encoder.tuple_attr(1, family, orig)
-        self._netlink.send(encoder.message(encoder.CT_GET, encoder.NLM_F_REQUEST, body))
-        # After the headers of netlink and netfilter.
-        return dict(encoder.attributes(self._netlink.recv(65536)[20:]))
+        named = encoder.tuple_attr(1, family, orig)
+        self._netlink.send(netlink.request(netlink.CT_GET, 0, family, named))
+        return dict(netlink.attributes(self._netlink.recv(65536)[netlink.BODY :]))
 
     def create(
         self,
@@ -350,11 +344,11 @@ SETTINGS = Path("/proc/sys/net/netfilter")
 
 
 def _number(kind: int, value: int, size: int = 4) -> bytes:
-    return encoder.attr(kind, (value % (1 << 8 * size)).to_bytes(size, "big"))
+    return netlink.attr(kind, (value % (1 << 8 * size)).to_bytes(size, "big"))
 
 
 def _nest(kind: int, *attributes: bytes) -> bytes:
-    return encoder.attr(kind | encoder.NESTED, b"".join(attributes))
+    return netlink.attr(kind | netlink.NESTED, b"".join(attributes))
 
 
 def _host(family: int, host: int) -> bytes:
@@ -379,7 +373,7 @@ def _tcp(state: int, scales: Sequence[int] = (), flags: Sequence[int] = ()) -> b
     parts = [_number(1, state, 1)]
     parts += [_number(2 + way, scale, 1) for way, scale in enumerate(scales)]
     # Flags and a mask that says which of them are meant.
-    parts += [encoder.attr(4 + way, bytes((flag, 0xFF))) for way, flag in enumerate(flags)]
+    parts += [netlink.attr(4 + way, bytes((flag, 0xFF))) for way, flag in enumerate(flags)]
     return _nest(4, _nest(1, *parts))
 
 
@@ -396,7 +390,7 @@ def _dccp(state: int, role: int, sequence: int) -> bytes:
 def _nat(kind: int, family: int, to: bytes, port: int | None = None) -> bytes:
     """Translate to an address and perhaps a port: each is a range of one."""
     lowest, highest = (1, 2) if family == V4 else (4, 5)
-    parts = [encoder.attr(lowest, to), encoder.attr(highest, to)]
+    parts = [netlink.attr(lowest, to), netlink.attr(highest, to)]
     if port is not None:
         parts.append(_nest(3, _number(1, port, 2), _number(2, port, 2)))
     return _nest(kind, *parts)
@@ -404,7 +398,7 @@ def _nat(kind: int, family: int, to: bytes, port: int | None = None) -> bytes:
 
 def _labels(labels: int) -> bytes:
     """Encode labels as the kernel has them: a bit map of the machine's words."""
-    return encoder.attr(22, struct.pack("=QQ", labels & (1 << 64) - 1, labels >> 64))
+    return netlink.attr(22, struct.pack("=QQ", labels & (1 << 64) - 1, labels >> 64))
 
 
 # Packets -----------------------------------------------------------------------------------------
@@ -693,7 +687,7 @@ def helpers(to: Everything) -> None:
         for name, proto in (("ftp", TCP), ("tftp", UDP), ("sip", UDP)):
             info = (_tcp(3),) if proto == TCP else ()
             port = {"ftp": 21, "tftp": 69, "sip": 5060}[name]
-            helper = _nest(5, encoder.attr(1, name.encode() + b"\0"))
+            helper = _nest(5, netlink.attr(1, name.encode() + b"\0"))
             to.create(family, proto, *info, helper, orig={"dport": port})
 
 

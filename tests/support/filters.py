@@ -13,7 +13,6 @@ import operator
 import os
 import random
 import socket
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from typing import Any, Union
@@ -23,40 +22,23 @@ from hypothesis import strategies as st
 
 import nlct
 from nlct import DccpState, Filter, Flow, SctpState, Status, TcpState, Tuple
-from tests.support import encoder, tool
+from tests.support import encoder, oracle, tool
 from tests.support.flows import reverse
 
 Facts = dict[str, Any]
 Spec = Union[dict[str, Any], tuple[Any, ...]]
 
-NETLINK_NETFILTER = 12
 # Timeouts are this far apart, and filters ask for what is half-way between: clocks do not matter.
 STEP = 100_000
 
 
 # Reading the table -------------------------------------------------------------------------------
 
-# Where the numbers are that encoder.py does not decode: the types that lead to an attribute.
-NUMBERS = {
-    "tcp_state": (4, 1, 1),
-    "dccp_state": (4, 2, 1),
-    "sctp_state": (4, 3, 1),
-    "packets_orig": (9, 1),
-    "bytes_orig": (9, 2),
-    "packets_reply": (10, 1),
-    "bytes_reply": (10, 2),
-}
-HELPER = (5, 1)
-LABELS = (22,)
-
-
-def _find(data: bytes, path: tuple[int, ...]) -> bytes | None:
-    for kind in path:
-        found = dict(encoder.attributes(data)).get(kind)
-        if found is None:
-            return None
-        data = found
-    return data
+# Facts that a message may lack; all others are in each.
+OPTIONAL = (
+    *("tcp_state", "sctp_state", "dccp_state", "labels"),
+    *("packets_orig", "bytes_orig", "packets_reply", "bytes_reply"),
+)
 
 
 def _facts(message: bytes) -> Facts:
@@ -67,38 +49,16 @@ def _facts(message: bytes) -> Facts:
             if name != "zone":
                 made = ipaddress.ip_address(value) if isinstance(value, bytes) else value
                 facts[prefix + name] = made
-    zones = [part["zone"] for part in (flow, flow["orig"], flow["reply"]) if "zone" in part]
-    facts["zone"] = zones[0] if zones else 0
-    attributes = message[20:]
-    for name, path in NUMBERS.items():
-        packed = _find(attributes, path)
-        if packed is not None:
-            facts[name] = int.from_bytes(packed, "big")
-    helper, labels = _find(attributes, HELPER), _find(attributes, LABELS)
-    if helper is not None:
-        facts["helper"] = helper.rstrip(b"\0").decode()
-    if labels is not None:
-        words = (labels[at : at + 8] for at in range(0, len(labels), 8))
-        facts["labels"] = sum(
-            int.from_bytes(word, sys.byteorder) << 64 * at for at, word in enumerate(words)
-        )
+    facts["zone"] = flow["zone"]
+    facts.update({name: flow[name] for name in OPTIONAL if name in flow})
+    if "helper" in flow:
+        facts["helper"] = flow["helper"].decode()
     return facts
 
 
 def read(netns: nlct.Netns) -> list[Facts]:
     """Read the whole table; the kernel is asked to leave out nothing."""
-    found: list[Facts] = []
-    flags = encoder.NLM_F_REQUEST | encoder.NLM_F_DUMP
-    with netns.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as sock:
-        sock.settimeout(20)
-        sock.send(encoder.message(encoder.CT_GET, flags, encoder.general(socket.AF_UNSPEC)))
-        while True:
-            for message in encoder.messages(sock.recv(65536)):
-                kind = int.from_bytes(message[4:6], sys.byteorder)
-                if kind == encoder.NLMSG_DONE:
-                    return found
-                assert kind == encoder.CT_NEW, f"the dump failed: {message!r}"
-                found.append(_facts(message))
+    return [_facts(message) for message in oracle.messages(netns)]
 
 
 # What a filter means -----------------------------------------------------------------------------
