@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import shlex
 import sys
 import tempfile
 import time
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from tests.faults.driver import Outcome
 
 EXIT_MISSING = 77
+# So many cases are named to be run again.
+MOST_AGAIN = 5
 
 
 def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
@@ -57,8 +60,20 @@ def _run(args: argparse.Namespace) -> int:
     print(outcome.summary())
     for text in outcome.violations:
         print(f"VIOLATION: {text}")
-    print("failed" if outcome.violations else "all is as it must be", flush=True)
-    return 1 if outcome.violations else 0
+    if outcome.violations:
+        print(f"failed with seed {args.seed}; again: {_how_again(args, outcome)}", flush=True)
+        return 1
+    print("all is as it must be", flush=True)
+    return 0
+
+
+def _how_again(args: argparse.Namespace, outcome: Outcome) -> str:
+    """Return the command that repeats the cases that failed; where none is told, all of them."""
+    # Each violation begins with its case.
+    told = dict.fromkeys(text.partition(": ")[0] for text in outcome.violations)
+    cases = [each for each in told if ":" in each] or args.cases
+    some = cases[:MOST_AGAIN] or ["--seed", str(args.seed), "--seconds", str(args.seconds)]
+    return f"python -m tests.faults {shlex.join(some)}"
 
 
 def _again(args: argparse.Namespace) -> Outcome:
