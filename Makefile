@@ -9,7 +9,7 @@ C_FILES := $(CORE) $(wildcard bench/c/*.[ch] tests/c/*.[ch] tests/faults/*.c)
 STRICT := -std=c11 -O2 -D_GNU_SOURCE -Wall -Wextra -Wpedantic -Wconversion -Wshadow \
 	-Wstrict-prototypes -Wmissing-prototypes -Wcast-align -Wpointer-arith -Werror
 
-.PHONY: help demo test kernels lint format bench profile soak faults fuzz sanitize valgrind strict dist clean
+.PHONY: help demo test check kernels lint format bench profile soak faults fuzz sanitize valgrind strict dist clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name what; do \
@@ -18,9 +18,16 @@ help: ## show this list
 demo: $(VENV)/installed ## a scratch namespace, a large table, a zone flushed in every way
 	$(BIN)/nlct demo $(DEMO)
 
-test: $(VENV)/dev ## every test, on the real kernel
+# A file of tests in one process, several files at a time.
+AT_ONCE := -n auto --maxprocesses 4 --dist loadfile -p no:benchmark
+
+test: $(VENV)/dev ## what a change or another machine can break, on the real kernel
 	tools/bootstrap test
-	$(BIN)/pytest $(TESTS)
+	$(BIN)/pytest $(AT_ONCE) -m "not exhaustive" $(TESTS)
+
+check: $(VENV)/dev ## the exhaustive rest: every variant, many random examples, long races
+	tools/bootstrap test check
+	$(BIN)/pytest $(AT_ONCE) -m "exhaustive or hypothesis" --hypothesis-profile new $(TESTS)
 
 kernels: dist ## the tests on other kernels, emulated; KERNEL=6.1 for one of them
 	tools/bootstrap kernels

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
 import nlct
-from tests.support import processes
+from tests.support import examples, processes, turns
 from tests.support.processes import Script
+
+examples.register()
 
 # Whoever runs the tests may ignore these, as nohup(1) does and a shell in the background; what the
 # tests start would ignore them as well.
@@ -21,6 +23,18 @@ for number, handler in (
 ):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, handler)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # no timeout runs meanwhile
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Run a test when it is its turn, with its fixtures of any scope."""
+    with turns.turn(alone="alone" in getattr(item, "fixturenames", ())):
+        return (yield)
+
+
+@pytest.fixture
+def alone() -> None:
+    """For who changes what all namespaces share: no other test runs meanwhile."""
 
 
 @pytest.fixture

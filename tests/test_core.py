@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -40,7 +41,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make(build: Path, program: str) -> Path:
     """Build a program."""
-    run(["make", f"BUILD={build}", str(build / program)])
+    run(["make", f"-j{os.cpu_count()}", f"BUILD={build}", str(build / program)])
     return build / program
 
 
@@ -62,6 +63,7 @@ def test_core_under_sanitizers(program: str, build: Path) -> None:
     run([make(build, f"{program}-sanitized")])
 
 
+@pytest.mark.exhaustive  # the same cases as under ASan
 def test_threads_of_the_core_under_tsan(build: Path) -> None:
     """Against a scripted kernel, TSan finds no race."""
     need("make", "cc", "setarch")
@@ -70,6 +72,7 @@ def test_threads_of_the_core_under_tsan(build: Path) -> None:
     run(["setarch", "-R", make(build, "scripted-threads")])
 
 
+@pytest.mark.exhaustive  # the same cases as under ASan
 @pytest.mark.parametrize("arguments", [["scripted"], ["driver", "--stay"]], ids=lambda a: a[0])
 def test_core_under_valgrind(arguments: list[str], build: Path) -> None:
     """Against a scripted kernel and the real one, valgrind finds no error and no leak."""
@@ -79,6 +82,7 @@ def test_core_under_valgrind(arguments: list[str], build: Path) -> None:
     run([*valgrind, "--errors-for-leak-kinds=all", program, *arguments[1:]])
 
 
+@pytest.mark.exhaustive  # the same parts as in test_wire.py and the scripted cases
 @pytest.mark.parametrize("part", ["messages", "delete", "load", "arrow", "readahead"])
 def test_fuzz_target_passes_its_corpus(part: str, build: Path) -> None:
     """Each input of the seed corpus, and a few thousand made from it, pass the fuzz target."""

@@ -197,7 +197,7 @@ def test_flows_that_were_lost_are_not_hidden(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture
-def raisable(ct: nlct.Conntrack) -> int:
+def raisable(ct: nlct.Conntrack, alone: None) -> int:  # noqa: ARG001
     """The limit, where we may write it."""
     with locked(fcntl.LOCK_SH):
         found = ct.limit
@@ -336,7 +336,7 @@ def test_a_demo_that_waits_can_be_ended(number: signal.Signals) -> None:
     """As one that runs."""
     with waiting() as (demo, _):
         demo.send_signal(number)
-        output, error = demo.communicate(timeout=60)
+        output, error = demo.communicate(timeout=240)
     assert (demo.returncode, output, error.strip()) == (128 + number, b"", b"")
 
 
@@ -349,7 +349,7 @@ def test_a_signal_puts_the_limit_back(raisable: int, number: signal.Signals, cod
         assert first_words(demo).startswith("nf_conntrack_max raised")
         demo.send_signal(number)
         demo.send_signal(signal.SIGTERM)
-        output, error = demo.communicate(timeout=60)
+        output, error = demo.communicate(timeout=240)
     assert demo.returncode in (code, 143)
     assert output == b""
     assert error.decode().split("\n")[0] == f"nf_conntrack_max put back to {raisable}"
@@ -371,9 +371,9 @@ def test_sigint_alone_is_exit_code_130() -> None:
             assert demo.poll() is None
             time.sleep(0.01)
         with pytest.raises(subprocess.TimeoutExpired):
-            demo.wait(timeout=2)
+            demo.wait(timeout=0.5)
         demo.send_signal(signal.SIGINT)
-        output, error = demo.communicate(timeout=60)
+        output, error = demo.communicate(timeout=240)
     error = error.replace(WAITING, b"").strip()
     assert (demo.returncode, output, error) == (130, b"", b"")
 

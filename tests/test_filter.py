@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any, Callable
 
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 import nlct
@@ -23,6 +23,7 @@ from nlct import ALL, DccpState, Filter, Flow, SctpState, Status, TcpState, Tupl
 from nlct._ffi import ffi, lib
 from tests.support import filters, oracle, tool
 from tests.support.core import Lib
+from tests.support.examples import examples
 
 AF_BRIDGE = 7
 
@@ -64,11 +65,6 @@ def where() -> Iterator[Where]:
             yield Where(netns, asking, alone)
 
 
-def few(examples: int) -> settings:
-    """Each look at the table costs the kernel's walk over all of its hash table."""
-    return settings(deadline=None, max_examples=examples)
-
-
 def test_the_table_has_something_of_everything(where: Where) -> None:
     """Or the rest proves little."""
     assert len(where.table) > 300
@@ -102,8 +98,10 @@ def test_it_holds_still(where: Where) -> None:
 
 # Random filters ----------------------------------------------------------------------------------
 
+# Few examples each: each look at the table costs the kernel's walk over all of its hash table.
 
-@few(100)
+
+@examples(100)
 @given(filters.simple_specs())
 def test_fields(where: Where, spec: filters.Spec) -> None:
     """Fields by themselves and together, as plain Python says."""
@@ -112,7 +110,7 @@ def test_fields(where: Where, spec: filters.Spec) -> None:
         assert sorted(flow.id or 0 for flow in ct.dump(filters.build(spec))) == meant
 
 
-@few(100)
+@examples(100)
 @given(filters.specs())
 def test_joined_filters(where: Where, spec: filters.Spec) -> None:
     """Whatever is joined by and, or, not."""
@@ -121,11 +119,12 @@ def test_joined_filters(where: Where, spec: filters.Spec) -> None:
         assert sorted(flow.id or 0 for flow in ct.dump(filters.build(spec))) == meant
 
 
+@pytest.mark.hypothesis
 @pytest.mark.parametrize("name", sorted(filters.FIELDS))
 def test_each_field(where: Where, name: str) -> None:
     """No field is left to chance."""
 
-    @few(8)
+    @examples(8)
     @given(filters.FIELDS[name], st.booleans())
     def check(value: Any, inverted: bool) -> None:
         spec: filters.Spec = {name: value}
@@ -138,7 +137,7 @@ def test_each_field(where: Where, name: str) -> None:
     check()
 
 
-@few(25)
+@examples(25)
 @given(filters.specs(), st.integers(1, 40))
 @example({"family": "ipv4"}, 40)  # other datagrams than those of the whole table
 def test_every_door(where: Where, spec: filters.Spec, rows: int) -> None:
@@ -164,7 +163,7 @@ def test_every_door(where: Where, spec: filters.Spec, rows: int) -> None:
         assert sorted(map(lasting, lines)) == sorted(where.lines[one] for one in ids)
 
 
-@few(25)
+@examples(25)
 @given(filters.specs())
 def test_a_dry_run_counts_and_deletes_nothing(where: Where, spec: filters.Spec) -> None:
     """It counts what is meant; what may mean everything is refused even then."""
@@ -182,7 +181,7 @@ def test_a_dry_run_counts_and_deletes_nothing(where: Where, spec: filters.Spec) 
     assert where.asking.count() == len(where.table)
 
 
-@few(60)
+@examples(60)
 @given(filters.specs())
 def test_a_filter_is_what_it_is_joined_of(where: Where, spec: filters.Spec) -> None:
     """It survives pickling and copying, equals its like, and two times not is nothing."""
@@ -646,7 +645,7 @@ def test_what_does_not_contradict_itself(where: Where) -> None:
         assert found == filters.ids(where.table, spec)
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(filters.joined(filters.any_simple_specs()))
 def test_only_what_contradicts_itself_is_refused(spec: filters.Spec) -> None:
     """As plain Python says."""
@@ -680,7 +679,9 @@ def test_numbers_out_of_range(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", HIGH)
-@pytest.mark.parametrize("bad", [1.0, True, False, b"1", object(), None, [1], {}], ids=repr)
+@pytest.mark.parametrize(
+    "bad", [1.0, True, False, b"1", pytest.param(object(), id="object()"), None, [1], {}], ids=repr
+)
 def test_what_is_no_number(name: str, bad: object) -> None:
     """Neither alone nor in a list; text only where there are names, and then a known one."""
     if bad is not None and not isinstance(bad, (list, dict)):

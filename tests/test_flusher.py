@@ -36,6 +36,7 @@ from nlct import flusher as gathering
 from nlct._dump import Dump
 from nlct.fill import fill
 from tests.support import flows, oracle
+from tests.support.examples import examples
 from tests.support.processes import AS_NOBODY, Script, in_child
 from tests.support.threads import own_threads
 
@@ -1395,10 +1396,9 @@ class Storm(RuleBasedStateMachine):
         until(lambda: not own_threads())
 
 
+@pytest.mark.hypothesis
 @pytest.mark.usefixtures("netns")
 def test_any_interleaving() -> None:
     """The promise, the counts, the errors and the end, in random order."""
-    examples = int(os.environ.get("NLCT_TEST_STORMS", "40"))
-    run_state_machine_as_test(
-        Storm, settings=settings(max_examples=examples, stateful_step_count=30, deadline=None)
-    )
+    storms = int(os.environ.get("NLCT_TEST_STORMS", "40"))
+    run_state_machine_as_test(Storm, settings=settings(examples(storms), stateful_step_count=30))

@@ -10,12 +10,13 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import nlct
 from nlct import ALL, Filter, Status, _guard
 from tests.support import filters
+from tests.support.examples import examples
 
 BOUND = 1000
 
@@ -107,6 +108,7 @@ SMALL: dict[str, tuple[dict[str, st.SearchStrategy[Any]], list[Any]]] = {
 }
 
 
+@pytest.mark.hypothesis
 @pytest.mark.parametrize("field", SMALL)
 def test_it_is_exact_of_one_field(field: str) -> None:
     """However it is joined: against every value, and none at all."""
@@ -116,7 +118,7 @@ def test_it_is_exact_of_one_field(field: str) -> None:
         lambda name: st.fixed_dictionaries({name: arguments[name]})
     )
 
-    @settings(deadline=None, max_examples=100)
+    @examples(100)
     @given(filters.joined(leaves))
     def check(spec: filters.Spec) -> None:
         assume(not filters.contradicts(spec))
@@ -126,7 +128,7 @@ def test_it_is_exact_of_one_field(field: str) -> None:
     check()
 
 
-@settings(deadline=None, max_examples=100)
+@examples(100)
 @given(
     filters.joined(
         st.fixed_dictionaries(

@@ -18,7 +18,19 @@ from tests.support import flows, oracle
 from tests.support.core import Lib
 from tests.support.processes import Script
 
-BAD_ZONES = [-1, 65536, 2**64, "x", "7", b"1", True, False, 1.5, 7.0, object()]
+BAD_ZONES = [
+    -1,
+    65536,
+    2**64,
+    "x",
+    "7",
+    b"1",
+    True,
+    False,
+    1.5,
+    7.0,
+    pytest.param(object(), id="object()"),
+]
 
 
 @pytest.fixture

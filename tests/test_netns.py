@@ -167,13 +167,14 @@ def test_no_child_and_no_signal_is_left(netns: nlct.Netns) -> None:
         os.waitpid(-1, os.WNOHANG | WALL)
 
 
-def test_signals_arrive_while_namespaces_are_entered(netns: nlct.Netns) -> None:
+@pytest.mark.parametrize("times", [20, pytest.param(200, marks=pytest.mark.exhaustive)])
+def test_signals_arrive_while_namespaces_are_entered(netns: nlct.Netns, times: int) -> None:
     """A timer that fires all the time neither breaks a call nor runs its handler elsewhere."""
     pids: set[int] = set()
     before = signal.signal(signal.SIGALRM, lambda *_: pids.add(os.getpid()))
     signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
     try:
-        for _ in range(200):
+        for _ in range(times):
             with nlct.Conntrack(netns) as ct:
                 ct.create(flows.udp(1, 7))
                 assert ct.flush_zone(7, strategy="scan").deleted == 1

@@ -87,7 +87,7 @@ if os.geteuid() == 0:
 def as_nobody(code: str, *args: str) -> subprocess.CompletedProcess[str]:
     """Run Python code without privilege."""
     words = (sys.executable, "-c", AS_NOBODY + code, *args)
-    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=240)
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -120,7 +120,7 @@ def test_a_dump_that_does_not_fit_leaves_the_file(
 
     args = ("dump", where, "--format", form, "--output", str(file))
     with process(*args, preexec_fn=small) as dump:
-        output, error = dump.communicate(timeout=120)
+        output, error = dump.communicate(timeout=240)
     assert (dump.returncode, output) == (1, b"")
     assert error.decode() == f"nlct: {file}: File too large\n"
     assert file.read_text() == OLD
@@ -168,7 +168,7 @@ def test_a_dump_that_is_ended_leaves_the_file(
     with endless(where, file) as dump:
         assert file.read_text() == OLD
         dump.send_signal(number)
-        _, error = dump.communicate(timeout=60)
+        _, error = dump.communicate(timeout=240)
     assert (dump.returncode, error.strip()) == (code, b"")
     assert file.read_text() == OLD
     assert beside(file) == ["flows"]
@@ -180,7 +180,7 @@ def test_more_signals_change_nothing(where: str, file: Path) -> None:
     with endless(where, file) as dump:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) * 3:
             dump.send_signal(number)
-        dump.communicate(timeout=60)
+        dump.communicate(timeout=240)
     assert dump.returncode != 0
     assert file.read_text() == OLD
     assert beside(file) == ["flows"]
@@ -453,7 +453,7 @@ stat -c %s f
 """
     nlct_dump = (sys.executable, "-m", "nlct", "dump", where)
     words = ("unshare", "-m", "sh", "-c", code, str(tmp_path), *nlct_dump)
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=240)
     assert "No space left" in done.stderr
     assert done.stdout.split() == ["1", "200000"]
 
@@ -494,7 +494,7 @@ def test_a_file_that_is_mounted_is_copied_into(where: str, file: Path) -> None:
     code = 'mount --bind "$0" "$1" && shift && exec "$@"'
     nlct_dump = (sys.executable, "-m", "nlct", "dump", where, "--output", str(mounted))
     words = ("unshare", "-m", "sh", "-c", code, str(file), str(mounted), *nlct_dump)
-    subprocess.run(words, check=True, timeout=60)
+    subprocess.run(words, check=True, timeout=240)
     assert len(file.read_text().splitlines()) == FLOWS
     assert mounted.read_text() == ""
     assert beside(file) == ["flows", "mounted"]

@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import nlct
@@ -21,6 +21,7 @@ from nlct._fields import FIELDS, Field
 from nlct.flow import flows_from
 from nlct.flow import to_c as flow_to_c
 from tests.support import encoder, netlink
+from tests.support.examples import examples
 
 GUARD = b"\xa5" * 64
 ROOM = 4096
@@ -571,7 +572,7 @@ translated_flows = families.flatmap(
         st.sampled_from([16, 32, 48]),
     )
 )
-often = settings(deadline=None, max_examples=300)
+often = examples(300)
 
 
 @often
@@ -631,7 +632,7 @@ def test_building_and_parsing_round_trips(flow: dict[str, Any]) -> None:
     assert build(again) == request
 
 
-@settings(deadline=None, max_examples=50)
+@examples(50)
 @given(st.one_of(flows, translated_flows))
 def test_building_keeps_to_its_capacity(flow: dict[str, Any]) -> None:
     """In a room that is too small the answer is -EMSGSIZE, and no byte beyond it is touched."""
@@ -679,7 +680,7 @@ values = st.one_of(st.sampled_from([1, 2, 4, 8, 16]).map(bytes), st.binary(max_s
 soups = soup(st.one_of(values, soup(st.one_of(values, soup(values)))))
 
 
-@settings(deadline=None, max_examples=1000)
+@examples(1000)
 @given(st.sampled_from([2, 10, 0, 7]), soups, st.binary(max_size=3))
 def test_soups_of_attributes(family: int, attributes: bytes, rest: bytes) -> None:
     """Whatever attributes come in whatever order, the core and the decoder agree on them."""
@@ -750,7 +751,7 @@ dicts = st.builds(
     with_dict, st.builds(with_text, flows.map(with_addresses), NAMES, CONTEXTS), UNKNOWN
 )
 python_flows = dicts.map(lambda flow: nlct.Flow(**of_python(flow)))
-some = settings(deadline=None, max_examples=100)
+some = examples(100)
 
 
 def everything(flow: nlct.Flow) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pytest
 from tests.soak import checks, machine
 from tests.soak.breaks import BREAKS
 from tests.soak.tally import Tally
+from tests.support.examples import telling
 from tests.support.traffic import site
 
 ROOT = Path(__file__).parent.parent.parent
@@ -62,7 +63,8 @@ def test_it_passes() -> None:
 
 
 @pytest.mark.usefixtures("able")
-@pytest.mark.parametrize("name", BREAKS)
+# The rest is about the soak, not about nlct.
+@pytest.mark.parametrize("name", telling(BREAKS, {"kept", "client"}))
 def test_what_is_broken_is_found(name: str) -> None:
     """The soak exits with 1 and says what it found."""
     says, rounds = SAYS[name]
@@ -71,7 +73,7 @@ def test_what_is_broken_is_found(name: str) -> None:
     assert re.search(f"VIOLATION: .*{says}", done.stdout), done.stdout
 
 
-@pytest.mark.usefixtures("able")
+@pytest.mark.usefixtures("able", "alone")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_and_all_is_put_back(number: int) -> None:
     """Settings of the machine are what they were, and no namespace is left."""

@@ -11,12 +11,14 @@ Tables and traffic to try things on:
   everything    every attribute that ctnetlink can tell
   traffic       namespaces joined by veth, and packets that flow
 What runs elsewhere or otherwise:
+  examples      how many random examples, and whether new ones
   command       the command line: in this process, as one of its own, on a terminal
   processes     Python code in a process of its own, perhaps without privilege
   namespaces    which namespaces a thread belongs to
   core          the compiled core with some functions replaced
   seccomp       system calls that a policy refuses
   interrupts    a signal handler that raises, at every point where one can
+  turns         one test at a time where it changes what all namespaces share
   threads       the threads that nlct itself has
   memory        what the process holds
 """

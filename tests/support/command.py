@@ -38,7 +38,7 @@ def in_shell(redirections: str, *args: str, **options: object) -> tuple[int, str
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=240,
         **options,  # type: ignore[call-overload]
     )
     return done.returncode, done.stdout, done.stderr

@@ -34,7 +34,7 @@ def script(code: str, *, nobody: bool = False, pass_fds: tuple[int, ...] = ()) -
         cwd=Path(__file__).parent.parent.parent,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         pass_fds=pass_fds,
         check=False,
     )
@@ -42,7 +42,7 @@ def script(code: str, *, nobody: bool = False, pass_fds: tuple[int, ...] = ()) -
     return done.stdout.strip()
 
 
-def in_child(work: object, timeout: float = 120.0) -> int:
+def in_child(work: object, timeout: float = 240.0) -> int:
     """Run a function in a forked child and return its exit status; -1 where it hangs."""
     pid = os.fork()
     if pid == 0:

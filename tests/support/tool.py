@@ -71,7 +71,7 @@ def run(netns: nlct.Netns, *command: str, given: str = "", fds: tuple[int, ...] 
         input=given,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         pass_fds=(netns.fileno(), *fds),
         check=False,
     )

@@ -1,0 +1,38 @@
+"""How much of what could be tried a test tries: which parameters, and which random examples.
+
+Of the examples, the profile of Hypothesis decides:
+
+"same"    the same few each time, so that no change fails by a lucky draw: `make test`
+"kernels" a few, new ones each time: where all is slow
+"new"     as many as the test says, new ones each time: `make check`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+
+def register() -> None:
+    """Make the profiles known, and use "same" until --hypothesis-profile says otherwise."""
+    # max_examples: of a hundred examples that a test asks for, so many.
+    settings.register_profile("same", derandomize=True, deadline=None, max_examples=20)
+    settings.register_profile("kernels", deadline=None, max_examples=20, print_blob=True)
+    settings.register_profile("new", deadline=None, max_examples=100, print_blob=True)
+    settings.load_profile("same")
+
+
+def examples(number: int) -> settings:
+    """Settings for so many examples, fewer where the profile says so."""
+    return settings(max_examples=max(number * settings().max_examples // 100, 3))
+
+
+def telling(values: Iterable[Any], few: Collection[Any]) -> list[Any]:
+    """Parameters: a telling few for `make test`, and the rest for `make check`."""
+    every = list(values)
+    assert all(each in every for each in few), "the few are not among them"
+    rest = pytest.mark.exhaustive
+    return [each if each in few else pytest.param(each, marks=rest) for each in every]
