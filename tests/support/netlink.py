@@ -74,22 +74,24 @@ def request(kind: int, flags: int, family: int, *attributes: bytes) -> bytes:
 
 def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Yield type and payload of each attribute."""
-    for kind, payload, _ in whole_attributes(data):
-        yield kind, payload
+    at, end = 0, len(data)
+    while at < end:
+        if end - at < ATTR.size:
+            raise MalformedError("leftovers")
+        length, kind = ATTR.unpack_from(data, at)
+        if not ATTR.size <= length <= end - at:
+            raise MalformedError("length of an attribute")
+        yield kind & TYPE_MASK, data[at + ATTR.size : at + length]
+        at += (length + 3) & ~3
 
 
 def whole_attributes(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
     """Yield type, payload and all bytes of each attribute, the padding as zeros."""
     at = 0
-    while at < len(data):
-        if len(data) - at < ATTR.size:
-            raise MalformedError("leftovers")
-        length, kind = ATTR.unpack_from(data, at)
-        if length < ATTR.size or length > len(data) - at:
-            raise MalformedError("length of an attribute")
-        whole = data[at : at + length] + bytes(-length % 4)
-        yield kind & TYPE_MASK, data[at + ATTR.size : at + length], whole
-        at += length + -length % 4
+    for kind, payload in attributes(data):
+        length = ATTR.size + len(payload)
+        yield kind, payload, data[at : at + length] + bytes(-length % 4)
+        at += (length + 3) & ~3
 
 
 def messages(data: bytes) -> Iterator[bytes]:
