@@ -1,41 +1,446 @@
-"""The fields of a flow, as the core lays them out: names, sizes, and where they lie."""
+"""What each field of a flow is: where it lies, its values, and how they are checked and shown.
+
+The core says which fields there are, of what kind, and where they lie. Whatever reads, sets,
+filters or shows a field asks here.
+"""
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+import enum
+import functools
+import ipaddress
+import socket
+import struct
+import sys
+from collections.abc import Mapping
+from typing import Any, Callable, ClassVar, Literal, Union
 
+from nlct import _check
 from nlct._ffi import ffi, lib, text
+from nlct.enums import DccpState, Proto, SctpState, Status, TcpState
 
+Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
+AddressLike = Union[Address, str]
+Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 
-class Field(NamedTuple):
-    """One field of a flow.
-
-    ``number``: the core's number. ``size``: of a value, in bytes. ``kind``: ``lib.NLCT_NUMBER``,
-    ``NLCT_ADDRESS``, ``NLCT_LABELS``, ``NLCT_TEXT`` or ``NLCT_SPAN``. ``offset``: in ``struct
-    nlct_flow``.
-    """
-
-    number: int
-    size: int
-    kind: int
-    offset: int
-
-
-def _fields() -> dict[str, Field]:
-    field = ffi.new("struct nlct_field *")
-    found: dict[str, Field] = {}
-    while lib.nlct_field_get(len(found), field) == 0:
-        found[text(field.name)] = Field(len(found), field.size, field.kind, field.offset)
-    return found
-
-
-FIELDS = _fields()
-
+ADDRESS_SIZE = 16
 FLOW_SIZE = ffi.sizeof("struct nlct_flow")
 TUPLE_SIZE = ffi.sizeof("struct nlct_tuple")
+FLOW_FAMILY = ffi.offsetof("struct nlct_flow", "family")
+TUPLE_FAMILY = ffi.offsetof("struct nlct_tuple", "family")
 # Where the tuples lie in a flow.
 TUPLES = {name: ffi.offsetof("struct nlct_flow", name) for name in ("orig", "reply", "master")}
 
-TUPLE_FIELDS = ("src", "dst", "proto", "sport", "dport", "icmp_id", "icmp_type", "icmp_code")
+IPV4, IPV6 = int(socket.AF_INET), int(socket.AF_INET6)
 CODES: dict[int, Literal["B", "H", "I", "Q"]] = {1: "B", 2: "H", 4: "I", 8: "Q"}
-ADDRESS_SIZE = 16
+read_number = {size: struct.Struct(f"={code}").unpack_from for size, code in CODES.items()}
+_LABELS = struct.Struct("=QQ")
+_SPAN = struct.Struct("=II")
+
+# Names of numbers, by field. A flow has one of the states at most.
+STATES: dict[str, type[enum.IntEnum]] = {
+    "tcp_state": TcpState,
+    "sctp_state": SctpState,
+    "dccp_state": DccpState,
+}
+_NAMES: dict[str, type[enum.IntEnum]] = {
+    **dict.fromkeys(("proto", "reply_proto", "master_proto"), Proto),
+    **STATES,
+}
+
+# What an update may change. Of the rest zone and id name the flow, and the kernel gives the others.
+_SETTABLE = frozenset(
+    (
+        *("status", "timeout", "mark", "labels", "helper", "helper_info"),
+        *("tcp_state", "tcp_wscale_orig", "tcp_wscale_reply", "tcp_flags_orig", "tcp_flags_reply"),
+        *("sctp_state", "sctp_vtag_orig", "sctp_vtag_reply"),
+        *("dccp_state", "dccp_role", "dccp_handshake_seq"),
+        *("seqadj_orig_pos", "seqadj_orig_before", "seqadj_orig_after"),
+        *("seqadj_reply_pos", "seqadj_reply_before", "seqadj_reply_after"),
+        *("synproxy_isn", "synproxy_its", "synproxy_tsoff"),
+    )
+)
+
+
+# Checking and reading values ----------------------------------------------------------------------
+
+
+def address(name: str, value: AddressLike) -> Address:
+    """Read an address."""
+    # To the kernel that interface would be lost, and the flow another one.
+    if "%" in str(value):
+        raise ValueError(f"{name} must be an address without an interface, not {str(value)!r}")
+    if isinstance(value, (ipaddress.IPv4Address, ipaddress.IPv6Address)):
+        return value
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be an IPv4 or IPv6 address, not {value!r}")
+    try:
+        return ipaddress.ip_address(value)
+    except ValueError:
+        raise ValueError(f"{name} must be an IPv4 or IPv6 address, not {value!r}") from None
+
+
+def _member(make: Callable[[int], int], number: int) -> int:
+    """Return the member of an enumeration; just the number where it has none."""
+    try:
+        return make(number)
+    except ValueError:
+        return number
+
+
+def _text(packed: bytes) -> str:
+    return packed.rstrip(b"\0").decode(errors="replace")
+
+
+def _attributes(packed: bytes) -> dict[int, bytes]:
+    """Return payloads by type, without the flags of the type."""
+    found: dict[int, bytes] = {}
+    at = 0
+    while at + 4 <= len(packed):
+        size, kind = struct.unpack_from("=HH", packed, at)
+        if size < 4:
+            break
+        found[kind & 0x3FFF] = packed[at + 4 : at + size]
+        at += (size + 3) & ~3
+    return found
+
+
+def _pack_attributes(attributes: Mapping[int, bytes]) -> bytes:
+    packed = b""
+    most = _check.U16 - 4
+    for kind, payload in attributes.items():
+        if len(payload) > most:
+            raise ValueError(f"unknown[{kind}] must be of up to {most} bytes")
+        header = struct.pack("=HH", 4 + len(payload), _check.integer("unknown", kind, 0, 0x3FFF))
+        packed += header + payload + bytes(-len(payload) % 4)
+    return packed
+
+
+# Showing values -----------------------------------------------------------------------------------
+
+
+# A table has a dozen of them, and enumerations are slow.
+@functools.lru_cache(maxsize=256)
+def status_names(status: int) -> tuple[str, ...]:
+    """Return the names of the bits that are set; a bit without a name as a number."""
+    bits = (1 << number for number in range(32) if status >> number & 1)
+    return tuple((Status(bit).name or hex(bit)).lower() for bit in bits)
+
+
+# Members of enumerations are none of these.
+_PLAIN = (int, str, list, dict, type(None))
+
+
+def plain(value: Any) -> Any:
+    """Return a value for JSON, as far as its type tells."""
+    if type(value) in _PLAIN:
+        return value
+    if isinstance(value, Status):
+        return list(status_names(int(value)))
+    return value.name.lower() if isinstance(value, enum.IntEnum) else str(value)
+
+
+# Fields -------------------------------------------------------------------------------------------
+
+
+class Field:
+    """One field of a flow.
+
+    ``name``: that of a column. ``part``: the tuple that it is in, "orig", "reply" or "master"; ""
+    for the flow itself. ``member``: its name in there.
+    ``number``, ``kind``: of the core. ``size``: of a value, in bytes.
+    ``offset``: in ``struct nlct_flow``;
+    ``at``: in the struct of its part. ``bit``: which says there that the value is present.
+    ``settable``: an update may change it. ``given``: only the kernel gives it. ``proto``: the
+    protocol whose flows have it; None for any.
+    ``highest``: a filter knows values as numbers; this is the highest.
+    """
+
+    kind: int
+    highest = 2**128 - 1
+
+    def __init__(self, number: int, found: ffi.CData) -> None:
+        self.name = text(found.name)
+        self.number = number
+        self.size: int = found.size
+        self.offset: int = found.offset
+        tuples = (name for name, at in TUPLES.items() if at <= self.offset < at + TUPLE_SIZE)
+        self.part = next(tuples, "")
+        prefix = f"{self.part}_"
+        self.member = self.name[len(prefix) :] if self.name.startswith(prefix) else self.name
+        self.at = self.offset - TUPLES.get(self.part, 0)
+        bit = f"NLCT_{'TUPLE' if self.part else 'FLOW'}_{self.member.upper()}"
+        # The family comes with the original tuple.
+        self.bit: int = getattr(lib, bit, lib.NLCT_FLOW_ORIG)
+        self.settable = self.name in _SETTABLE
+        proto = self.name.partition("_")[0].upper()
+        self.proto = Proto[proto] if proto in ("TCP", "SCTP", "DCCP") else None
+        self.given = not (self.part or self.settable or self.name in ("family", "zone", "id"))
+
+    def value(self, packed: bytes, family: int = 0) -> Any:
+        """Return what the core's bytes say; of an address with its family."""
+        raise NotImplementedError
+
+    def pack(self, value: Any, name: str = "") -> bytes:
+        """Return a value as the core has it; a span's bytes go to the heap.
+
+        Raises TypeError or ValueError, which call the field ``name``.
+        """
+        raise NotImplementedError
+
+    def plain(self, value: Any) -> Any:
+        """Return a value for JSON; None where it is absent."""
+        return plain(value)
+
+
+class NumberField(Field):
+    """A number of ``size`` bytes.
+
+    ``names``: the enumeration of those that have names. ``words``: what is shown for a number.
+    ``make``: makes the enumeration's member of a number; the status has a name for each bit.
+    """
+
+    kind = lib.NLCT_NUMBER
+
+    def __init__(self, number: int, found: ffi.CData) -> None:
+        super().__init__(number, found)
+        self.highest = 2 ** (8 * self.size) - 1
+        self.names: type[enum.IntEnum] | None = _NAMES.get(self.name)
+        self.make: Callable[[int], int] | None = Status if self.name == "status" else self.names
+        self.words = {int(one): one.name.lower() for one in self.names or ()}
+        if self.name == "family":
+            self.words = {IPV4: "ipv4", IPV6: "ipv6"}
+
+    def check(self, value: Any, name: str = "") -> int:
+        """Return a number in range, which may be given by its name."""
+        name = name or self.name
+        if self.names is None or not isinstance(value, str):
+            return _check.integer(name, value, 0, self.highest)
+        try:
+            return int(self.names[value.upper()])
+        except KeyError:
+            known = ", ".join(self.words.values())
+            raise ValueError(
+                f"{name} must be from 0 to {self.highest} or one of {known}, not {value!r}"
+            ) from None
+
+    def value(self, packed: bytes, family: int = 0) -> int:  # noqa: ARG002
+        number: int = read_number[self.size](packed)[0]
+        return number if self.make is None else _member(self.make, number)
+
+    def pack(self, value: Any, name: str = "") -> bytes:
+        return self.check(value, name).to_bytes(self.size, sys.byteorder)
+
+    def plain(self, value: Any) -> Any:
+        if self.words and value is not None:
+            return self.words.get(int(value), str(int(value)))
+        return plain(value)
+
+
+class AddressField(Field):
+    """An address: 16 bytes, IPv4 in the first four. IPv6's numbers come after all of IPv4's."""
+
+    kind = lib.NLCT_ADDRESS
+    first_of_ipv6 = 2**32
+    highest = first_of_ipv6 + 2**128 - 1
+    # All numbers of a family.
+    whole: ClassVar = {IPV4: (0, first_of_ipv6 - 1), IPV6: (first_of_ipv6, highest)}
+
+    def value(self, packed: bytes, family: int = 0) -> Address:
+        if family == IPV4:
+            return ipaddress.IPv4Address(packed[:4])
+        return ipaddress.IPv6Address(packed)
+
+    def pack(self, value: Address, name: str = "") -> bytes:  # noqa: ARG002
+        return value.packed.ljust(self.size, b"\0")
+
+    def interval(self, value: Address | Network) -> tuple[int, int]:
+        """Return the first and the last number of a network, or of an address alone."""
+        free = 0
+        if isinstance(value, (ipaddress.IPv4Network, ipaddress.IPv6Network)):
+            free = value.max_prefixlen - value.prefixlen
+            value = value.network_address
+        low = int(value) if value.version == 4 else int(value) + self.first_of_ipv6
+        return low, low + (1 << free) - 1
+
+    def family(self, low: int) -> int:
+        """Return the family of a network, by its first number."""
+        return IPV4 if low < self.first_of_ipv6 else IPV6
+
+    def prefix(self, low: int, high: int) -> tuple[bytes, int, int]:
+        """Return a network as the core has it, with its family and the length of its prefix."""
+        free = (high - low).bit_length()
+        if low < self.first_of_ipv6:
+            return low.to_bytes(4, "big"), IPV4, 32 - free
+        return (low - self.first_of_ipv6).to_bytes(16, "big"), IPV6, 128 - free
+
+
+class LabelsField(Field):
+    """A number of which bit n is label n."""
+
+    kind = lib.NLCT_LABELS
+
+    def value(self, packed: bytes, family: int = 0) -> int:  # noqa: ARG002
+        low, high = _LABELS.unpack(packed)
+        return int(low | high << 64)
+
+    def check(self, value: Any, name: str = "") -> int:
+        """Return a number in range."""
+        return _check.integer(name or self.name, value, 0, self.highest)
+
+    def pack(self, value: Any, name: str = "") -> bytes:
+        number = self.check(value, name)
+        return _LABELS.pack(number & 2**64 - 1, number >> 64)
+
+    def plain(self, value: int | None) -> list[int] | None:
+        return None if value is None else [n for n in range(128) if value >> n & 1]
+
+
+class TextField(Field):
+    """Text that ends with a null byte."""
+
+    kind = lib.NLCT_TEXT
+
+    def value(self, packed: bytes, family: int = 0) -> str:  # noqa: ARG002
+        return _text(packed)
+
+    def pack(self, value: Any, name: str = "") -> bytes:
+        name, most = name or self.name, self.size - 1
+        if not isinstance(value, str):
+            raise TypeError(f"{name} must be text, not {value!r}")
+        packed = value.encode()
+        if len(packed) > most or b"\0" in packed:
+            raise ValueError(
+                f"{name} must be of up to {most} bytes, without null bytes, not {value!r}"
+            )
+        return packed.ljust(self.size, b"\0")
+
+
+class SpanField(Field):
+    """Bytes of any number in a heap; ``value`` and ``pack`` are about these bytes."""
+
+    kind = lib.NLCT_SPAN
+
+    def value(self, packed: bytes, family: int = 0) -> Any:  # noqa: ARG002
+        if self.name == "unknown":
+            return _attributes(packed)
+        return _text(packed) if self.name == "secctx" else bytes(packed)
+
+    def place(self, at: int, size: int) -> bytes:
+        """Return what the core has in a row for bytes of the heap."""
+        return _SPAN.pack(at, size)
+
+    def pack(self, value: Any, name: str = "") -> bytes:
+        if self.name == "unknown" and isinstance(value, Mapping):
+            return _pack_attributes(value)
+        if self.name == "secctx" and isinstance(value, str):
+            return value.encode()
+        if self.name == "helper_info" and isinstance(value, (bytes, bytearray, memoryview)):
+            return bytes(value)
+        raise TypeError(f"{name or self.name} must not be {value!r}")
+
+    def plain(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {str(kind): payload.hex() for kind, payload in value.items()}
+        return value.hex() if isinstance(value, bytes) else value
+
+
+_KINDS = {one.kind: one for one in (NumberField, AddressField, LabelsField, TextField, SpanField)}
+
+
+def _fields() -> dict[str, Field]:
+    found = ffi.new("struct nlct_field *")
+    fields: dict[str, Field] = {}
+    while lib.nlct_field_get(len(fields), found) == 0:
+        field = _KINDS[found.kind](len(fields), found)
+        fields[field.name] = field
+    return fields
+
+
+FIELDS = _fields()
+# Of a tuple, by the name that they have there.
+MEMBERS = {field.member: field for field in FIELDS.values() if field.part == "orig"}
+# Those of the packets themselves.
+TUPLE_FIELDS = tuple(name for name in MEMBERS if name != "zone")
+# Of the flow itself, but for those that go with its tuples.
+FLOW_FIELDS = {
+    name: field
+    for name, field in FIELDS.items()
+    if not field.part and name not in ("family", "zone")
+}
+SETTABLE = tuple(name for name, field in FIELDS.items() if field.settable)
+GIVEN = tuple(name for name, field in FIELDS.items() if field.given)
+
+
+# Rows: a flow or a tuple as the core has it -------------------------------------------------------
+
+
+def place(bit: int) -> tuple[int, int]:
+    """Where a bit of "present" lies: the byte, and its mask in there. A byte is read quickly."""
+    byte = bit // 8
+    return byte if sys.byteorder == "little" else 7 - byte, 1 << bit % 8
+
+
+def store(row: bytearray, at: int, bit: int, value: bytes) -> None:
+    """Put a value into a row, and say that it is present."""
+    row[at : at + len(value)] = value
+    byte, mask = place(bit)
+    row[byte] |= mask
+
+
+def reader(field: Field, start: int = 0, *, named: bool = True) -> Any:
+    """Make the property that reads a field from a ``_row``; its struct begins there at ``start``.
+
+    ``named``: a number that has a name is a member of its enumeration.
+    """
+    at, end, family = start + field.at, start + field.at + field.size, start + TUPLE_FAMILY
+    byte, mask = place(field.bit)
+    byte += start
+    value = field.value
+
+    def get_address(self: Any) -> Any:
+        row = self._row
+        if not row[byte] & mask:
+            return None
+        if row[family] == IPV4:
+            return ipaddress.IPv4Address(read_ipv4(row, at)[0])
+        return ipaddress.IPv6Address(row[at:end])
+
+    def get_number(self: Any) -> Any:
+        row = self._row
+        if row[byte] & mask:
+            return read(row, at)[0]
+        return None
+
+    def get_named(self: Any) -> Any:
+        row = self._row
+        return _member(make, read(row, at)[0]) if row[byte] & mask else None
+
+    def get_bytes(self: Any) -> Any:
+        row = self._row
+        return value(row[at:end]) if row[byte] & mask else None
+
+    def get_span(self: Any) -> Any:
+        row = self._row
+        if not row[byte] & mask:
+            return None
+        first, size = _SPAN.unpack_from(row, at)
+        return value(self._heap[first : first + size])
+
+    if isinstance(field, AddressField):
+        read_ipv4 = struct.Struct("!I").unpack_from
+        return property(get_address)
+    if isinstance(field, NumberField):
+        read = read_number[field.size]
+        if not named or field.make is None:
+            return property(get_number)
+        make = field.make
+        return property(get_named)
+    return property(get_span if isinstance(field, SpanField) else get_bytes)
+
+
+def column_reader(name: str) -> Callable[[Any], Any]:
+    """Return what reads a column (nlct.table.COLUMNS) of a Flow; absent is None."""
+    field = FIELDS[name]
+    read: Callable[[Any], Any] = reader(field, TUPLES.get(field.part, 0)).fget
+    return read

@@ -9,29 +9,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from nlct._ffi import lib
-from nlct._fields import FIELDS
+from nlct._fields import FIELDS, GIVEN, SETTABLE, status_names
 from nlct.enums import Proto, SctpState, Status, TcpState
 from nlct.errors import Error, error
-from nlct.flow import Flow, Tuple, status_names
+from nlct.flow import Flow, Tuple
 from nlct.table import FlowTable
 
-# What update() may change; the rest names the flow, or is the kernel's to give.
-CHANGEABLE = (
-    *("timeout", "mark", "status"),
-    *("tcp_state", "tcp_wscale_orig", "tcp_wscale_reply", "tcp_flags_orig", "tcp_flags_reply"),
-    *("sctp_state", "sctp_vtag_orig", "sctp_vtag_reply"),
-    *("dccp_state", "dccp_role", "dccp_handshake_seq"),
-    *("labels", "helper", "helper_info"),
-    *("seqadj_orig_pos", "seqadj_orig_before", "seqadj_orig_after"),
-    *("seqadj_reply_pos", "seqadj_reply_before", "seqadj_reply_after"),
-    *("synproxy_isn", "synproxy_its", "synproxy_tsoff"),
-)
-KERNEL_OWN = (
-    *("use", "packets_orig", "bytes_orig", "packets_reply", "bytes_reply"),
-    *("timestamp_start", "timestamp_stop", "timestamp_event", "secctx", "unknown"),
-)
 # Bits of the status that a request may set.
-SETTABLE = (
+_SETTABLE_BITS = (
     Status.SEEN_REPLY | Status.ASSURED | Status.CONFIRMED | Status.FIXED_TIMEOUT | Status.HELPER
 )
 # Protocols that a kernel may be built without. It then knows neither their ports nor their states.
@@ -67,12 +52,6 @@ _TOGETHER = (
 _NOT_ZERO = re.compile(b"[^\\0]")
 _WSCALE_MAX = 14
 _WSCALE_FLAG = 0x01
-
-
-def of_protocol(name: str) -> Proto | None:
-    """Return the protocol that a field belongs to, None for any."""
-    prefix = name.partition("_")[0].upper()
-    return Proto[prefix] if prefix in ("TCP", "SCTP", "DCCP") else None
 
 
 @contextmanager
@@ -147,8 +126,8 @@ def _too_far(flow: Flow) -> Iterator[str]:
 
 def misplaced(flow: Flow, proto: int | None) -> Iterator[str]:
     """Tell which fields belong to another protocol than that of the flow."""
-    for name in CHANGEABLE:
-        of = of_protocol(name)
+    for name in SETTABLE:
+        of = FIELDS[name].proto
         if of not in (None, proto) and getattr(flow, name):
             yield f"{name} is of {of.name}, and the flow is of {_proto(proto)}"
 
@@ -208,8 +187,8 @@ def changes(flow: Flow, given: Mapping[str, Any]) -> dict[str, Any]:
     Raises TypeError and ValueError for what it would not send.
     """
     for name, value in given.items():
-        if name not in CHANGEABLE:
-            raise TypeError(f"update can change {', '.join(CHANGEABLE)}, not {name!r}")
+        if name not in SETTABLE:
+            raise TypeError(f"update can change {', '.join(SETTABLE)}, not {name!r}")
         if value is None:
             raise TypeError(f"{name} must not be None; what is not given stays as it is")
     found = dict(given) or _held(flow)
@@ -226,9 +205,9 @@ def changes(flow: Flow, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _held(flow: Flow) -> dict[str, Any]:
-    held = {name: getattr(flow, name) for name in CHANGEABLE}
+    held = {name: getattr(flow, name) for name in SETTABLE}
     held = {name: value for name, value in held.items() if value is not None}
-    own = [name for name in KERNEL_OWN if getattr(flow, name) is not None]
+    own = [name for name in GIVEN if getattr(flow, name) is not None]
     if own:
         mark = 7 if flow.mark is None else flow.mark
         raise ValueError(
@@ -243,7 +222,7 @@ def _held(flow: Flow) -> dict[str, Any]:
 def unfit(change: Flow, wanted: Collection[str], found: Flow) -> Iterator[str]:
     """Tell which of the fields wanted the kernel would accept and drop, given the flow as it is."""
     for name in wanted:
-        of = of_protocol(name)
+        of = FIELDS[name].proto
         if of is None:
             continue
         if found.orig.proto != of:
@@ -282,7 +261,7 @@ def refused_status(change: Flow, found: Flow) -> str:
     lost = has & ~wanted & ~int(Status.CONFIRMED)
     if lost:
         return f"status: {_bits(lost)} cannot be cleared"
-    refused = wanted & ~has & ~int(SETTABLE)
+    refused = wanted & ~has & ~int(_SETTABLE_BITS)
     return f"status: {_bits(refused)} cannot be set" if refused else ""
 
 

@@ -6,39 +6,30 @@ import functools
 import importlib
 import socket
 from collections.abc import Iterable, Iterator
-from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Callable, Literal, NamedTuple, get_args
+from itertools import compress
+from typing import Any, Callable, Literal, NamedTuple, Protocol, get_args
 
 from nlct._ffi import ffi, lib
-from nlct._fields import FIELDS
-from nlct.enums import DccpState, Proto, SctpState, TcpState
-
-if TYPE_CHECKING:
-    from nlct.table import FlowTable
+from nlct._fields import FIELDS, AddressField, LabelsField, NumberField, SpanField, TextField
 
 Addresses = Literal["text", "bytes"]
 Enums = Literal["text", "dictionary", "numbers"]
 ROWS: int = lib.NLCT_ARROW_ROWS
-
-
-def _names_of(enum: Iterable[IntEnum]) -> dict[int, str]:
-    return {int(member): member.name.lower() for member in enum}
-
-
-_FAMILIES = {int(socket.AF_INET): "ipv4", int(socket.AF_INET6): "ipv6"}
-_PROTOS = _names_of(Proto)
-_WORDS = {
-    "family": _FAMILIES,
-    "proto": _PROTOS,
-    "reply_proto": _PROTOS,
-    "master_proto": _PROTOS,
-    "tcp_state": _names_of(TcpState),
-    "sctp_state": _names_of(SctpState),
-    "dccp_state": _names_of(DccpState),
-}
 _VALUES = 256
 
 _new = ffi.new_allocator(should_clear_after_alloc=False)
+
+
+class _Table(Protocol):
+    """What is needed of a FlowTable, which itself offers this module to its users."""
+
+    heap: memoryview
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
+    def __len__(self) -> int: ...
+    def column(self, name: str) -> memoryview: ...
+    def valid(self, name: str) -> memoryview | None: ...
 
 
 class _Rows(NamedTuple):
@@ -63,7 +54,7 @@ class _Shape(NamedTuple):
 
 
 class ArrowTable:
-    """A FlowTable with Arrow types of one's choice, for every library that takes PyCapsules.
+    """A FlowTable with Arrow types of your choice, for every library that takes PyCapsules.
 
     ``columns``: their names, in this order; one that the table does not have is null in every row.
     By default all that it has.
@@ -76,7 +67,7 @@ class ArrowTable:
 
     def __init__(
         self,
-        table: FlowTable,
+        table: _Table,
         *,
         columns: Iterable[str] | None = None,
         addresses: Addresses = "text",
@@ -136,32 +127,36 @@ class ArrowTable:
 
     def _shape(self, name: str) -> _Shape:
         na = _nanoarrow()
-        _, size, kind, _ = FIELDS[name]
-        if name in _WORDS and self._enums == "text":
-            return _Shape(na.string(), functools.partial(_words, _words_of(name)))
-        if name in _WORDS and self._enums == "dictionary":
-            coded = functools.partial(_coded, _words_of(name), self._seen(name))
+        field = FIELDS[name]
+        if isinstance(field, NumberField) and field.words and self._enums == "text":
+            return _Shape(na.string(), functools.partial(_words, _words_of(field)))
+        if isinstance(field, NumberField) and field.words and self._enums == "dictionary":
+            coded = functools.partial(_coded, _words_of(field), self._seen(name))
             return _Shape(na.dictionary(na.uint8(), na.string()), coded)
-        if kind == lib.NLCT_ADDRESS and self._bytes:
-            return _Shape(na.fixed_size_binary(size), _fixed)
-        if kind == lib.NLCT_ADDRESS:
+        if isinstance(field, AddressField) and self._bytes:
+            return _Shape(na.fixed_size_binary(field.size), _fixed)
+        if isinstance(field, AddressField):
             return _Shape(na.string(), _addresses)
-        if kind == lib.NLCT_LABELS:
+        if isinstance(field, LabelsField):
             return _Shape(na.list_(na.uint8()), _labels)
-        if kind == lib.NLCT_TEXT:
+        if isinstance(field, TextField):
             return _Shape(na.string(), _texts)
-        if kind == lib.NLCT_SPAN:
+        if isinstance(field, SpanField):
             return _Shape(na.large_string() if name == "secctx" else na.large_binary(), _spans)
         if name.startswith("timestamp_"):
             return _Shape(na.timestamp("ns", "UTC"), _fixed)
-        return _Shape({1: na.uint8, 2: na.uint16, 4: na.uint32, 8: na.uint64}[size](), _fixed)
+        return _Shape({1: na.uint8, 2: na.uint16, 4: na.uint32, 8: na.uint64}[field.size](), _fixed)
 
-    def _seen(self, name: str) -> bytes:
+    def _seen(self, name: str) -> list[int]:
         """The values in the whole column: batches share one dictionary."""
         rows = self._rows(name, 0, len(self._table))
-        seen = ffi.new("uint8_t[]", _VALUES)
-        lib.nlct_arrow_seen(*rows.pointers, rows.length, seen)
-        return bytes(value for value in range(_VALUES) if seen[value])
+        left = bytes(rows.values if rows.valid is None else compress(rows.values, rows.valid))
+        seen = []
+        # Few values occur, so this is many times as fast as a set.
+        while left:
+            seen.append(left[0])
+            left = left.translate(None, left[:1])
+        return sorted(seen)
 
 
 def _nanoarrow(module: str = "") -> Any:
@@ -237,9 +232,8 @@ def _addresses(type: Any, rows: _Rows) -> Any:
     return _with_nulls(type, rows, [ffi.buffer(offsets), ffi.buffer(data, offsets[rows.length])])
 
 
-def _words_of(name: str) -> list[str]:
-    words = _WORDS[name]
-    return [words.get(value, str(value)) for value in range(_VALUES)]
+def _words_of(field: NumberField) -> list[str]:
+    return [str(field.plain(value)) for value in range(_VALUES)]
 
 
 def _words(words: list[str], type: Any, rows: _Rows) -> Any:
@@ -250,13 +244,11 @@ def _words(words: list[str], type: Any, rows: _Rows) -> Any:
     return _with_nulls(type, rows, [ffi.buffer(offsets), ffi.buffer(data, offsets[rows.length])])
 
 
-def _coded(words: list[str], seen: bytes, type: Any, rows: _Rows) -> Any:
+def _coded(words: list[str], seen: list[int], type: Any, rows: _Rows) -> Any:
     codes = bytearray(_VALUES)
     for code, value in enumerate(seen):
         codes[value] = code
-    coded = _new("uint8_t[]", rows.length)
-    lib.nlct_arrow_codes(rows.pointers[0], rows.length, ffi.from_buffer(codes), coded)
-    array = _with_nulls(type, rows, [ffi.buffer(coded)])
+    array = _with_nulls(type, rows, [bytes(rows.values).translate(codes)])
     _set_dictionary(array, [words[value] for value in seen])
     return array
 

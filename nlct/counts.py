@@ -4,23 +4,13 @@ from __future__ import annotations
 
 import struct
 import sys
-from typing import Any, Callable
+from collections.abc import Iterator
+from typing import Any
 
 from nlct._ffi import ffi, lib, new_sink
-from nlct._fields import FIELDS
-from nlct.enums import DccpState, Proto, SctpState, Status, TcpState
-from nlct.flow import address_from, labels_from, member_or_number, text_from
+from nlct._fields import FIELDS, Field, NumberField, SpanField
 
 _ALIASES = {"state": "tcp_state"}
-_NAMES: dict[str, Callable[[int], Any]] = {
-    "proto": Proto,
-    "reply_proto": Proto,
-    "master_proto": Proto,
-    "status": Status,
-    "tcp_state": TcpState,
-    "sctp_state": SctpState,
-    "dccp_state": DccpState,
-}
 
 
 class Counts:
@@ -29,17 +19,17 @@ class Counts:
     def __init__(self, fields: tuple[str, ...]) -> None:
         if len(fields) not in (1, 2):
             raise TypeError(f"fields must be one or two, not {len(fields)}")
-        self._fields = tuple(_ALIASES.get(name, name) for name in fields)
-        for given, name in zip(fields, self._fields):
-            if name not in FIELDS or FIELDS[name].kind == lib.NLCT_SPAN:
+        for given in fields:
+            if isinstance(FIELDS.get(_ALIASES.get(given, given)), (SpanField, type(None))):
                 raise ValueError(
                     "fields must be 'zone', 'proto', 'state', 'mark', 'src', 'dst', 'status' or "
                     f"another column of fixed size, not {given!r}"
                 )
+        self._fields = [FIELDS[_ALIASES.get(given, given)] for given in fields]
 
     def make_sink(self) -> ffi.CData:
         """Make a sink that counts, from nothing."""
-        numbers = [FIELDS[name].number for name in self._fields]
+        numbers = [field.number for field in self._fields]
         self._sink = new_sink(lib.nlct_counts_new, numbers, len(numbers))
         return self._sink
 
@@ -52,32 +42,30 @@ class Counts:
         packed = ffi.buffer(groups, size[0] * ffi.sizeof("struct nlct_count"))
         rows = sorted(_GROUP.iter_unpack(packed), key=self._order)
         if len(self._fields) == 1:
-            return {self._value(0, row): row[0] for row in rows}
-        return {(self._value(0, row), self._value(1, row)): row[0] for row in rows}
+            return {self._values(row)[0]: row[0] for row in rows}
+        return {self._values(row): row[0] for row in rows}
+
+    def _packed(self, row: _Row) -> Iterator[tuple[Field, bytes | None]]:
+        _, one, other, has_one, has_other, _ = row
+        return zip(self._fields, (one if has_one else None, other if has_other else None))
 
     def _order(self, row: _Row) -> tuple[object, ...]:
         """What is absent comes first, IPv4 before IPv6."""
-        return (row[5], *(self._raw(which, row) for which in range(len(self._fields))))
+        return (row[5], *(_key(*one) for one in self._packed(row)))
 
-    def _raw(self, which: int, row: _Row) -> tuple[bool, int | bytes]:
-        packed = row[1] if which == 0 else row[2]
-        if not row[3 + which]:
-            return False, 0
-        field = FIELDS[self._fields[which]]
-        if field.kind == lib.NLCT_NUMBER:
-            return True, int.from_bytes(packed[: field.size], sys.byteorder)
-        return True, packed
+    def _values(self, row: _Row) -> tuple[Any, ...]:
+        return tuple(
+            None if packed is None else field.value(packed, row[5])
+            for field, packed in self._packed(row)
+        )
 
-    def _value(self, which: int, row: _Row) -> Any:
-        present, raw = self._raw(which, row)
-        if not present:
-            return None
-        name = self._fields[which]
-        if isinstance(raw, int):
-            return member_or_number(_NAMES[name], raw) if name in _NAMES else raw
-        if FIELDS[name].kind == lib.NLCT_ADDRESS:
-            return address_from(raw, row[5])
-        return labels_from(raw) if FIELDS[name].kind == lib.NLCT_LABELS else text_from(raw)
+
+def _key(field: Field, packed: bytes | None) -> tuple[bool, int | bytes]:
+    if packed is None:
+        return False, 0
+    if isinstance(field, NumberField):
+        return True, int.from_bytes(packed[: field.size], sys.byteorder)
+    return True, packed
 
 
 # Of struct nlct_count: count, two values, whether they are there, family.

@@ -22,7 +22,10 @@ class Proto(enum.IntEnum):
 
 
 class Status(enum.IntFlag):
-    """The bits of a flow's status (``CTA_STATUS``, ``conntrack -u``)."""
+    """The bits of a flow's status (``CTA_STATUS``, ``conntrack -u``).
+
+    OFFLOAD is known since Linux 4.16, HW_OFFLOAD since 5.7.
+    """
 
     EXPECTED = 0x1
     SEEN_REPLY = 0x2

@@ -26,10 +26,9 @@ from nlct._expression import (
     depth,
 )
 from nlct._ffi import ffi, lib, slot
-from nlct._fields import FIELDS
+from nlct._fields import FIELDS, NumberField
 from nlct.enums import DccpState, Proto, SctpState, Status, TcpState
 from nlct.errors import check
-from nlct.flow import labels_to, number_or_name, pack_text
 
 Zones = Union[int, Iterable[int]]
 
@@ -143,7 +142,6 @@ def _numbers(
     field: str,
     name: str,
     value: Any,
-    names: type[enum.IntEnum] | None = None,
     *,
     pairs: bool = False,
     bits: bool = False,
@@ -152,7 +150,9 @@ def _numbers(
 
     ``bits``: a number alone means all of its bits, not equality.
     """
-    high = 2 ** (8 * FIELDS[field].size) - 1
+    one = FIELDS[field]
+    assert isinstance(one, NumberField)
+    high = one.highest
     singles: set[int] = set()
     ranges: list[bytes] = []
     masks: list[bytes] = []
@@ -163,11 +163,7 @@ def _numbers(
             bounds = _bounds(name, item, high)
             ranges += [] if bounds is None else [RANGE.pack(*bounds)]
         else:
-            number = (
-                _check.integer(name, item, 0, high)
-                if names is None
-                else number_or_name(name, item, names, high)
-            )
+            number = one.check(item, name)
             if bits:
                 masks.append(_mask(name, number, number))
             else:
@@ -263,7 +259,7 @@ def _addresses(field: str, name: str, value: Any) -> Node:
 
 
 def _texts(field: str, name: str, value: Any) -> Node:
-    prefixes = {PREFIX.pack(pack_text(name, item), 0, 128) for item in _items(value)}
+    prefixes = {PREFIX.pack(FIELDS[field].pack(item, name), 0, 128) for item in _items(value)}
     return Test(field, lib.NLCT_TEST_PREFIXES, tuple(sorted(prefixes)))
 
 
@@ -273,7 +269,7 @@ def _labels(name: str, value: Any) -> Node:
         pair = item if isinstance(item, tuple) and len(item) == 2 else (item, item)
         number, mask = (_check.integer(name, part, 0, 2**128 - 1) for part in pair)
         _check_mask(name, "label", number, mask)
-        masks.append(labels_to(number) + labels_to(mask))
+        masks.append(FIELDS["labels"].pack(number) + FIELDS["labels"].pack(mask))
     return Test("labels", lib.NLCT_TEST_MASKS, tuple(sorted(masks)))
 
 
@@ -305,7 +301,7 @@ def _states(value: Any, proto: Node | None) -> Node:
     if not by_field:
         return _numbers("tcp_state", "state", [])
     return any_of(
-        _numbers(one.field, "state", by_field[one.field], one.names)
+        _numbers(one.field, "state", by_field[one.field])
         for one in _STATEFUL
         if one.field in by_field
     )
@@ -378,7 +374,7 @@ def _node(name: str, value: Any, proto: Node | None) -> Node:
     if name == "family":
         return _family(value)
     if name == "proto":
-        return _numbers("proto", "proto", value, Proto)
+        return _numbers("proto", "proto", value)
     if name == "mark":
         return _numbers("mark", "mark", value, pairs=True)
     if name == "status":

@@ -5,14 +5,16 @@ from __future__ import annotations
 import operator
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, overload
 
 from nlct._ffi import ffi, lib, new_sink, slot
-from nlct._fields import CODES, FIELDS
+from nlct._fields import CODES, FIELDS, NumberField, SpanField
 from nlct.flow import Flow, flows_from, pointers
 
 if TYPE_CHECKING:
-    from nlct.arrow import ArrowTable
+    from typing_extensions import Buffer
+
+    from nlct.arrow import Addresses, ArrowTable, Enums
 
 COLUMNS = tuple(FIELDS)
 _ALWAYS = ("family", "zone", "orig_zone", "reply_zone")
@@ -33,26 +35,29 @@ class FlowTable:
 
     The buffers are used as they are, without a copy.
 
-    Raises ValueError for an unknown name, a wrong item size or columns of different length.
+    Raises TypeError for what is no buffer, ValueError for an unknown name, a wrong item size,
+    columns of different length, or bytes outside the heap.
     """
 
     def __init__(
         self,
-        columns: Mapping[str, Any],
-        valid: Mapping[str, Any] | None = None,
-        heap: Any = b"",
+        columns: Mapping[str, Buffer],
+        valid: Mapping[str, Buffer] | None = None,
+        heap: Buffer = b"",
     ) -> None:
         self._hold(columns, valid or {}, heap)
         for name, column in self._columns.items():
             if column.nbytes != self._length * FIELDS[name].size:
                 raise ValueError(f"column {name!r} must have {self._length} rows")
-            if FIELDS[name].kind == lib.NLCT_SPAN:
+            if isinstance(FIELDS[name], SpanField):
                 self._check_spans(name, column)
         for name, flags in self._valid.items():
             if name not in self._columns or len(flags) != self._length:
                 raise ValueError(f"valid[{name!r}] must belong to a column and be as long")
 
-    def _hold(self, columns: Mapping[str, Any], valid: Mapping[str, Any], heap: Any) -> None:
+    def _hold(
+        self, columns: Mapping[str, Buffer], valid: Mapping[str, Buffer], heap: Buffer
+    ) -> None:
         if "family" not in columns:
             raise ValueError("columns must have 'family'")
         self._columns = {name: _column(name, data) for name, data in columns.items()}
@@ -62,7 +67,9 @@ class FlowTable:
         self._length = len(self._columns["family"])
 
     @classmethod
-    def of_core(cls, columns: Mapping[str, Any], valid: Mapping[str, Any], heap: Any) -> FlowTable:
+    def of_core(
+        cls, columns: Mapping[str, Buffer], valid: Mapping[str, Buffer], heap: Buffer
+    ) -> FlowTable:
         """Make a table of what the core made, which takes no checks."""
         table = cls.__new__(cls)
         table._hold(columns, valid, heap)
@@ -75,7 +82,7 @@ class FlowTable:
 
     @classmethod
     def from_flows(cls, flows: Iterable[Flow]) -> FlowTable:
-        """Build a table from flows."""
+        """Build a table from flows. Raises TypeError for anything else."""
         collector = Columns(None, sys.maxsize)
         for flow in flows:
             if not isinstance(flow, Flow):
@@ -106,9 +113,9 @@ class FlowTable:
         return sum(buffer.nbytes for buffer in buffers)
 
     def column(self, name: str) -> memoryview:
-        """Return a column's values, without a copy; KeyError when no row has one.
+        """Return a column's values, without a copy. Raises KeyError when no row has one.
 
-        ``numpy.asarray()`` takes it; addresses want ``.reshape(-1, 16)``.
+        ``numpy.asarray()`` takes it; addresses need ``.reshape(-1, 16)``.
         """
         if not self._length and name in FIELDS:
             return _column(name, b"")
@@ -116,7 +123,10 @@ class FlowTable:
         return memoryview(self._columns[name])
 
     def valid(self, name: str) -> memoryview | None:
-        """Return one byte a row, 0 where the value is absent; None when it is there in all."""
+        """Return one byte a row, 0 where the value is absent; None when no row lacks it.
+
+        Raises KeyError when no row has the column.
+        """
         self.column(name)
         flags = self._valid.get(name)
         return None if flags is None else memoryview(flags)
@@ -128,7 +138,10 @@ class FlowTable:
     def __getitem__(self, row: slice) -> FlowTable: ...
 
     def __getitem__(self, row: int | slice) -> Flow | FlowTable:
-        """Return one flow, or those of a slice in steps of one as a table, without a copy."""
+        """Return one flow, or those of a slice in steps of one as a table, without a copy.
+
+        Raises IndexError for a row that is not there, ValueError for other steps.
+        """
         if isinstance(row, slice):
             return self._slice(row)
         number = operator.index(row)
@@ -186,14 +199,15 @@ class FlowTable:
         self,
         *,
         columns: Iterable[str] | None = None,
-        addresses: Literal["text", "bytes"] = "text",
-        enums: Literal["text", "dictionary", "numbers"] = "text",
+        addresses: Addresses = "text",
+        enums: Enums = "text",
     ) -> ArrowTable:
         """Return the table as Arrow's libraries take it, in other types than the usual ones.
 
-        See nlct.arrow.ArrowTable for the arguments. Raises ImportError without the extra "arrow".
+        See nlct.arrow.ArrowTable for the arguments. Raises ValueError for what is none of them, and
+        ImportError without the extra "arrow".
         """
-        # Imported when it is needed: it wants an extra.
+        # Few programs need it, and the import of the package is to be quick.
         from nlct.arrow import ArrowTable  # noqa: PLC0415
 
         return ArrowTable(self, columns=columns, addresses=addresses, enums=enums)
@@ -207,7 +221,7 @@ class FlowTable:
         return self.arrow().__arrow_c_stream__(requested_schema)
 
 
-def _column(name: str, data: Any) -> memoryview:
+def _column(name: str, data: Buffer) -> memoryview:
     if name not in FIELDS:
         raise ValueError(f"column must be one of {', '.join(FIELDS)}, not {name!r}")
     size = FIELDS[name].size
@@ -215,7 +229,7 @@ def _column(name: str, data: Any) -> memoryview:
     native = raw.format.lstrip("@=")
     if native not in _UNSIGNED or raw.itemsize not in (1, size) or raw.nbytes % size:
         raise ValueError(f"column {name!r} must be unsigned integers of {size} bytes, or bytes")
-    number = FIELDS[name].kind == lib.NLCT_NUMBER
+    number = isinstance(FIELDS[name], NumberField)
     return raw.cast("B").cast(CODES[size] if number else "B")
 
 
@@ -233,7 +247,7 @@ def column_set(names: Iterable[str] | None) -> frozenset[str] | None:
 
 
 class Columns:
-    """What collects flows as columns, in the core.
+    """Collects flows as columns, in the core.
 
     ``wanted``: the columns to keep, None for all; those without which a row would be mistaken for
     another flow, family and zones, are always among them.
@@ -255,8 +269,8 @@ class Columns:
         array = slot("struct nlct_column[]", lib.nlct_columns_free, len(FIELDS))
         heap = slot("struct nlct_bytes *", lib.nlct_bytes_free)
         rows = lib.nlct_columns_take(self.sink[0], array, heap)
-        columns: dict[str, Any] = {"family": b""}
-        valid: dict[str, Any] = {}
+        columns: dict[str, Buffer] = {"family": b""}
+        valid: dict[str, Buffer] = {}
         for name, field in FIELDS.items():
             # Each column goes with its own last user.
             column = slot("struct nlct_column *", lib.nlct_column_free)
@@ -268,7 +282,7 @@ class Columns:
         return FlowTable.of_core(columns, valid, _buffer(heap.data, heap.size, heap))
 
 
-def _buffer(memory: ffi.CData, size: int, owner: ffi.CData) -> Any:
+def _buffer(memory: ffi.CData, size: int, owner: ffi.CData) -> Buffer:
     """Memory of the core as a buffer, which keeps its owner."""
     if memory == ffi.NULL:
         return b""
@@ -276,4 +290,5 @@ def _buffer(memory: ffi.CData, size: int, owner: ffi.CData) -> Any:
     def keep(_memory: ffi.CData, _owner: ffi.CData = owner) -> None:
         """Let go of the owner with the buffer's last user."""
 
-    return ffi.buffer(ffi.gc(memory, keep), size)
+    found: Buffer = ffi.buffer(ffi.gc(memory, keep), size)
+    return found

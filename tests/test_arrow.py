@@ -44,7 +44,7 @@ pytestmark = pytest.mark.skipif(
 
 def pack(name: str, value: Any, heap: bytearray) -> bytes:
     """One value as it stands in a column."""
-    _, size, kind, _ = FIELDS[name]
+    kind, size = FIELDS[name].kind, FIELDS[name].size
     if value is None:
         return bytes(size)
     if kind == lib.NLCT_ADDRESS:

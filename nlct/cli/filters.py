@@ -11,6 +11,7 @@ from typing import Any, Callable, NamedTuple
 import click
 
 import nlct
+from nlct._fields import FIELDS
 from nlct.cli.options import Command, number_range, refuse_leading_zeros, zone_set
 from nlct.filter import read_network
 
@@ -18,7 +19,6 @@ from nlct.filter import read_network
 _TRANSLATED = "any"
 _FAMILIES = ("ipv4", "ipv6")
 _LABELS = 128
-_U16, _U32, _U64 = (2**bits - 1 for bits in (16, 32, 64))
 
 Texts = tuple[str, ...]
 
@@ -40,7 +40,8 @@ def _number(text: str) -> int:
 # Readers: from what an option was given to what Filter takes --------------------------------------
 
 
-def _ranges(high: int) -> Callable[[Texts], list[range]]:
+def _ranges(field: str) -> Callable[[Texts], list[range]]:
+    high = FIELDS[field].highest
     return lambda texts: [number_range(text, high, open_end=True) for text in _items(texts)]
 
 
@@ -153,12 +154,16 @@ def _address_option(names: str, field: str, help: str) -> _Option:
     return _Option(names, field, "ADDRESS", _addresses, help)
 
 
+def _range_option(names: str, field: str, help: str, metavar: str = "N[-N]") -> _Option:
+    return _Option(names, field, metavar, _ranges(field), help)
+
+
 def _port_option(names: str, field: str, help: str) -> _Option:
-    return _Option(names, field, "PORT[-PORT]", _ranges(_U16), help)
+    return _range_option(names, field, help, "PORT[-PORT]")
 
 
 def _count_option(names: str, field: str, help: str) -> _Option:
-    return _Option(names, field, "N[-[N]]", _ranges(_U64), help)
+    return _range_option(names, field, help, "N[-[N]]")
 
 
 def _nat_option(names: str, field: str, help: str) -> _Option:
@@ -177,9 +182,9 @@ _OPTIONS = (
     _address_option("--reply-dst -q", "reply_dst", "Destination of the replies."),
     _port_option("--reply-sport", "reply_sport", "Source port of the replies."),
     _port_option("--reply-dport", "reply_dport", "Destination port of the replies."),
-    _Option("--icmp-type", "icmp_type", "N[-N]", _ranges(255), "Type of ICMP or ICMPv6."),
-    _Option("--icmp-code", "icmp_code", "N[-N]", _ranges(255), "Code of ICMP or ICMPv6."),
-    _Option("--icmp-id", "icmp_id", "N[-N]", _ranges(_U16), "Id of ICMP or ICMPv6."),
+    _range_option("--icmp-type", "icmp_type", "Type of ICMP or ICMPv6."),
+    _range_option("--icmp-code", "icmp_code", "Code of ICMP or ICMPv6."),
+    _range_option("--icmp-id", "icmp_id", "Id of ICMP or ICMPv6."),
     _Option("--mark -m", "mark", "MARK[/MASK]", _marks, "Mark; 0x for hexadecimal."),
     _Option("--status -u", "status", "BIT", _bits, "All of these: assured, seen_reply, ..."),
     _Option("--status-none", "status_none", "BIT", _bits, "None of these bits of the status."),
@@ -188,11 +193,11 @@ _OPTIONS = (
     ),
     _Option("--label -l", "labels", "LABEL", _labels, "All of these labels, 0 to 127."),
     _Option("--helper", "helper", "NAME", lambda t: list(_items(t)), "Helper: ftp, sip, ..."),
-    _Option("--timeout -t", "timeout", "N[-[N]]", _ranges(_U32), "Seconds left: 60, 0-60, 60-."),
+    _count_option("--timeout -t", "timeout", "Seconds left: 60, 0-60, 60-."),
     _nat_option("--src-nat", "snat", "Source is translated, to this address if one is given."),
     _nat_option("--dst-nat -g", "dnat", "Destination is translated, likewise."),
     _nat_option("--any-nat -j", "any_nat", "Either is translated, likewise."),
-    _Option("--id", "id", "ID", _ranges(_U32), "The kernel's id of the flow."),
+    _range_option("--id", "id", "The kernel's id of the flow.", "ID"),
     _count_option("--packets-orig", "packets_orig", "Packets counted: 10, 0-10, 10-."),
     _count_option("--packets-reply", "packets_reply", "Packets of the replies."),
     _count_option("--bytes-orig", "bytes_orig", "Bytes counted."),

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import importlib
 import json
-import operator
-import socket
 from collections.abc import Iterable, Iterator
 from typing import Any, Callable, NamedTuple, Protocol
 
 import nlct
+from nlct._fields import FIELDS, column_reader
 from nlct.cli.app import Failure
-from nlct.cli.output import Bar, plain, word
+from nlct.cli.output import Bar, word
 from nlct.table import COLUMNS
-
-_FAMILIES = {int(socket.AF_INET): "ipv4", int(socket.AF_INET6): "ipv6"}
-_PROTOS = {int(proto): proto.name.lower() for proto in nlct.Proto}
 
 
 class Output(Protocol):
@@ -70,7 +66,7 @@ def ndjson(job: Job) -> None:
     if columns is None:
         objects = (flow.to_dict() for flow in job.ct.dump(job.wanted))
     else:
-        objects = (dict(zip(columns, map(plain, row))) for row in _rows(job, columns))
+        objects = (dict(zip(columns, row)) for row in _rows(job, columns))
     _write_lines(job, (json.dumps({**first, **found} if first else found) for found in objects))
 
 
@@ -82,39 +78,9 @@ def _write_lines(job: Job, lines: Iterable[str]) -> None:
 
 
 def _rows(job: Job, columns: Iterable[str]) -> Iterator[list[Any]]:
-    readers = [_reader(name) for name in columns]
-    return ([read(flow) for read in readers] for flow in job.ct.dump(job.wanted))
-
-
-def _reader(column: str) -> Callable[[nlct.Flow], Any]:
-    """Return what reads a column of a flow; absent is None."""
-    if column in ("src", "dst", "proto", "sport", "dport", "icmp_id", "icmp_type", "icmp_code"):
-        return _reader_of_tuple("orig", column)
-    direction, _, name = column.partition("_")
-    if direction in ("orig", "reply", "master"):
-        return _reader_of_tuple(direction, name)
-    if column == "family":
-        return lambda flow: None if flow.family is None else _FAMILIES[flow.family]
-    if column == "labels":
-        return _labels
-    return operator.attrgetter(column)
-
-
-def _reader_of_tuple(direction: str, name: str) -> Callable[[nlct.Flow], Any]:
-    def read(flow: nlct.Flow) -> Any:
-        one = getattr(flow, direction)
-        value = None if one is None else getattr(one, name)
-        # As everywhere but in a Tuple, protocols are shown by name.
-        if name != "proto" or value is None:
-            return value
-        return _PROTOS.get(value, str(value))
-
-    return read
-
-
-def _labels(flow: nlct.Flow) -> list[int] | None:
-    labels = flow.labels
-    return None if labels is None else [n for n in range(128) if labels >> n & 1]
+    """Yield the values of each flow as JSON has them; absent is None."""
+    readers = [(column_reader(name), FIELDS[name].plain) for name in columns]
+    return ([plain(read(flow)) for read, plain in readers] for flow in job.ct.dump(job.wanted))
 
 
 # Arrow -------------------------------------------------------------------------------------------

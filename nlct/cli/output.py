@@ -5,7 +5,6 @@ Drawing takes rich, whose import takes longer than a small dump: see draw.py.
 
 from __future__ import annotations
 
-import enum
 import json
 import sys
 from collections.abc import Iterator
@@ -14,9 +13,8 @@ from typing import Any, BinaryIO
 
 import click
 
-import nlct
+from nlct._fields import plain
 from nlct.cli.streams import give_up, has_output, shares_terminal
-from nlct.flow import status_names
 
 STANDARD_OUTPUT = "standard output"
 
@@ -101,25 +99,6 @@ def duration(seconds: float) -> str:
 def flows_word(count: int) -> str:
     """Say how many flows."""
     return f"{count:,} flow{'' if count == 1 else 's'}"
-
-
-# Values of fields --------------------------------------------------------------------------------
-
-# Members of enumerations are none of these.
-_PLAIN = (int, str, list)
-
-
-def plain(value: Any) -> Any:
-    """Return a field's value for JSON, as Flow.to_dict() has it."""
-    if value is None or type(value) in _PLAIN:
-        return value
-    if isinstance(value, nlct.Status):
-        return list(status_names(int(value)))
-    if isinstance(value, enum.IntEnum):
-        return value.name.lower()
-    if isinstance(value, dict):
-        return {str(kind): payload.hex() for kind, payload in value.items()}
-    return value.hex() if isinstance(value, bytes) else str(value)
 
 
 def word(value: Any) -> str:
