@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable
 from typing import NamedTuple, Union
 
-# How the core wants values to be packed.
-RANGE = struct.Struct("=QQ")
-MASK = struct.Struct("=QQQQ")
-PREFIX = struct.Struct("=16sBB")
+Pair = tuple[int, int]
 
 
 class Test(NamedTuple):
-    """Does a field agree with any of these values? Packed as the core wants them."""
+    """Asks whether a field agrees with any of these values.
+
+    They are intervals with both ends or, if ``masked``, values with their masks. Addresses, labels
+    and texts are numbers too, see Field.highest.
+    """
 
     field: str
-    kind: int
-    values: tuple[bytes, ...]
+    values: tuple[Pair, ...]
+    masked: bool = False
 
 
 # The words keep tuples of the same parts apart.
@@ -68,3 +68,16 @@ def depth(node: Node) -> int:
         return 0
     parts = (node.part,) if isinstance(node, Not) else node.parts
     return 1 + max(map(depth, parts), default=0)
+
+
+def joined(intervals: Iterable[Pair]) -> list[Pair]:
+    """Return the same numbers in sorted intervals with gaps between them."""
+    firsts: list[int] = []
+    lasts: list[int] = []
+    for low, high in sorted(intervals):
+        if lasts and low <= lasts[-1] + 1:
+            lasts[-1] = max(lasts[-1], high)
+        else:
+            firsts.append(low)
+            lasts.append(high)
+    return [*zip(firsts, lasts)]

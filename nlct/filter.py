@@ -1,98 +1,51 @@
-"""Which flows are meant: a filter, and the tests that the core makes of it."""
+"""Which flows are meant: a filter, and what its fields may be given."""
 
 from __future__ import annotations
 
 import copy
-import enum
 import functools
 import ipaddress
-import socket
+import operator
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple, Union
+from typing import Any, Callable, NamedTuple, SupportsIndex, TypeVar, Union, get_args
 
 from nlct import _check, _guard
-from nlct._expression import (
-    EVERYTHING,
-    MASK,
-    PREFIX,
-    RANGE,
-    And,
-    Node,
-    Not,
-    Or,
-    Test,
-    all_of,
-    any_of,
-    depth,
+from nlct._expression import EVERYTHING, And, Node, Not, Pair, Test, all_of, any_of, depth, joined
+from nlct._families import ALL_MATCH, Families, families_of
+from nlct._ffi import ffi
+from nlct._fields import (
+    FIELDS,
+    IPV4,
+    IPV6,
+    STATES,
+    Address,
+    AddressField,
+    AddressLike,
+    LabelsField,
+    Network,
+    NumberField,
+    TextField,
 )
-from nlct._ffi import ffi, lib, slot
-from nlct._fields import FIELDS, NumberField
-from nlct.enums import DccpState, Proto, SctpState, Status, TcpState
-from nlct.errors import check
+from nlct._program import compile_filter, kernel_filter
+from nlct.enums import Status
 
-Zones = Union[int, Iterable[int]]
+# What fields may be given. NumPy's integers are numbers too; a pair is a value and its mask.
+_Item = TypeVar("_Item")
+_Some = Union[_Item, Iterable[_Item]]
+_Number = SupportsIndex
+_Pair = tuple[SupportsIndex, SupportsIndex]
+_Interface = Union[ipaddress.IPv4Interface, ipaddress.IPv6Interface]
+Zones = _Some[_Number]
+Numbers = _Some[Union[_Number, range, slice]]
+NamedNumbers = _Some[Union[_Number, str, range, slice]]
+MaskedNumbers = _Some[Union[_Number, _Pair, range, slice]]
+MaskedBits = _Some[Union[_Number, str, _Pair, range, slice]]
+Bits = _Some[Union[_Number, str]]
+Labels = _Some[Union[_Number, _Pair]]
+Networks = _Some[Union[AddressLike, Network, _Interface]]
+Texts = _Some[str]
 
-_FAMILIES = {
-    "ipv4": socket.AF_INET,
-    "ipv6": socket.AF_INET6,
-    socket.AF_INET: socket.AF_INET,
-    socket.AF_INET6: socket.AF_INET6,
-}
-_ADDRESS_TYPES = (
-    ipaddress.IPv4Address,
-    ipaddress.IPv6Address,
-    ipaddress.IPv4Network,
-    ipaddress.IPv6Network,
-)
-_EVERY_BIT = 2**32 - 1
-
-
-# Programs ----------------------------------------------------------------------------------------
-
-
-class _Program:
-    """The tests of an expression in a row, each of which leads on to a later one or to the end."""
-
-    def __init__(self, node: Node) -> None:
-        # From the last test to the first, since a test must know where it leads to.
-        self._backwards: list[tuple[Test, int, int]] = []
-        start = self._add(node, lib.NLCT_MATCH, lib.NLCT_DROP)
-        # What was added after the start is never reached, but would be taken for the start.
-        del self._backwards[max(start, -1) + 1 :]
-        if start == lib.NLCT_DROP:
-            nothing = Test("family", lib.NLCT_TEST_RANGES, ())
-            self._backwards = [(nothing, lib.NLCT_DROP, lib.NLCT_DROP)]
-
-    def _add(self, node: Node, yes: int, no: int) -> int:
-        """Add what leads to 'yes' where the node is true; return where it begins."""
-        if isinstance(node, Not):
-            return self._add(node.part, no, yes)
-        if isinstance(node, And):
-            for part in reversed(node.parts):
-                yes = self._add(part, yes, no)
-            return yes
-        if isinstance(node, Or):
-            for part in reversed(node.parts):
-                no = self._add(part, yes, no)
-            return no
-        self._backwards.append((node, yes, no))
-        return len(self._backwards) - 1
-
-    def to_c(self) -> ffi.CData:
-        """Compile it."""
-        count = len(self._backwards)
-        tests = ffi.new("struct nlct_test[]", count)
-        keep = []
-        for test, (node, yes, no) in zip(tests, reversed(self._backwards)):
-            keep.append(ffi.from_buffer(b"".join(node.values)))
-            test.field = FIELDS[node.field].number
-            test.kind = node.kind
-            test.yes, test.no = (to if to < 0 else count - 1 - to for to in (yes, no))
-            test.count = len(node.values)
-            test.values = keep[-1]
-        made = slot("struct nlct_filter **", lib.nlct_filter_free)
-        check(lib.nlct_filter_new(made, tests, count), "compile a filter")
-        return made
+_ADDRESSES = get_args(Union[Address, Network])
 
 
 # Values ------------------------------------------------------------------------------------------
@@ -115,97 +68,78 @@ def zone_set(value: Zones) -> frozenset[int]:
     return frozenset((_check.integer("zone", value, 0, _check.U16),))
 
 
-def _runs(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """The numbers as ranges, both ends included."""
-    first = last = None
-    for number in sorted(numbers):
-        if last is not None and number == last + 1:
-            last = number
-            continue
-        if first is not None and last is not None:
-            yield first, last
-        first = last = number
-    if first is not None and last is not None:
-        yield first, last
+def _in_ranges(ranges: Iterable[Pair]) -> frozenset[int]:
+    return frozenset(number for low, high in ranges for number in range(low, high + 1))
 
 
-def _bounds(name: str, value: Any, high: int) -> tuple[int, int] | None:
-    """Read a range or a slice, whose end is excluded; None where there is nothing in it."""
+def _bounds(name: str, value: range | slice, high: int) -> list[Pair]:
+    """Read a range or a slice, whose end is excluded; none where there is nothing in it."""
     if (value.step or 1) != 1:
         raise ValueError(f"{name} must be a range in steps of one, not {value!r}")
     first = 0 if value.start is None else _check.integer(name, value.start, 0, high)
     last = high if value.stop is None else _check.integer(name, value.stop, 0, high + 1) - 1
-    return (first, last) if first <= last else None
+    return [(first, last)] if first <= last else []
 
 
 def _numbers(
-    field: str,
-    name: str,
-    value: Any,
-    *,
-    pairs: bool = False,
-    bits: bool = False,
+    field: str, value: Any, name: str = "", *, pairs: bool = False, bits: bool = False
 ) -> Node:
     """Test a number: alternatives of numbers, names, ranges, slices and (value, mask) pairs.
 
     ``bits``: a number alone means all of its bits, not equality.
     """
+    name = name or field
     one = FIELDS[field]
-    assert isinstance(one, NumberField)
-    high = one.highest
-    singles: set[int] = set()
-    ranges: list[bytes] = []
-    masks: list[bytes] = []
+    assert isinstance(one, (NumberField, LabelsField))
+    ranges: list[Pair] = []
+    masks: list[Pair] = []
     for item in _items(value):
         if pairs and isinstance(item, tuple):
-            masks.append(_pair(name, item, high))
-        elif isinstance(item, (range, slice)):
-            bounds = _bounds(name, item, high)
-            ranges += [] if bounds is None else [RANGE.pack(*bounds)]
+            masks.append(_pair(one, name, item))
+        elif isinstance(item, (range, slice)) and isinstance(one, NumberField):
+            ranges += _bounds(name, item, one.highest)
+        elif bits:
+            masks.append(_pair(one, name, (item, item)))
         else:
             number = one.check(item, name)
-            if bits:
-                masks.append(_mask(name, number, number))
-            else:
-                singles.add(int(number))
-    ranges += [RANGE.pack(*run) for run in _runs(singles)]
+            ranges.append((number, number))
     tests: list[Node] = []
-    if ranges or not masks:
-        tests.append(Test(field, lib.NLCT_TEST_RANGES, tuple(ranges)))
-    if masks:
-        tests.append(Test(field, lib.NLCT_TEST_MASKS, tuple(masks)))
+    if ranges or not (masks or bits):
+        tests.append(Test(field, tuple(joined(ranges))))
+    if masks or not tests:
+        tests.append(Test(field, tuple(sorted(masks)), masked=True))
     return any_of(tests)
 
 
-def _pair(name: str, pair: tuple[Any, ...], high: int) -> bytes:
+def _pair(field: NumberField | LabelsField, name: str, pair: tuple[Any, ...]) -> Pair:
+    """Read a value and its mask; refuse what every value would agree with, and what none would."""
     if len(pair) != 2:
         raise ValueError(f"{name} must be a number or a pair (value, mask), not {pair!r}")
-    value, mask = (_check.integer(name, part, 0, high) for part in pair)
-    return _mask(name, value, mask)
-
-
-def _mask(name: str, value: int, mask: int) -> bytes:
-    _check_mask(name, "bit", value, mask)
-    return MASK.pack(value, 0, mask, 0)
-
-
-def _check_mask(name: str, bit: str, value: int, mask: int) -> None:
-    """Refuse what every value would agree with, and what none would."""
+    value, mask = (field.check(part, name) for part in pair)
     if not mask:
+        bit = "bit" if isinstance(field, NumberField) else "label"
         raise ValueError(f"{name} must name a {bit} at least, or have a mask that is not 0")
     if value & ~mask:
         raise ValueError(
             f"{name} must be within its mask: {value:#x} has bits outside of {mask:#x}"
         )
+    return value, mask
+
+
+def _zones(value: Zones | slice) -> Node:
+    if isinstance(value, slice):
+        return _numbers("zone", value)
+    return Test("zone", tuple(joined((zone, zone) for zone in zone_set(value))))
 
 
 def _family(value: Any) -> Node:
+    families = {IPV4: IPV4, IPV6: IPV6, "ipv4": IPV4, "ipv6": IPV6}
     known = isinstance(value, (int, str)) and not isinstance(value, bool)
-    if not known or value not in _FAMILIES:
+    if not known or value not in families:
         raise ValueError(
             f"family must be 'ipv4', 'ipv6', socket.AF_INET or AF_INET6, not {value!r}"
         )
-    return _numbers("family", "family", int(_FAMILIES[value]))
+    return _numbers("family", families[value])
 
 
 def _network(name: str, value: Any) -> Any:
@@ -214,7 +148,7 @@ def _network(name: str, value: Any) -> Any:
         value = str(value)
     if isinstance(value, (ipaddress.IPv4Interface, ipaddress.IPv6Interface)):
         value = str(value)
-    if isinstance(value, _ADDRESS_TYPES):
+    if isinstance(value, _ADDRESSES):
         return value
     if not isinstance(value, str):
         raise TypeError(f"{name} must be addresses or networks, not {value!r}")
@@ -245,161 +179,60 @@ def read_network(text: str) -> Any:
     return found
 
 
-def _prefix(network: Any) -> bytes:
-    single = isinstance(network, (ipaddress.IPv4Address, ipaddress.IPv6Address))
-    start = network if single else network.network_address
-    length = network.max_prefixlen if single else network.prefixlen
-    family = socket.AF_INET if network.version == 4 else socket.AF_INET6
-    return PREFIX.pack(start.packed, family, length)
+def _addresses(field: str, value: Any, name: str = "") -> Node:
+    one = FIELDS[field]
+    assert isinstance(one, AddressField)
+    found = {one.interval(_network(name or field, item)) for item in _items(value)}
+    return Test(field, tuple(sorted(found)))
 
 
-def _addresses(field: str, name: str, value: Any) -> Node:
-    prefixes = {_prefix(_network(name, item)) for item in _items(value)}
-    return Test(field, lib.NLCT_TEST_PREFIXES, tuple(sorted(prefixes)))
-
-
-def _texts(field: str, name: str, value: Any) -> Node:
-    prefixes = {PREFIX.pack(FIELDS[field].pack(item, name), 0, 128) for item in _items(value)}
-    return Test(field, lib.NLCT_TEST_PREFIXES, tuple(sorted(prefixes)))
-
-
-def _labels(name: str, value: Any) -> Node:
-    masks = []
-    for item in _items(value):
-        pair = item if isinstance(item, tuple) and len(item) == 2 else (item, item)
-        number, mask = (_check.integer(name, part, 0, 2**128 - 1) for part in pair)
-        _check_mask(name, "label", number, mask)
-        masks.append(FIELDS["labels"].pack(number) + FIELDS["labels"].pack(mask))
-    return Test("labels", lib.NLCT_TEST_MASKS, tuple(sorted(masks)))
-
-
-class _Stateful(NamedTuple):
-    """A protocol that has states: their names, and the field that holds one."""
-
-    proto: Proto
-    names: type[enum.IntEnum]
-    field: str
-
-    def known(self) -> str:
-        return f"{self.proto.name.lower()}'s {', '.join(self.names.__members__).lower()}"
-
-
-_STATEFUL = (
-    _Stateful(Proto.TCP, TcpState, "tcp_state"),
-    _Stateful(Proto.SCTP, SctpState, "sctp_state"),
-    _Stateful(Proto.DCCP, DccpState, "dccp_state"),
-)
+def _texts(field: str, value: Any) -> Node:
+    found = {int.from_bytes(FIELDS[field].pack(item), "big") for item in _items(value)}
+    return Test(field, tuple((number, number) for number in sorted(found)))
 
 
 def _states(value: Any, proto: Node | None) -> Node:
     """Test the state that each of the protocols has; without any that are given, that of TCP."""
     given = _with_states(proto)
-    by_field: dict[str, list[Any]] = {}
+    items: dict[str, list[Any]] = {name: [] for name in STATES}
     for item in _items(value):
-        for one in _stateful(item, given):
-            by_field.setdefault(one.field, []).append(item)
-    if not by_field:
-        return _numbers("tcp_state", "state", [])
-    return any_of(
-        _numbers(one.field, "state", by_field[one.field])
-        for one in _STATEFUL
-        if one.field in by_field
-    )
+        for field in _stateful(item, given):
+            items[field].append(item)
+    tests = [_numbers(field, some, "state") for field, some in items.items() if some]
+    return any_of(tests or [Test("tcp_state", ())])
 
 
-def _with_states(proto: Node | None) -> tuple[_Stateful, ...] | None:
-    """Return those of the protocols that have states; None where no protocol is given."""
+def _with_states(proto: Node | None) -> list[str] | None:
+    """Return the states of the protocols that have one; None where no protocol is given."""
     if not isinstance(proto, Test) or not proto.values:
         return None
-    ranges = [RANGE.unpack(packed) for packed in proto.values]
-    found = (one for one in _STATEFUL if any(low <= one.proto <= high for low, high in ranges))
-    return tuple(found)
+    return [
+        name
+        for name in STATES
+        if any(low <= (FIELDS[name].proto or 0) <= high for low, high in proto.values)
+    ]
 
 
-def _stateful(item: Any, given: tuple[_Stateful, ...] | None) -> tuple[_Stateful, ...]:
-    """Return the protocols of which this is a state: its own, or those that know the name."""
-    own = tuple(one for one in _STATEFUL if isinstance(item, one.names))
-    if given is None:
-        found = own or _STATEFUL[:1]
-    else:
-        found = tuple(one for one in given if one in own) if own else given
+def _stateful(item: Any, given: list[str] | None) -> list[str]:
+    """Return the states that may be meant: the member's own, or those that know the name."""
+    own = [field for field, names in STATES.items() if isinstance(item, names)]
+    possible = ["tcp_state"] if given is None else given
+    found = [field for field in own if given is None or field in given] if own else possible
     if isinstance(item, str):
-        found = tuple(one for one in found if item.upper() in one.names.__members__)
+        found = [field for field in found if item.upper() in STATES[field].__members__]
     if not found:
-        if not given and given is not None:
+        if not possible:
             raise ValueError("state must go with a proto that has states: tcp, sctp or dccp")
-        known = " or ".join(one.known() for one in given or _STATEFUL[:1])
+        known = " or ".join(
+            f"{field.partition('_')[0]}'s {', '.join(STATES[field].__members__).lower()}"
+            for field in possible
+        )
         raise ValueError(f"state must be from 0 to 255 or one of {known}, not {item!r}")
     return found
 
 
-def _translated(name: str, value: Any, ways: dict[Status, str]) -> Node:
-    """Test for NAT by the status; an address is that which stands in the reply."""
-    if value is False:
-        return Not(_translated(name, True, ways))
-    nodes: list[Node] = []
-    for status, field in ways.items():
-        node = _numbers("status", name, int(status), bits=True)
-        nodes.append(node if value is True else all_of((node, _addresses(field, name, value))))
-    return any_of(nodes)
-
-
-_SOURCE = {Status.SRC_NAT: "reply_dst"}
-_DESTINATION = {Status.DST_NAT: "reply_src"}
-_NUMBERS = (
-    "sport",
-    "dport",
-    "reply_sport",
-    "reply_dport",
-    "icmp_type",
-    "icmp_code",
-    "icmp_id",
-    "timeout",
-    "id",
-    "packets_orig",
-    "bytes_orig",
-    "packets_reply",
-    "bytes_reply",
-)
-_ADDRESSES = ("src", "dst", "reply_src", "reply_dst")
-
-
-def _node(name: str, value: Any, proto: Node | None) -> Node:
-    if name in _ADDRESSES:
-        return _addresses(name, name, value)
-    if name in _NUMBERS:
-        return _numbers(name, name, value)
-    if name == "zone":
-        return _numbers("zone", "zone", value if isinstance(value, slice) else zone_set(value))
-    if name == "family":
-        return _family(value)
-    if name == "proto":
-        return _numbers("proto", "proto", value)
-    if name == "mark":
-        return _numbers("mark", "mark", value, pairs=True)
-    if name == "status":
-        return _numbers("status", "status", _status(value), pairs=True, bits=True)
-    if name == "status_none":
-        return _none_of("status_none", value)
-    if name == "state":
-        return _states(value, proto)
-    if name == "labels":
-        return _labels("labels", value)
-    if name == "helper":
-        return _texts("helper", "helper", value)
-    ways = {"snat": _SOURCE, "dnat": _DESTINATION, "any_nat": {**_SOURCE, **_DESTINATION}}
-    return _translated(name, value, ways[name])
-
-
-def _none_of(name: str, value: Any) -> Node:
-    bits = 0
-    for item in _items(value):
-        bits |= _check.integer(name, _status(item), 0, _EVERY_BIT)
-    return Test("status", lib.NLCT_TEST_MASKS, (_mask(name, 0, bits),))
-
-
 def _status(value: Any) -> Any:
-    """Names of bits may stand for them."""
+    """Read the names that may stand for bits."""
     if isinstance(value, str):
         try:
             return Status[value.upper()]
@@ -411,70 +244,51 @@ def _status(value: Any) -> Any:
     return value
 
 
-# Families ----------------------------------------------------------------------------------------
+def _none_of(name: str, value: Any) -> Node:
+    status = FIELDS["status"]
+    assert isinstance(status, NumberField)
+    bits = functools.reduce(
+        operator.or_, (status.check(_status(b), name) for b in _items(value)), 0
+    )
+    return Test("status", (_pair(status, name, (0, bits)),), masked=True)
 
 
-class _Families(NamedTuple):
-    """The families of flows that may match, and of those that may not; the fields that say so."""
-
-    matched: frozenset[int]
-    missed: frozenset[int]
-    names: tuple[str, ...] = ()
-
-    def both(self, other: _Families) -> _Families:
-        """Return those of what is joined by "and"; refuse it where none is left."""
-        matched = self.matched & other.matched
-        if self.matched and other.matched and not matched:
-            raise ValueError(
-                f"{self._named()} and {other._named()} must be of one family, not "
-                f"{_FAMILY_NAMES[min(self.matched)]} and {_FAMILY_NAMES[min(other.matched)]}"
-            )
-        names = self.names if len(self.matched) < len(other.matched) else other.names
-        return _Families(matched, self.missed | other.missed, names or self.names)
-
-    def either(self, other: _Families) -> _Families:
-        """Return those of what is joined by "or"."""
-        return _Families(
-            self.matched | other.matched,
-            self.missed & other.missed,
-            tuple(dict.fromkeys(self.names + other.names)),
-        )
-
-    def inverse(self) -> _Families:
-        return _Families(self.missed, self.matched, self.names)
-
-    def _named(self) -> str:
-        return " or ".join(self.names)
+def _translated(name: str, value: Any, ways: dict[Status, str]) -> Node:
+    """Test for NAT by the status; an address is that which stands in the reply."""
+    if value is False:
+        return Not(_translated(name, True, ways))
+    tests: list[Node] = []
+    for status, field in ways.items():
+        test = _numbers("status", int(status), name, bits=True)
+        tests.append(test if value is True else all_of((test, _addresses(field, value, name))))
+    return any_of(tests)
 
 
-_FAMILY_NAMES: dict[int, str] = {socket.AF_INET: "IPv4", socket.AF_INET6: "IPv6"}
-_ANY_FAMILY = frozenset(_FAMILY_NAMES)
-_NO_FAMILY: frozenset[int] = frozenset()
+_SOURCE = {Status.SRC_NAT: "reply_dst"}
+_DESTINATION = {Status.DST_NAT: "reply_src"}
+# Arguments that are more than a field and alternatives of its values.
+_READERS: dict[str, Callable[[Any], Node]] = {
+    "zone": _zones,
+    "family": _family,
+    "mark": lambda value: _numbers("mark", value, pairs=True),
+    "labels": lambda value: _numbers("labels", value, pairs=True, bits=True),
+    "status": lambda value: _numbers("status", _status(value), pairs=True, bits=True),
+    "status_none": functools.partial(_none_of, "status_none"),
+    "snat": lambda value: _translated("snat", value, _SOURCE),
+    "dnat": lambda value: _translated("dnat", value, _DESTINATION),
+    "any_nat": lambda value: _translated("any_nat", value, {**_SOURCE, **_DESTINATION}),
+}
 
 
-def _families(node: Node, name: str) -> _Families:
-    """Return the families of what a field was given."""
-    if isinstance(node, Test):
-        return _families_of_test(node, name)
-    if isinstance(node, Not):
-        return _families(node.part, name).inverse()
-    parts = (_families(part, name) for part in node.parts)
-    if isinstance(node, Or):
-        return functools.reduce(_Families.either, parts)
-    return functools.reduce(_Families.both, parts, _Families(_ANY_FAMILY, _NO_FAMILY))
-
-
-def _families_of_test(test: Test, name: str) -> _Families:
-    if test.field == "family":
-        matched = frozenset(RANGE.unpack(packed)[0] for packed in test.values)
-        return _Families(matched, _ANY_FAMILY - matched, (name,))
-    # An empty set contradicts nothing.
-    if FIELDS[test.field].kind != lib.NLCT_ADDRESS or not test.values:
-        return _Families(_ANY_FAMILY, _ANY_FAMILY)
-    prefixes = [PREFIX.unpack(packed) for packed in test.values]
-    whole = {family for _, family, length in prefixes if length == 0}
-    matched = frozenset(family for _, family, _ in prefixes)
-    return _Families(matched, _ANY_FAMILY - whole, (name,))
+def _node(name: str, value: Any, proto: Node | None) -> Node:
+    """Make the test of one argument."""
+    if name == "state":
+        return _states(value, proto)
+    if name in _READERS:
+        return _READERS[name](value)
+    if isinstance(FIELDS[name], AddressField):
+        return _addresses(name, value)
+    return _texts(name, value) if isinstance(FIELDS[name], TextField) else _numbers(name, value)
 
 
 _STATUS = ("status", "status_none", "snat", "dnat", "any_nat")
@@ -505,45 +319,55 @@ class _Made(NamedTuple):
 
     word: str
     depth: int
-    families: _Families
+    families: Families
     parts: tuple[Filter, ...] = ()
 
 
 class Filter:
     """Which flows are meant. Fields are ANDed; a set, list or range inside a field is ORed.
 
-    A field that is None, or not given, matches everything; an empty set matches nothing, and a
-    flow without the field does not match it. Numbers may be given as ``range(1000, 2000)``, which
-    leaves out its end, or ``slice(1000, None)``, which is open there.
+    A field that is None, or not given, matches everything. An empty set matches nothing, and a flow
+    without the field does not match. Numbers may be ``range(1000, 2000)``, which leaves out its
+    end, or ``slice(1000, None)``, which is open there.
 
-    ``zone``: ids from 0 to 65535, whichever direction they apply to (``CTA_ZONE``, ``-w``).
+    ``zone``: ids from 0 to 65535 (``CTA_ZONE``, ``-w``), whichever direction they apply to; since
+    Linux 4.3 that may be one alone.
     ``family``: "ipv4" or "ipv6", or ``socket.AF_INET`` or ``AF_INET6`` (``-f``).
-    ``proto``: 0 to 255 or a name, "tcp", "udp", ... (``-p``).
+    ``proto``: 0 to 255 or a name, "tcp", "udp", ... (``CTA_PROTO_NUM``, ``-p``).
     ``src``, ``dst``, ``reply_src``, ``reply_dst``: addresses and networks, as text or objects of
-    ipaddress (``-s``, ``-d``, ``-r``, ``-q``).
-    ``sport``, ``dport``, ``reply_sport``, ``reply_dport``: 0 to 65535 (``--sport``, ``--dport``,
-    ``--reply-port-src``, ``--reply-port-dst``).
-    ``icmp_type``, ``icmp_code``: 0 to 255. ``icmp_id``: 0 to 65535.
-    ``mark``: 0 to 2**32 - 1, or pairs (value, mask), the value within the mask (``-m``).
+    ipaddress (``CTA_TUPLE_IP``, ``-s``, ``-d``, ``-r``, ``-q``).
+    ``sport``, ``dport``, ``reply_sport``, ``reply_dport``: 0 to 65535 (``CTA_PROTO_SRC_PORT``,
+    ``CTA_PROTO_DST_PORT``, ``--sport``, ``--dport``, ``--reply-port-src``, ``--reply-port-dst``).
+    ``icmp_type``, ``icmp_code``: 0 to 255; ``icmp_id``: 0 to 65535; of ICMP and ICMPv6
+    (``CTA_PROTO_ICMP_...``, ``CTA_PROTO_ICMPV6_...``, ``--icmp-type``, ``--icmp-code``,
+    ``--icmp-id``).
+    ``mark``: 0 to 2**32 - 1, or pairs (value, mask), the value within the mask (``CTA_MARK``,
+    ``-m``).
     ``status``: bits that are all set, at least one, as a Status or by name, or pairs (value, mask)
-    (``-u``). ``status_none``: bits of which none is set.
+    (``CTA_STATUS``, ``-u``). ``status_none``: bits of which none is set. OFFLOAD is a bit since
+    Linux 4.16, HW_OFFLOAD since 5.7.
     ``state``: a name or a number, the state that TCP, SCTP or DCCP has by it: each of them that
     ``proto`` in the same filter names, TCP alone where no ``proto`` is given; "listen" is TCP's
-    SYN_SENT2 (``--state``). A TcpState, SctpState or DccpState says of itself whose state it is.
-    ``labels``: a number whose bits, the labels, are all set; or pairs (value, mask) (``-l``).
-    ``helper``: a name, up to 15 bytes.
-    ``timeout``: seconds left, 0 to 2**32 - 1. ``id``: 0 to 2**32 - 1.
-    ``packets_orig``, ``bytes_orig``, ``packets_reply``, ``bytes_reply``: 0 to 2**64 - 1.
+    SYN_SENT2 (``CTA_PROTOINFO``, ``--state``). A TcpState, SctpState or DccpState says of itself
+    whose state it is.
+    ``labels``: a number whose bits, the labels 0 to 127, are all set, or pairs (value, mask)
+    (``CTA_LABELS``, ``-l``).
+    ``helper``: a name, up to 15 bytes (``CTA_HELP_NAME``).
+    ``timeout``: seconds left, 0 to 2**32 - 1 (``CTA_TIMEOUT``, ``-t``). ``id``: 0 to 2**32 - 1
+    (``CTA_ID``).
+    ``packets_orig``, ``bytes_orig``, ``packets_reply``, ``bytes_reply``: 0 to 2**64 - 1
+    (``CTA_COUNTERS_ORIG``, ``CTA_COUNTERS_REPLY``).
     ``snat``, ``dnat``, ``any_nat``: True for flows that are translated in this way, False for
-    those that are not; or the addresses and networks that they are translated to (``-n``, ``-g``,
-    ``-j``).
+    those that are not; or the addresses and networks that they are translated to (``CTA_STATUS``
+    and the reply, ``-n``, ``-g``, ``-j``).
 
     Filters can be joined: ``a & b``, ``a | b``, ``~a``; up to 100 joins inside of each other, while
     a chain such as ``a | b | c`` may be of any length.
 
-    Raises TypeError or ValueError, naming the field and its range; ValueError as well for what
-    contradicts itself: IPv4 and IPv6 in one filter or joined by ``&``, a ``state`` that ``proto``
-    lacks, bits of the status that exclude each other. To have no value in common is no
+    Raises TypeError for a value of a wrong type, and ValueError for one out of its range, both
+    naming the field; ValueError as well for what contradicts itself: a value outside its mask, IPv4
+    and IPv6 in one filter or joined by ``&``, a ``state`` that ``proto`` lacks, bits of the status
+    that exclude each other; and for joins that are too deep. To have no value in common is no
     contradiction where filters are joined: ``Filter(zone=1) & Filter(zone=2)`` matches nothing.
     """
 
@@ -551,50 +375,53 @@ class Filter:
     # The expression and the text; of a join, as soon as they are asked for.
     _known: tuple[Node, str] | None = None
     _cover: _guard.Cover | None = None
+    _zone: frozenset[int] | None = None
+    _zone_known = False
+    _compiled: ffi.CData | None = None
 
     def __init__(
         self,
         *,
         zone: Zones | slice | None = None,
         family: int | str | None = None,
-        proto: Any = None,
-        src: Any = None,
-        dst: Any = None,
-        sport: Any = None,
-        dport: Any = None,
-        reply_src: Any = None,
-        reply_dst: Any = None,
-        reply_sport: Any = None,
-        reply_dport: Any = None,
-        icmp_type: Any = None,
-        icmp_code: Any = None,
-        icmp_id: Any = None,
-        mark: Any = None,
-        status: Any = None,
-        status_none: Any = None,
-        state: Any = None,
-        labels: Any = None,
-        helper: Any = None,
-        timeout: Any = None,
-        id: Any = None,
-        packets_orig: Any = None,
-        bytes_orig: Any = None,
-        packets_reply: Any = None,
-        bytes_reply: Any = None,
-        snat: Any = None,
-        dnat: Any = None,
-        any_nat: Any = None,
+        proto: NamedNumbers | None = None,
+        src: Networks | None = None,
+        dst: Networks | None = None,
+        sport: Numbers | None = None,
+        dport: Numbers | None = None,
+        reply_src: Networks | None = None,
+        reply_dst: Networks | None = None,
+        reply_sport: Numbers | None = None,
+        reply_dport: Numbers | None = None,
+        icmp_type: Numbers | None = None,
+        icmp_code: Numbers | None = None,
+        icmp_id: Numbers | None = None,
+        mark: MaskedNumbers | None = None,
+        status: MaskedBits | None = None,
+        status_none: Bits | None = None,
+        state: NamedNumbers | None = None,
+        labels: Labels | None = None,
+        helper: Texts | None = None,
+        timeout: Numbers | None = None,
+        id: Numbers | None = None,
+        packets_orig: Numbers | None = None,
+        bytes_orig: Numbers | None = None,
+        packets_reply: Numbers | None = None,
+        bytes_reply: Numbers | None = None,
+        snat: bool | Networks | None = None,
+        dnat: bool | Networks | None = None,
+        any_nat: bool | Networks | None = None,
     ) -> None:
         """Check the fields."""
         given = {k: v for k, v in locals().items() if k != "self" and v is not None}
         nodes: dict[str, Node] = {}
-        families = _Families(_ANY_FAMILY, _NO_FAMILY)
+        families = ALL_MATCH
         for name, value in given.items():
             # A generator would be empty the second time.
             kept = list(value) if isinstance(value, Iterator) else value
             given[name] = kept
             nodes[name] = _node(name, kept, nodes.get("proto"))
-            families = families.both(_families(nodes[name], name))
+            families = families.both(families_of(nodes[name], name))
         _check_status(nodes)
         node = all_of(nodes.values())
         text = f"Filter({', '.join(f'{k}={v!r}' for k, v in given.items())})"
@@ -609,7 +436,7 @@ class Filter:
         new._known = known
         return new
 
-    def _join(self, word: str, families: _Families, *parts: Filter) -> Filter:
+    def _join(self, word: str, families: Families, *parts: Filter) -> Filter:
         # Of its own word it becomes one chain.
         deep = (one._made.depth + (word == "not" or one._made.word != word) for one in parts)
         made = _Made(word, max(deep), families, parts)
@@ -724,12 +551,18 @@ class Filter:
 
     @property
     def zone(self) -> frozenset[int] | None:
-        """The zones that it is restricted to; None where it is not, or not to zones alone."""
-        test = self._only("zone")
-        if test is None or test.kind != lib.NLCT_TEST_RANGES:
-            return None
-        runs = (RANGE.unpack(run) for run in test.values)
-        return frozenset(zone for low, high in runs for zone in range(low, high + 1))
+        """The zones that it is restricted to; None where it is not restricted to zones."""
+        if not self._zone_known:
+            tests = (test.values for test in self._required() if test.field == "zone")
+            found = next(tests, None)
+            self._zone = None if found is None else _in_ranges(found)
+            self._zone_known = True
+        return self._zone
+
+    @property
+    def zones(self) -> frozenset[int] | None:
+        """The zones of a filter by zones and nothing else; None for any other."""
+        return self.zone if self.is_zones else None
 
     @property
     def is_zones(self) -> bool:
@@ -741,57 +574,18 @@ class Filter:
         parts = self._node.parts if isinstance(self._node, And) else (self._node,)
         return (part for part in parts if isinstance(part, Test))
 
-    def _only(self, field: str) -> Test | None:
-        return next((test for test in self._required() if test.field == field), None)
-
     def to_c(self) -> ffi.CData:
-        """Make the filter, for as long as the ``struct nlct_filter **`` lives."""
-        return _Program(self._node).to_c()
+        """Return the ``struct nlct_filter **`` for the core, good while it or the filter lives."""
+        if self._compiled is None:
+            self._compiled = compile_filter(self._node)
+        return self._compiled
 
     def ask(self, zone_request: int) -> ffi.CData:
         """Make the ``struct nlct_kernel_filter *``: what the kernel may leave out, for speed alone.
 
         ``zone_request``: how it is asked for a zone.
         """
-        ask = ffi.new("struct nlct_kernel_filter *")
-        for test in self._required():
-            if len(test.values) == 1:
-                _ask_for(ask, test, zone_request)
-        return ask
-
-
-def _ask_for(ask: ffi.CData, test: Test, zone_request: int) -> None:
-    """Ask for one value, where the test is for just one."""
-    if test.kind == lib.NLCT_TEST_RANGES:
-        low, high = RANGE.unpack(test.values[0])
-        if low == high:
-            _ask_for_number(ask, test.field, low, zone_request)
-    elif test.kind == lib.NLCT_TEST_MASKS and test.field in ("mark", "status"):
-        value, _, mask, _ = MASK.unpack(test.values[0])
-        # The kernel refuses a status of 0.
-        if value or test.field == "mark":
-            setattr(ask, test.field, value)
-            setattr(ask, f"{test.field}_mask", mask)
-    elif test.kind == lib.NLCT_TEST_PREFIXES and test.field in ("src", "dst"):
-        packed, family, length = PREFIX.unpack(test.values[0])
-        if family == socket.AF_INET and length == 32:
-            ffi.memmove(getattr(ask.orig, test.field), packed, len(packed))
-            ask.family = ask.orig.family = family
-            ask.orig.present |= 1 << getattr(lib, f"NLCT_TUPLE_{test.field.upper()}")
-
-
-def _ask_for_number(ask: ffi.CData, field: str, number: int, zone_request: int) -> None:
-    if field == "zone":
-        ask.zone_request = zone_request
-        ask.zone = number
-    elif field == "family":
-        ask.family = ask.orig.family = number
-    elif field == "mark":
-        ask.mark = number
-        ask.mark_mask = _EVERY_BIT
-    elif field in ("proto", "sport", "dport"):
-        setattr(ask.orig, field, number)
-        ask.orig.present |= 1 << getattr(lib, f"NLCT_TUPLE_{field.upper()}")
+        return kernel_filter(self._required(), zone_request)
 
 
 class _All(Filter):

@@ -557,6 +557,32 @@ def test_a_filter_shows_what_was_asked() -> None:
         assert eval(repr(made), {"Filter": Filter}) == made
 
 
+def test_a_filter_knows_its_zones() -> None:
+    """Those that it is restricted to, and those that are all it is about; read out once."""
+    for made, zone, zones in (
+        (Filter(zone=7), {7}, {7}),
+        (Filter(zone=[0, range(5, 7).start, 6]), {0, 5, 6}, {0, 5, 6}),
+        (Filter(zone=slice(65534, None)), {65534, 65535}, {65534, 65535}),
+        (Filter(zone=[]), set(), set()),
+        (Filter(zone=7, mark=1), {7}, None),
+        (Filter(mark=1) & Filter(zone=7), {7}, None),
+        (Filter(zone=7) | Filter(mark=1), None, None),
+        (~Filter(zone=7), None, None),
+        (Filter(mark=1), None, None),
+        (ALL, None, None),
+    ):
+        for one in (made, pickle.loads(pickle.dumps(made))):
+            assert (one.zone, one.zones) == (zone, zones)
+            assert one.zone is one.zone
+
+
+def test_a_filter_is_compiled_once() -> None:
+    """However often it is used; a copy of it is on its own."""
+    made = Filter(zone=7) | Filter(src="10.0.0.0/8")
+    assert made.to_c() is made.to_c()
+    assert copy.copy(made).to_c() is not made.to_c()
+
+
 # Bad arguments -----------------------------------------------------------------------------------
 
 
