@@ -1,9 +1,10 @@
 /*
  * nlct: Linux connection tracking over netlink.
  *
- * The public C contract, in reading order: flows, namespaces, sockets, single requests, filters,
- * passes over the table and the sinks they feed, tables, deletes and flushes, loading. The Python
- * binding is cut from between the two markers below, so what stands there is plain declarations.
+ * The public C contract, in reading order: flows, descriptors and namespaces, sockets, single
+ * requests, filters, dumps and the sinks they feed, tables, deletes and flushes, loading, Arrow's
+ * arrays. The Python binding is cut from between the two markers below, so what stands there is
+ * plain declarations.
  *
  * Functions that can fail return 0, a count, or a negative errno. Nothing prints, nothing is
  * global. An object belongs to one thread at a time.
@@ -93,7 +94,7 @@ enum nlct_flow_field {
     NLCT_FLOW_UNKNOWN,
 };
 
-/* Bytes of any number, in the heap that goes with a flow or a table. */
+/* Some of the bytes that go with a flow or a table. */
 struct nlct_span {
     uint32_t at;
     uint32_t size;
@@ -106,7 +107,7 @@ struct nlct_bytes {
     size_t capacity;
 };
 
-void nlct_bytes_free(struct nlct_bytes *heap);
+void nlct_bytes_free(struct nlct_bytes *bytes);
 
 /* The TCP flags that a request sets or clears: window scaling, selective acknowledgements, liberal
    tracking. The others are the kernel's memory of what it saw: given back, they make it take every
@@ -163,36 +164,36 @@ struct nlct_flow {
     struct nlct_tuple master;
 };
 
-/* Fills '*flow' from one netlink message of 'size' bytes; its spans go to the end of 'heap'.
+/* Fills '*flow' from one netlink message of 'size' bytes; its spans go to the end of 'bytes'.
    Attributes that nobody knows are kept as they are. Returns 0, -ENOMEM, or -EBADMSG with '*flow'
    unspecified. */
 int nlct_flow_parse(const void *message, size_t size, struct nlct_flow *flow,
-                    struct nlct_bytes *heap);
+                    struct nlct_bytes *bytes);
 
 /* Writes the request that would create '*flow' into 'buffer'; a missing reply tuple becomes the
    reverse of the original. Where 'status' says that the flow is translated (NAT), the kernel is
-   given the reverse and what to make of it. 'heap' holds the spans, NULL if there are none.
+   given the reverse and what to make of it. 'bytes' holds the spans, NULL if there are none.
    Returns its size, -EMSGSIZE when it does not fit, or -EINVAL when '*flow' has no original tuple,
    no known family, or NAT without a reply that says to what. */
-int nlct_flow_build(const struct nlct_flow *flow, const uint8_t *heap, void *buffer,
+int nlct_flow_build(const struct nlct_flow *flow, const uint8_t *bytes, void *buffer,
                     size_t capacity);
 
 /* Writes the flow as `conntrack -L` does, one line with its end, into 'buffer'. Returns its size,
    or -EMSGSIZE when it does not fit; NLCT_TEXT_MAX and the size of its security context always do.
  */
-int nlct_flow_text(const struct nlct_flow *flow, const uint8_t *heap, char *buffer,
+int nlct_flow_text(const struct nlct_flow *flow, const uint8_t *bytes, char *buffer,
                    size_t capacity);
 
 enum { NLCT_TEXT_MAX = 1024 };
 
-/* The fields of a flow by number, from 0: what columns, filters and groups speak of. The fields of
+/* The fields of a flow by number, from 0: what columns, filters and counts speak of. The fields of
    a tuple are named "src" of the original direction, "reply_src" and "master_src". */
 enum nlct_kind {
     NLCT_NUMBER,  /* unsigned, of 1, 2, 4 or 8 bytes */
     NLCT_ADDRESS, /* 16 bytes */
     NLCT_LABELS,  /* 16 bytes: two numbers of 8 */
     NLCT_TEXT,    /* 16 bytes, ended by a null byte */
-    NLCT_SPAN,    /* struct nlct_span: bytes in the heap */
+    NLCT_SPAN,    /* struct nlct_span */
 };
 
 struct nlct_field {
@@ -282,18 +283,18 @@ const char *nlct_socket_text(const struct nlct_socket *sock);
 /* Single requests ----------------------------------------------------------------------------- */
 
 /* Finds the flow with the tuple 'key->orig', in the zone 'key->zone' or of that tuple; its spans go
-   to the end of 'heap'. */
+   to the end of 'bytes'. */
 int nlct_get(struct nlct_socket *sock, const struct nlct_flow *key, struct nlct_flow *found,
-             struct nlct_bytes *heap);
+             struct nlct_bytes *bytes);
 
 /* Creates '*flow', as nlct_flow_build() says; -EEXIST when it is there, -EINVAL for what the kernel
    would drop in silence: a timeout of 0, and values of another protocol. */
-int nlct_create(struct nlct_socket *sock, const struct nlct_flow *flow, const uint8_t *heap);
+int nlct_create(struct nlct_socket *sock, const struct nlct_flow *flow, const uint8_t *bytes);
 
 /* Changes the flow with the tuple and zone of '*flow' to what else is in it: status (the kernel
    sets bits, and clears none), timeout, mark, protocol states, labels, helper, sequence adjustment,
    synproxy. */
-int nlct_update(struct nlct_socket *sock, const struct nlct_flow *flow, const uint8_t *heap);
+int nlct_update(struct nlct_socket *sock, const struct nlct_flow *flow, const uint8_t *bytes);
 
 /* Deletes the flow with the tuple, zone and id of '*flow'; -EINVAL without an id. Where the
    original tuple leads to another flow, whose reply it is, the reply of this one is tried. */
@@ -368,13 +369,13 @@ struct nlct_kernel_filter {
     struct nlct_tuple orig;
 };
 
-/* Passes -------------------------------------------------------------------------------------- */
+/* Dumps --------------------------------------------------------------------------------------- */
 
 /* A sink takes each flow that matched. The kinds of sink are declared below. */
 struct nlct_sink;
 void nlct_sink_free(struct nlct_sink **sink);
 
-/* What a pass has seen so far. */
+/* What a dump has seen so far. */
 struct nlct_progress {
     uint64_t scanned; /* flows that the kernel sent */
     uint64_t matched; /* of these, flows that the filter let through */
@@ -384,15 +385,15 @@ struct nlct_progress {
 
 struct nlct_dump;
 
-/* Asks for the table. 'ask' changes what the kernel sends, never what matches; NULL asks for all.
-   'buckets' is a descriptor of the sysctl nf_conntrack_buckets, watched for a resize, or -1.
-   'filter' and 'sock' must outlive the dump; a thread may receive on 'sock' until the dump has
+/* Asks for the table. 'kernel_filter' changes what the kernel sends, never what matches; NULL asks
+   for all. 'buckets' is a descriptor of the sysctl nf_conntrack_buckets, watched for a resize, or
+   -1. 'filter' and 'sock' must outlive the dump; a thread may receive on 'sock' until the dump has
    ended or is freed. */
 int nlct_dump_start(struct nlct_dump **dump, struct nlct_socket *sock,
-                    const struct nlct_filter *filter, const struct nlct_kernel_filter *ask,
-                    int buckets);
+                    const struct nlct_filter *filter,
+                    const struct nlct_kernel_filter *kernel_filter, int buckets);
 
-/* Takes the pass further, for about 'milliseconds' or until the sink is full. 'sink' may be NULL.
+/* Takes the dump further, for about 'milliseconds' or until the sink is full. 'sink' may be NULL.
    Returns 1 when there is more, 0 at the end of the table (with everything in the sink done), or
    -errno, then and each time again. A dump that has not ended leaves its socket useless. */
 int nlct_dump_next(struct nlct_dump *dump, struct nlct_sink *sink, int milliseconds);
@@ -402,9 +403,9 @@ void nlct_dump_free(struct nlct_dump **dump);
 
 /* Making a sink returns 0 or -ENOMEM. */
 
-/* Sink: decodes each flow into 'rows' and 'heap', which must outlive it. */
+/* Sink: decodes each flow into 'rows' and 'bytes', which must outlive it. */
 int nlct_rows_new(struct nlct_sink **sink, struct nlct_flow *rows, size_t capacity,
-                  struct nlct_bytes *heap);
+                  struct nlct_bytes *bytes);
 
 /* The number of rows filled since the last call; the sink then starts again at the first. */
 size_t nlct_rows_take(struct nlct_sink *sink);
@@ -427,7 +428,7 @@ struct nlct_count {
     uint8_t family;        /* of the addresses among them */
 };
 
-/* The groups so far, 'count' of them; they last until the sink is used again. */
+/* The counts so far, 'count' of them; they last until the sink is used again. */
 const struct nlct_count *nlct_counts_get(const struct nlct_sink *sink, size_t *count);
 
 /* Tables -------------------------------------------------------------------------------------- */
@@ -444,16 +445,16 @@ struct nlct_column {
 int nlct_columns_new(struct nlct_sink **sink, const uint8_t *wanted, size_t limit);
 
 /* Keeps one more flow. Returns 0, 1 when the sink is full, or -ENOMEM. */
-int nlct_columns_add(struct nlct_sink *sink, const struct nlct_flow *flow, const uint8_t *heap);
+int nlct_columns_add(struct nlct_sink *sink, const struct nlct_flow *flow, const uint8_t *bytes);
 
 /* How many are kept. */
 size_t nlct_columns_count(const struct nlct_sink *sink);
 
 /* Hands over what was kept, and starts anew. 'columns' has room for every field; those that no flow
-   had have NULL for 'values'. They are for nlct_columns_free(), 'heap' for nlct_bytes_free().
+   had have NULL for 'values'. They are for nlct_columns_free(), 'bytes' for nlct_bytes_free().
    Returns the number of rows. */
 size_t nlct_columns_take(struct nlct_sink *sink, struct nlct_column *columns,
-                         struct nlct_bytes *heap);
+                         struct nlct_bytes *bytes);
 
 /* Frees the arrays of one column, or of as many as there are fields. */
 void nlct_column_free(struct nlct_column *column);
@@ -463,8 +464,8 @@ void nlct_columns_free(struct nlct_column *columns);
 void nlct_column_move(struct nlct_column *to, struct nlct_column *from);
 
 /* Fills '*flow' from one row, in zone 0 where no column says otherwise. Its spans stay in the
-   table's heap of 'heap_size' bytes; one that leads out of it is absent. */
-void nlct_columns_row(const struct nlct_column *columns, size_t ncolumns, size_t heap_size,
+   table's 'bytes_size' bytes; one that leads out of it is absent. */
+void nlct_columns_row(const struct nlct_column *columns, size_t ncolumns, size_t bytes_size,
                       size_t row, struct nlct_flow *flow);
 
 /* Deletes and flushes ------------------------------------------------------------------------- */
@@ -477,13 +478,13 @@ struct nlct_tally {
 };
 
 /* Sink: deletes each flow, named by its tuple, its zone and its id, in batches over 'sock', which
-   no pass may be using. A flow that its original tuple does not find is tried by its reply, since
+   no dump may be using. A flow that its original tuple does not find is tried by its reply, since
    the one may be the other of another flow. 'sock' and 'tally' must outlive it. */
 int nlct_deleter_new(struct nlct_sink **sink, struct nlct_socket *sock, struct nlct_tally *tally);
 
 /* Shares -------------------------------------------------------------------------------------- */
 
-/* One of many that share a walk: it wants what its filter matches or, without one, a zone. */
+/* One of many that share a dump: it wants what its filter matches or, without one, a zone. */
 struct nlct_target {
     const struct nlct_filter *filter;
     uint16_t zone;
@@ -513,7 +514,7 @@ const uint64_t *nlct_deletes_refused(const struct nlct_sink *sink, size_t which,
 /* The kernel's own flush of one zone, asked for in one of the two ways. DANGER: kernels that do not
    know the filter answer NLCT_ZONE_PLAIN by emptying the whole table; call it only where this
    kernel has been seen to honour it, asked in this way. */
-int nlct_flush_zone(struct nlct_socket *sock, uint16_t zone, enum nlct_zone_request ask);
+int nlct_flush_zone(struct nlct_socket *sock, uint16_t zone, enum nlct_zone_request how);
 
 /* The kernel's own flush of everything. */
 int nlct_flush_all(struct nlct_socket *sock);
@@ -526,10 +527,10 @@ int nlct_flush_all(struct nlct_socket *sock);
    a byte for each row from 0 on, which becomes 1 where the flow was created; NULL when nobody wants
    to know. */
 int nlct_load(struct nlct_socket *sock, const struct nlct_column *columns, size_t ncolumns,
-              const uint8_t *heap, size_t heap_size, size_t first, size_t last, bool children,
+              const uint8_t *bytes, size_t bytes_size, size_t first, size_t last, bool children,
               struct nlct_tally *tally, uint8_t *created);
 
-/* Arrays -------------------------------------------------------------------------------------- */
+/* Arrow --------------------------------------------------------------------------------------- */
 
 /* Columns in the layout of Apache Arrow's arrays. Everywhere 'values' are a column's, at any
    address, and 'valid' belongs to them, NULL when nothing is absent. Where each row's value begins
@@ -572,9 +573,9 @@ void nlct_arrow_labels(const uint8_t *values, const uint8_t *valid, size_t rows,
                        uint8_t *data);
 
 /* Writes the bytes of each struct nlct_span. With NULL for 'data' only the offsets. Returns 0, or
-   -EINVAL when a span leaves the heap. */
-int nlct_arrow_spans(const uint8_t *values, const uint8_t *valid, size_t rows, const uint8_t *heap,
-                     size_t heap_size, int64_t *offsets, uint8_t *data);
+   -EINVAL when a span leaves the bytes. */
+int nlct_arrow_spans(const uint8_t *values, const uint8_t *valid, size_t rows, const uint8_t *bytes,
+                     size_t bytes_size, int64_t *offsets, uint8_t *data);
 
 /* binding: end */
 

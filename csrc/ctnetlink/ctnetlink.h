@@ -42,7 +42,7 @@ void kernel_filter_put_zone(struct message *message, uint16_t zone, enum nlct_zo
 /* Is this what kernel_filter_put_zone() puts, and nothing more? */
 bool kernel_filter_is_zone(const struct view *view, uint16_t zone, enum nlct_zone_request request);
 
-/* Puts all of 'ask' but the family, which is the header's. */
-void kernel_filter_put(struct message *message, const struct nlct_kernel_filter *ask);
+/* Puts all of 'kernel_filter' but the family, which is the header's. */
+void kernel_filter_put(struct message *message, const struct nlct_kernel_filter *kernel_filter);
 
 #endif

@@ -13,7 +13,7 @@ enum { ALONE = 4 };
 
 struct nlct_dump {
     struct nlct_socket *sock;
-    struct readahead *ahead; /* NULL as long as, or since, the caller receives by itself */
+    struct readahead *readahead; /* NULL as long as, or since, the caller receives by itself */
     unsigned datagrams;
     const struct nlct_filter *filter;
     struct nlct_progress progress;
@@ -61,8 +61,8 @@ static int watch_size(struct nlct_dump *dump)
 }
 
 int nlct_dump_start(struct nlct_dump **dump, struct nlct_socket *sock,
-                    const struct nlct_filter *filter, const struct nlct_kernel_filter *ask,
-                    int buckets)
+                    const struct nlct_filter *filter,
+                    const struct nlct_kernel_filter *kernel_filter, int buckets)
 {
     struct nlct_dump *new = calloc(1, sizeof(*new));
     uint8_t room[REQUEST_MAX];
@@ -74,9 +74,9 @@ int nlct_dump_start(struct nlct_dump **dump, struct nlct_socket *sock,
     *new = (struct nlct_dump){.sock = sock, .filter = filter, .buckets = buckets};
     rc = buckets < 0 ? 0 : read_size(buckets, new->size_before, sizeof(new->size_before));
     message_begin(&request, room, sizeof(room), NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET,
-                  NLM_F_REQUEST | NLM_F_DUMP, ask ? ask->family : AF_UNSPEC);
-    if (ask)
-        kernel_filter_put(&request, ask);
+                  NLM_F_REQUEST | NLM_F_DUMP, kernel_filter ? kernel_filter->family : AF_UNSPEC);
+    if (kernel_filter)
+        kernel_filter_put(&request, kernel_filter);
     if (rc == 0)
         rc = message_end(&request);
     if (rc >= 0) {
@@ -161,10 +161,10 @@ static int walk(struct nlct_dump *dump, struct nlct_sink *sink)
     }
 }
 
-static void stop_ahead(struct nlct_dump *dump)
+static void stop_readahead(struct nlct_dump *dump)
 {
-    readahead_stop(dump->ahead);
-    dump->ahead = NULL;
+    readahead_stop(dump->readahead);
+    dump->readahead = NULL;
 }
 
 /* Receives the next datagram. Returns 0, -EAGAIN when there is none by 'deadline', or -errno. */
@@ -191,13 +191,13 @@ static int refill(struct nlct_dump *dump, int64_t deadline)
     int rc = -EAGAIN;
 
     if (++dump->datagrams == ALONE)
-        dump->ahead = readahead_start(dump->sock);
-    if (dump->ahead)
-        rc = readahead_next(dump->ahead, &dump->wire, deadline);
+        dump->readahead = readahead_start(dump->sock);
+    if (dump->readahead)
+        rc = readahead_next(dump->readahead, &dump->wire, deadline);
     /* The kernel has at least one datagram ready up to the end of a dump. So a socket without
        has nothing to receive ahead. */
     if (rc == -EAGAIN) {
-        stop_ahead(dump);
+        stop_readahead(dump);
         rc = receive(dump, deadline);
     }
     return rc == 0 ? watch_size(dump) : rc;
@@ -227,7 +227,7 @@ int nlct_dump_next(struct nlct_dump *dump, struct nlct_sink *sink, int milliseco
     if (rc == MORE || rc == FULL)
         return 1;
     /* The socket is for the next request from now on. */
-    stop_ahead(dump);
+    stop_readahead(dump);
     if (rc == END)
         rc = sink && sink->finish ? sink->finish(sink) : 0;
     dump->error = rc;
@@ -244,15 +244,6 @@ void nlct_dump_free(struct nlct_dump **dump)
     struct nlct_dump *taken = __atomic_exchange_n(dump, NULL, __ATOMIC_ACQ_REL);
 
     if (taken)
-        stop_ahead(taken);
-    free(taken);
-}
-
-void nlct_sink_free(struct nlct_sink **sink)
-{
-    struct nlct_sink *taken = __atomic_exchange_n(sink, NULL, __ATOMIC_ACQ_REL);
-
-    if (taken && taken->free)
-        taken->free(taken);
+        stop_readahead(taken);
     free(taken);
 }

@@ -200,21 +200,21 @@ int nlct_delete(struct nlct_socket *sock, const struct nlct_flow *flow)
     return rc;
 }
 
-int nlct_flush_zone(struct nlct_socket *sock, uint16_t zone, enum nlct_zone_request ask)
+int nlct_flush_zone(struct nlct_socket *sock, uint16_t zone, enum nlct_zone_request how)
 {
     uint8_t room[REQUEST_MAX];
     struct message request;
     struct view view;
     int rc;
 
-    if (ask != NLCT_ZONE_PLAIN && ask != NLCT_ZONE_EXPLICIT)
+    if (how != NLCT_ZONE_PLAIN && how != NLCT_ZONE_EXPLICIT)
         return -EINVAL;
     message_begin(&request, room, sizeof(room), delete_type, NLM_F_REQUEST, AF_UNSPEC);
-    kernel_filter_put_zone(&request, zone, ask);
+    kernel_filter_put_zone(&request, zone, how);
     rc = message_end(&request);
     if (rc < 0)
         return rc;
-    if (!is_delete(room, (size_t)rc, &view) || !kernel_filter_is_zone(&view, zone, ask))
+    if (!is_delete(room, (size_t)rc, &view) || !kernel_filter_is_zone(&view, zone, how))
         return -EBADMSG;
     return socket_transact(sock, &request, 0, NULL, NULL);
 }

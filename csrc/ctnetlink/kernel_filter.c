@@ -87,19 +87,19 @@ static void put_tuple(struct message *message, const struct nlct_tuple *tuple)
     message_nest_end(message, nest);
 }
 
-void kernel_filter_put(struct message *message, const struct nlct_kernel_filter *ask)
+void kernel_filter_put(struct message *message, const struct nlct_kernel_filter *kernel_filter)
 {
-    if (ask->mark_mask) {
-        message_put_be32(message, CTA_MARK, ask->mark);
-        message_put_be32(message, CTA_MARK_MASK, ask->mark_mask);
+    if (kernel_filter->mark_mask) {
+        message_put_be32(message, CTA_MARK, kernel_filter->mark);
+        message_put_be32(message, CTA_MARK_MASK, kernel_filter->mark_mask);
     }
-    if (ask->status_mask) {
-        message_put_be32(message, CTA_STATUS, ask->status);
-        message_put_be32(message, STATUS_MASK, ask->status_mask);
+    if (kernel_filter->status_mask) {
+        message_put_be32(message, CTA_STATUS, kernel_filter->status);
+        message_put_be32(message, STATUS_MASK, kernel_filter->status_mask);
     }
-    if (ask->zone_request)
-        kernel_filter_put_zone(message, ask->zone, ask->zone_request);
+    if (kernel_filter->zone_request)
+        kernel_filter_put_zone(message, kernel_filter->zone, kernel_filter->zone_request);
     /* One CTA_FILTER a request; and a tuple needs the family. */
-    if (ask->zone_request != NLCT_ZONE_EXPLICIT && ask->family)
-        put_tuple(message, &ask->orig);
+    if (kernel_filter->zone_request != NLCT_ZONE_EXPLICIT && kernel_filter->family)
+        put_tuple(message, &kernel_filter->orig);
 }

@@ -31,13 +31,13 @@ static void settle(void *context, uint32_t owner, int result)
         load->created[load->first + owner] = 1;
 }
 
-static int build(const struct nlct_flow *flow, const uint8_t *heap, void *room)
+static int build(const struct nlct_flow *flow, const uint8_t *bytes, void *room)
 {
-    return flow_fits(flow) ? nlct_flow_build(flow, heap, room, REQUEST_MAX) : -EINVAL;
+    return flow_fits(flow) ? nlct_flow_build(flow, bytes, room, REQUEST_MAX) : -EINVAL;
 }
 
 int nlct_load(struct nlct_socket *sock, const struct nlct_column *columns, size_t ncolumns,
-              const uint8_t *heap, size_t heap_size, size_t first, size_t last, bool children,
+              const uint8_t *bytes, size_t bytes_size, size_t first, size_t last, bool children,
               struct nlct_tally *tally, uint8_t *created)
 {
     struct load load = {tally, created, first};
@@ -56,10 +56,10 @@ int nlct_load(struct nlct_socket *sock, const struct nlct_column *columns, size_
     for (row = first; row < last && rc == 0; row++) {
         struct nlct_flow flow;
 
-        nlct_columns_row(columns, ncolumns, heap_size, row, &flow);
+        nlct_columns_row(columns, ncolumns, bytes_size, row, &flow);
         if (has(flow.present, NLCT_FLOW_MASTER) != children)
             continue;
-        rc = batch_add(batch, build(&flow, heap, batch_room(batch)), (uint32_t)(row - first));
+        rc = batch_add(batch, build(&flow, bytes, batch_room(batch)), (uint32_t)(row - first));
     }
     if (rc == 0)
         rc = batch_send(batch);

@@ -10,7 +10,7 @@ static const uint16_t stats_type = NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GE
 
 struct finding {
     struct nlct_flow *flow;
-    struct nlct_bytes *heap;
+    struct nlct_bytes *bytes;
 };
 
 static int take_flow(void *context, struct wire payload)
@@ -20,16 +20,16 @@ static int take_flow(void *context, struct wire payload)
     int rc = view_parse(&view, payload);
 
     if (rc == 0)
-        rc = flow_decode(&view, finding->heap);
+        rc = flow_decode(&view, finding->bytes);
     if (rc == 0)
         *finding->flow = view.flow;
     return rc;
 }
 
 int nlct_get(struct nlct_socket *sock, const struct nlct_flow *key, struct nlct_flow *found,
-             struct nlct_bytes *heap)
+             struct nlct_bytes *bytes)
 {
-    struct finding finding = {found, heap};
+    struct finding finding = {found, bytes};
     uint8_t room[REQUEST_MAX];
     struct message request;
 
@@ -39,7 +39,7 @@ int nlct_get(struct nlct_socket *sock, const struct nlct_flow *key, struct nlct_
     return socket_transact(sock, &request, flow_type, take_flow, &finding);
 }
 
-int nlct_create(struct nlct_socket *sock, const struct nlct_flow *flow, const uint8_t *heap)
+int nlct_create(struct nlct_socket *sock, const struct nlct_flow *flow, const uint8_t *bytes)
 {
     uint8_t room[REQUEST_MAX];
     struct message request = {.buffer = room, .capacity = sizeof(room)};
@@ -47,20 +47,20 @@ int nlct_create(struct nlct_socket *sock, const struct nlct_flow *flow, const ui
 
     if (!flow_fits(flow))
         return -EINVAL;
-    size = nlct_flow_build(flow, heap, room, sizeof(room));
+    size = nlct_flow_build(flow, bytes, room, sizeof(room));
     if (size < 0)
         return size;
     request.size = (size_t)size;
     return socket_transact(sock, &request, 0, NULL, NULL);
 }
 
-int nlct_update(struct nlct_socket *sock, const struct nlct_flow *flow, const uint8_t *heap)
+int nlct_update(struct nlct_socket *sock, const struct nlct_flow *flow, const uint8_t *bytes)
 {
     uint8_t room[REQUEST_MAX];
     struct message request;
 
     message_begin(&request, room, sizeof(room), flow_type, NLM_F_REQUEST, flow->family);
-    flow_put_update(&request, flow, heap);
+    flow_put_update(&request, flow, bytes);
     return socket_transact(sock, &request, 0, NULL, NULL);
 }
 

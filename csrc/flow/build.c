@@ -39,17 +39,18 @@ static void put_number(struct message *message, uint16_t type, const void *value
     }
 }
 
-static void put_span(struct message *message, uint16_t type, const void *value, const uint8_t *heap)
+static void put_span(struct message *message, uint16_t type, const void *value,
+                     const uint8_t *bytes)
 {
     struct nlct_span span;
 
     memcpy(&span, value, sizeof(span));
-    if (heap)
-        message_put(message, type, heap + span.at, span.size);
+    if (bytes)
+        message_put(message, type, bytes + span.at, span.size);
 }
 
 static void put_value(struct message *message, uint16_t type, const struct rule *rule,
-                      const uint8_t *from, const uint8_t *heap)
+                      const uint8_t *from, const uint8_t *bytes)
 {
     const uint8_t flags[2] = {*from & NLCT_TCP_FLAGS, NLCT_TCP_FLAGS};
 
@@ -64,7 +65,7 @@ static void put_value(struct message *message, uint16_t type, const struct rule 
         message_put(message, type, from, strnlen((const char *)from, rule->size - 1U) + 1);
         break;
     case SPAN:
-        put_span(message, type, from, heap);
+        put_span(message, type, from, bytes);
         break;
     default:
         message_put(message, type, from, rule->size);
@@ -73,7 +74,7 @@ static void put_value(struct message *message, uint16_t type, const struct rule 
 
 /* Puts what 'base' holds of 'table', as far as 'wanted' and its own 'present' say. */
 static void put(struct message *message, const struct table *table, uint8_t family,
-                const void *base, uint64_t wanted, const uint8_t *heap)
+                const void *base, uint64_t wanted, const uint8_t *bytes)
 {
     uint64_t present;
     uint16_t type;
@@ -93,14 +94,14 @@ static void put(struct message *message, const struct table *table, uint8_t fami
         if (rule->proto && rule->proto != ((const struct nlct_tuple *)base)->proto)
             continue;
         if (rule->kind != NEST && rule->kind != TUPLE) {
-            put_value(message, type, rule, from, heap);
+            put_value(message, type, rule, from, bytes);
             continue;
         }
         nest = message_nest_begin(message, type);
         if (rule->kind == TUPLE)
-            put(message, rule->nest, family, from, UINT64_MAX, heap);
+            put(message, rule->nest, family, from, UINT64_MAX, bytes);
         else
-            put(message, rule->nest, family, base, wanted, heap);
+            put(message, rule->nest, family, base, wanted, bytes);
         if (rule->kind == NEST && message_nest_is_empty(message, nest))
             message_nest_drop(message, nest);
         else
@@ -161,13 +162,13 @@ static void confirm(struct nlct_flow *flow)
         flow->status |= IPS_CONFIRMED;
 }
 
-void flow_put_update(struct message *message, const struct nlct_flow *flow, const uint8_t *heap)
+void flow_put_update(struct message *message, const struct nlct_flow *flow, const uint8_t *bytes)
 {
     struct nlct_flow whole = *flow;
 
     confirm(&whole);
     put(message, &flow_table, flow->family, &whole, (named | changeable) & ~without_zone(flow),
-        heap);
+        bytes);
 }
 
 static uint8_t reverse_icmp(uint8_t proto, uint8_t type)
@@ -281,7 +282,7 @@ bool flow_fits(const struct nlct_flow *flow)
            !(flow->dccp_state || flow->dccp_role || flow->dccp_handshake_seq);
 }
 
-int nlct_flow_build(const struct nlct_flow *flow, const uint8_t *heap, void *buffer,
+int nlct_flow_build(const struct nlct_flow *flow, const uint8_t *bytes, void *buffer,
                     size_t capacity)
 {
     const uint32_t nat = nat_of(flow);
@@ -303,7 +304,7 @@ int nlct_flow_build(const struct nlct_flow *flow, const uint8_t *heap, void *buf
         whole.status &= ~(uint32_t)IPS_EXPECTED;
     message_begin(&message, buffer, capacity, NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_NEW,
                   NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL, flow->family);
-    put(&message, &flow_table, flow->family, &whole, creatable & ~without_zone(flow), heap);
+    put(&message, &flow_table, flow->family, &whole, creatable & ~without_zone(flow), bytes);
     /* Left to itself the kernel would choose another source port where the reply is taken. */
     if (nat)
         nat_put(&message, CTA_NAT_SRC, flow->reply);

@@ -3,31 +3,31 @@
 
 #include <stdlib.h>
 
-int bytes_add(struct nlct_bytes *heap, const void *data, size_t size)
+int bytes_add(struct nlct_bytes *bytes, const void *data, size_t size)
 {
-    size_t capacity = heap->capacity ? heap->capacity : 256;
+    size_t capacity = bytes->capacity ? bytes->capacity : 256;
     uint8_t *grown;
 
     /* Spans count in 32 bits. */
-    if (size > UINT32_MAX - heap->size)
+    if (size > UINT32_MAX - bytes->size)
         return -ENOMEM;
-    while (capacity < heap->size + size)
+    while (capacity < bytes->size + size)
         capacity *= 2;
-    if (capacity != heap->capacity) {
-        grown = realloc(heap->data, capacity);
+    if (capacity != bytes->capacity) {
+        grown = realloc(bytes->data, capacity);
         if (!grown)
             return -ENOMEM;
-        heap->data = grown;
-        heap->capacity = capacity;
+        bytes->data = grown;
+        bytes->capacity = capacity;
     }
     if (size)
-        memcpy(heap->data + heap->size, data, size);
-    heap->size += size;
+        memcpy(bytes->data + bytes->size, data, size);
+    bytes->size += size;
     return 0;
 }
 
-void nlct_bytes_free(struct nlct_bytes *heap)
+void nlct_bytes_free(struct nlct_bytes *bytes)
 {
-    free(heap->data);
-    *heap = (struct nlct_bytes){0};
+    free(bytes->data);
+    *bytes = (struct nlct_bytes){0};
 }

@@ -113,7 +113,7 @@ static int store_text(void *to, const struct rule *rule, const struct attr *attr
     return 0;
 }
 
-/* Spans count from the payload until flow_decode() brings them to a heap. */
+/* Spans count from the payload until flow_decode() gives them bytes to lie in. */
 static int store_span(void *to, const struct view *view, const struct attr *attr)
 {
     struct nlct_span span = {(uint32_t)(attr->data - view->payload.at), attr->size};
@@ -263,22 +263,22 @@ int view_decode(struct view *view, const struct field *field)
     return rc == 0 && field->attr == CTA_ZONE ? decode_zone(view) : rc;
 }
 
-static int keep_span(const struct view *view, struct nlct_span *span, struct nlct_bytes *heap)
+static int keep_span(const struct view *view, struct nlct_span *span, struct nlct_bytes *bytes)
 {
     const uint8_t *data = view->payload.at + span->at;
 
-    span->at = (uint32_t)heap->size;
-    return bytes_add(heap, data, span->size);
+    span->at = (uint32_t)bytes->size;
+    return bytes_add(bytes, data, span->size);
 }
 
-static int keep_unknown(struct view *view, struct nlct_bytes *heap)
+static int keep_unknown(struct view *view, struct nlct_bytes *bytes)
 {
     struct nlct_span *span = &view->flow.unknown;
     struct wire wire = view->payload;
     struct attr attr;
     int rc;
 
-    span->at = (uint32_t)heap->size;
+    span->at = (uint32_t)bytes->size;
     view->flow.present |= bit(NLCT_FLOW_UNKNOWN);
     wire_skip(&wire, sizeof(struct nfgenmsg));
     while ((rc = wire_attr(&wire, &attr)) > 0) {
@@ -286,17 +286,17 @@ static int keep_unknown(struct view *view, struct nlct_bytes *heap)
 
         if (attr.type < VIEW_ATTRS && !(view->unknown & 1U << attr.type))
             continue;
-        rc = bytes_add(heap, attr.start, attr.whole);
+        rc = bytes_add(bytes, attr.start, attr.whole);
         if (rc == 0)
-            rc = bytes_add(heap, padding, wire_align(attr.whole) - attr.whole);
+            rc = bytes_add(bytes, padding, wire_align(attr.whole) - attr.whole);
         if (rc < 0)
             return rc;
     }
-    span->size = (uint32_t)heap->size - span->at;
+    span->size = (uint32_t)bytes->size - span->at;
     return rc;
 }
 
-int flow_decode(struct view *view, struct nlct_bytes *heap)
+int flow_decode(struct view *view, struct nlct_bytes *bytes)
 {
     struct nlct_flow *flow = &view->flow;
     uint64_t types = view->present & ~view->decoded;
@@ -307,20 +307,20 @@ int flow_decode(struct view *view, struct nlct_bytes *heap)
     if (rc == 0)
         rc = decode_zone(view);
     if (rc == 0 && has(flow->present, NLCT_FLOW_HELPER_INFO))
-        rc = keep_span(view, &flow->helper_info, heap);
+        rc = keep_span(view, &flow->helper_info, bytes);
     if (rc == 0 && has(flow->present, NLCT_FLOW_SECCTX)) {
-        rc = keep_span(view, &flow->secctx, heap);
+        rc = keep_span(view, &flow->secctx, bytes);
         /* Text, whose null byte is not of interest. */
-        if (rc == 0 && flow->secctx.size && !heap->data[heap->size - 1])
+        if (rc == 0 && flow->secctx.size && !bytes->data[bytes->size - 1])
             flow->secctx.size--;
     }
     if (rc == 0 && view->unknown)
-        rc = keep_unknown(view, heap);
+        rc = keep_unknown(view, bytes);
     return rc;
 }
 
 int nlct_flow_parse(const void *message, size_t size, struct nlct_flow *flow,
-                    struct nlct_bytes *heap)
+                    struct nlct_bytes *bytes)
 {
     struct wire wire = {message, size};
     struct nlmsghdr header;
@@ -332,7 +332,7 @@ int nlct_flow_parse(const void *message, size_t size, struct nlct_flow *flow,
         return -EBADMSG;
     rc = view_parse(&view, payload);
     if (rc == 0)
-        rc = flow_decode(&view, heap);
+        rc = flow_decode(&view, bytes);
     if (rc == 0)
         *flow = view.flow;
     return rc;

@@ -1,22 +1,16 @@
-/* One flow: the table of its attributes, and its forms. What the other rooms may see of it. */
+/*
+ * One flow: the table of its attributes, and its forms. It needs no more of netlink than messages.
+ * What the other rooms may see of it, in reading order: bits, bytes, a hash with a key, the fields
+ * of a flow, decoding, building, translation, matching, text.
+ */
 #ifndef NLCT_FLOW_H
 #define NLCT_FLOW_H
 
 #include "../netlink/netlink.h"
 
-/* bytes.c -------------------------------------------------------------------------------------- */
+/* Bits ---------------------------------------------------------------------------------------- */
 
-/* Adds 'size' bytes. Returns 0 or -ENOMEM. */
-int bytes_add(struct nlct_bytes *heap, const void *data, size_t size);
-
-/* text.c -------------------------------------------------------------------------------------- */
-
-/* Writes an address of AF_INET, or else of AF_INET6, at 'at', as inet_ntop() does but without a
-   null byte. Returns where it ends; up to three bytes behind that are written to. */
-char *text_address(char *at, const uint8_t *address, uint8_t family);
-
-/* Bits and bytes ------------------------------------------------------------------------------ */
-
+/* The bit of a field in 'present'. */
 static inline uint64_t bit(unsigned field)
 {
     return UINT64_C(1) << field;
@@ -27,7 +21,7 @@ static inline bool has(uint64_t present, unsigned field)
     return present >> field & 1;
 }
 
-/* Counts through the bits that are set. */
+/* Takes the lowest bit away, of one or more. Returns its number. */
 static inline unsigned next_bit(uint64_t *bits)
 {
     const unsigned found = (unsigned)__builtin_ctzll(*bits);
@@ -35,6 +29,11 @@ static inline unsigned next_bit(uint64_t *bits)
     *bits &= *bits - 1;
     return found;
 }
+
+/* bytes.c ------------------------------------------------------------------------------------- */
+
+/* Adds 'size' bytes. Returns 0 or -ENOMEM. */
+int bytes_add(struct nlct_bytes *bytes, const void *data, size_t size);
 
 /* hash.c: SipHash-1-3, a hash with a key ------------------------------------------------------ */
 
@@ -106,11 +105,16 @@ struct field {
 
 enum { FLOW_FIELDS_MAX = 96 };
 
-/* NULL past the last. */
+/* The field with this number, NULL past the last. */
 const struct field *flow_field(unsigned number);
+
+/* How many there are. */
 unsigned flow_fields(void);
 
+/* Does it hold a value? */
 bool flow_has(const struct nlct_flow *flow, const struct field *field);
+
+/* Where its value is. */
 static inline const void *flow_value(const struct nlct_flow *flow, const struct field *field)
 {
     return (const uint8_t *)flow + field->public.offset;
@@ -156,6 +160,8 @@ struct view {
 
 /* Indexes the payload of a flow message. Returns 0 or -EBADMSG. */
 int view_parse(struct view *view, struct wire payload);
+
+/* A top-level attribute, NULL when it is absent. */
 const struct attr *view_attr(const struct view *view, unsigned type);
 
 /* The zone's id, in whichever direction it applies, or -EBADMSG. */
@@ -165,19 +171,20 @@ int view_zone(const struct view *view);
    and nothing of that attribute may be believed. */
 int view_decode(struct view *view, const struct field *field);
 
-/* Decodes everything into 'view->flow', once; its spans go to the end of 'heap'. Returns 0, -ENOMEM
-   or -EBADMSG. */
-int flow_decode(struct view *view, struct nlct_bytes *heap);
+/* Decodes everything into 'view->flow', once; its spans go to the end of 'bytes'. Returns 0,
+   -ENOMEM or -EBADMSG. */
+int flow_decode(struct view *view, struct nlct_bytes *bytes);
 
 /* build.c: flow -> message -------------------------------------------------------------------- */
 
+/* Puts a tuple as an attribute of 'type'. */
 void flow_put_tuple(struct message *message, uint16_t type, const struct nlct_tuple *tuple);
 
 /* Puts what names one flow: its zone and one of its tuples, CTA_TUPLE_ORIG or CTA_TUPLE_REPLY. */
 void flow_put_key(struct message *message, const struct nlct_flow *flow, uint16_t type);
 
 /* Puts what changes a flow: its key and all that the kernel lets one change. */
-void flow_put_update(struct message *message, const struct nlct_flow *flow, const uint8_t *heap);
+void flow_put_update(struct message *message, const struct nlct_flow *flow, const uint8_t *bytes);
 
 /* Is there nothing in a new flow that the kernel would drop in silence: a timeout of 0, with which
    it drops the flow itself, and what belongs to another protocol? */
@@ -202,7 +209,13 @@ bool nat_apply(struct nlct_tuple *reply, uint16_t type, struct translation to);
 
 /* filter.c ------------------------------------------------------------------------------------ */
 
-/* Returns 1, 0, or -EBADMSG. */
+/* Does the flow match? Returns 1, 0, or -EBADMSG. */
 int filter_match(const struct nlct_filter *filter, struct view *view);
+
+/* text.c -------------------------------------------------------------------------------------- */
+
+/* Writes an address of AF_INET, or else of AF_INET6, at 'at', as inet_ntop() does but without a
+   null byte. Returns where it ends; up to three bytes behind that are written to. */
+char *text_address(char *at, const uint8_t *address, uint8_t family);
 
 #endif

@@ -287,14 +287,14 @@ static char *put_reply(char *at, const struct nlct_flow *flow)
     return at;
 }
 
-static char *put_secctx(char *at, const struct nlct_flow *flow, const uint8_t *heap)
+static char *put_secctx(char *at, const struct nlct_flow *flow, const uint8_t *bytes)
 {
     const struct nlct_span *span = &flow->secctx;
     const char *text;
 
     at = WORD(at, "secctx=");
     if (span->size) {
-        text = (const char *)heap + span->at;
+        text = (const char *)bytes + span->at;
         at = put_bytes(at, text, strnlen(text, span->size));
     }
     return put_char(at, ' ');
@@ -324,12 +324,12 @@ static char *put_helper(char *at, const struct nlct_flow *flow)
     return put_char(put_bytes(WORD(at, "helper="), flow->helper, size), ' ');
 }
 
-static char *put_rest(char *at, const struct nlct_flow *flow, const uint8_t *heap)
+static char *put_rest(char *at, const struct nlct_flow *flow, const uint8_t *bytes)
 {
     if (has(flow->present, NLCT_FLOW_MARK))
         at = NUMBER(at, "mark=", flow->mark);
     if (has(flow->present, NLCT_FLOW_SECCTX))
-        at = put_secctx(at, flow, heap);
+        at = put_secctx(at, flow, bytes);
     if (has_common_zone(flow))
         at = NUMBER(at, "zone=", flow->zone);
     if (has(flow->present, NLCT_FLOW_TIMESTAMP_START))
@@ -341,7 +341,8 @@ static char *put_rest(char *at, const struct nlct_flow *flow, const uint8_t *hea
     return at;
 }
 
-int nlct_flow_text(const struct nlct_flow *flow, const uint8_t *heap, char *buffer, size_t capacity)
+int nlct_flow_text(const struct nlct_flow *flow, const uint8_t *bytes, char *buffer,
+                   size_t capacity)
 {
     char *at = buffer;
 
@@ -353,7 +354,7 @@ int nlct_flow_text(const struct nlct_flow *flow, const uint8_t *heap, char *buff
     at = put_states(at, flow);
     at = put_orig(at, flow);
     at = put_reply(at, flow);
-    at = put_rest(at, flow, heap);
+    at = put_rest(at, flow, bytes);
     at[-1] = '\n'; /* for the last space */
     return (int)(at - buffer);
 }

@@ -4,9 +4,8 @@
 /* A refusal takes 750 to 900 bytes of the receive buffer, whatever its length. */
 enum { REFUSAL_ROOM = 1024 };
 
-void batch_init(struct batch *batch, struct nlct_socket *sock,
-                bool (*admits)(const void *request, size_t size),
-                void (*settle)(void *context, uint32_t owner, int result), void *context)
+void batch_init(struct batch *batch, struct nlct_socket *sock, batch_admits *admits,
+                batch_settle *settle, void *context)
 {
     size_t limit = sock->room / REFUSAL_ROOM;
 

@@ -1,6 +1,7 @@
 /*
- * Netlink, which knows nothing of conntrack: messages, sockets, batches, namespaces. What the other
- * rooms may see of it.
+ * Netlink, which knows nothing of conntrack, and nothing of the other rooms. What they may see of
+ * it, in reading order: walking over messages, building them, descriptors and namespaces, sockets,
+ * receiving ahead, batches.
  */
 #ifndef NLCT_NETLINK_H
 #define NLCT_NETLINK_H
@@ -13,9 +14,10 @@
 #include <stdint.h>
 #include <string.h>
 
-/* Walking, bounded -- every step checks that what it is about to show lies inside what is left.
-   Whoever walks to the end has seen every byte: leftovers are -EBADMSG. */
-/* What is left to walk. */
+/* Walking, bounded ---------------------------------------------------------------------------- */
+
+/* What is left to walk. Every step checks that what it is about to show lies inside this; whoever
+   walks to the end has seen every byte, since leftovers are -EBADMSG. */
 struct wire {
     const uint8_t *at;
     size_t left;
@@ -37,6 +39,7 @@ static inline size_t wire_align(size_t size)
     return (size + 3) & ~(size_t)3;
 }
 
+/* Goes on by 'size' bytes and their padding. */
 static inline void wire_skip(struct wire *wire, size_t size)
 {
     size_t padded = wire_align(size);
@@ -91,6 +94,7 @@ static inline struct wire wire_nest(const struct attr *attr)
     return (struct wire){attr->data, attr->size};
 }
 
+/* Numbers in network order. */
 static inline uint16_t wire_be16(const uint8_t *data)
 {
     return (uint16_t)(data[0] << 8 | data[1]);
@@ -111,27 +115,49 @@ struct message {
     int error;
 };
 
+/* What any request may take. */
+enum { REQUEST_MAX = 1024 };
+
 /* Starts a request of 'type' and 'flags', followed by the nfgenmsg header with 'family'. */
 void message_begin(struct message *message, void *buffer, size_t capacity, uint16_t type,
                    uint16_t flags, uint8_t family);
+
+/* Puts an attribute of 'type' with 'size' bytes. */
 void message_put(struct message *message, uint16_t type, const void *data, size_t size);
+
+/* Puts an attribute as it came, header and all. */
 void message_copy(struct message *message, const struct attr *attr);
+
+/* Put a number in network order. */
 void message_put_be16(struct message *message, uint16_t type, uint16_t value);
 void message_put_be32(struct message *message, uint16_t type, uint32_t value);
 
-/* Opens a nest; nest_end() takes what this returned. */
+/* Opens a nest. Returns where it begins, for the functions below. */
 size_t message_nest_begin(struct message *message, uint16_t type);
 void message_nest_end(struct message *message, size_t nest);
 
-/* Takes back a nest in which nothing was put. */
+/* Has nothing been put into the nest? */
 bool message_nest_is_empty(const struct message *message, size_t nest);
+
+/* Takes the nest back. */
 void message_nest_drop(struct message *message, size_t nest);
 
 /* Completes the header. Returns the size, or -EMSGSIZE. */
 int message_end(struct message *message);
 
-/* Sets what the sender alone knows. */
+/* Sets what the sender alone knows: more flags, and the number of the request. */
 void message_stamp(void *message, uint16_t more_flags, uint32_t sequence);
+
+/* fd.c ---------------------------------------------------------------------------------------- */
+
+/* Puts what a call opened into '*fd'; less than 0 is its failure. Returns 0 or -errno. */
+int fd_own(struct nlct_fd *fd, int opened);
+
+/* Notes what the number leads to. Returns 0 or -errno. */
+int fd_identify(struct nlct_fd *fd);
+
+/* Closes what was opened just now for a moment, or is of no use. */
+void fd_drop(struct nlct_fd *fd);
 
 /* netns.c ------------------------------------------------------------------------------------- */
 
@@ -144,8 +170,7 @@ int netns_prove(const struct nlct_netns *netns, int sock);
 enum { SOCKET_BUFFER = 65536 };
 
 struct nlct_socket {
-    int fd;
-    struct nlct_fd held; /* the same, and which socket it is */
+    struct nlct_fd fd;
     uint32_t port;
     uint32_t sequence; /* of the latest request */
     size_t room;       /* what the kernel will queue for us before it drops replies, in bytes */
@@ -153,6 +178,7 @@ struct nlct_socket {
     uint8_t buffer[SOCKET_BUFFER]; /* the latest datagram */
 };
 
+/* Sends 'size' bytes to the kernel, and forgets the text of earlier answers. Returns 0, -errno. */
 int socket_send(struct nlct_socket *sock, const void *data, size_t size);
 
 /* Receives one datagram from the kernel into 'buffer'. Returns its size, -EAGAIN when nothing is
@@ -177,8 +203,7 @@ int socket_verdict(struct nlct_socket *sock, const struct nlmsghdr *header, stru
 int socket_transact(struct nlct_socket *sock, struct message *request, uint16_t answer,
                     int (*take)(void *context, struct wire payload), void *context);
 
-/* readahead.c: receiving ahead, in a thread -------------------------------------------------------
- */
+/* readahead.c: receiving ahead, in a thread --------------------------------------------------- */
 
 struct readahead;
 
@@ -189,26 +214,30 @@ struct readahead *readahead_start(struct nlct_socket *sock);
 /* Gets the next datagram, valid until the next call. Returns 0, -EINTR when there is none by
    'deadline' (CLOCK_MONOTONIC, milliseconds), or what socket_receive() returned, after which the
    thread has ended. */
-int readahead_next(struct readahead *ahead, struct wire *wire, int64_t deadline);
+int readahead_next(struct readahead *readahead, struct wire *wire, int64_t deadline);
 
 /* Waits for the thread, which ends after what it is receiving. May be given NULL. */
-void readahead_stop(struct readahead *ahead);
+void readahead_stop(struct readahead *readahead);
 
 /* batch.c: many requests in one send, and every refusal counted ------------------------------- */
 
-enum { BATCH_BYTES = 32768, BATCH_REQUESTS = 256, REQUEST_MAX = 1024 };
+enum { BATCH_BYTES = 32768, BATCH_REQUESTS = 256 };
 
 struct batch_request {
     uint32_t owner;
     bool settled;
 };
 
+/* Looks at a finished request once more. Returns whether it may be sent. */
+typedef bool batch_admits(const void *request, size_t size);
+
+/* Is told what became of the request of 'owner': 0 or -errno. */
+typedef void batch_settle(void *context, uint32_t owner, int result);
+
 struct batch {
     struct nlct_socket *sock;
-    /* Looks at a finished request once more before it may be sent. */
-    bool (*admits)(const void *request, size_t size);
-    /* Is told what became of each request: 0 or -errno. */
-    void (*settle)(void *context, uint32_t owner, int result);
+    batch_admits *admits;
+    batch_settle *settle;
     void *context;
     unsigned limit; /* requests whose refusals are sure to fit the receive buffer */
     unsigned count;
@@ -218,9 +247,9 @@ struct batch {
     uint8_t bytes[BATCH_BYTES];
 };
 
-void batch_init(struct batch *batch, struct nlct_socket *sock,
-                bool (*admits)(const void *request, size_t size),
-                void (*settle)(void *context, uint32_t owner, int result), void *context);
+/* Starts without a request. 'context' is for 'settle'. */
+void batch_init(struct batch *batch, struct nlct_socket *sock, batch_admits *admits,
+                batch_settle *settle, void *context);
 
 /* A 'settle' that counts in a struct nlct_tally, whoever the owner is. */
 void batch_tally(void *tally, uint32_t owner, int result);
@@ -232,7 +261,7 @@ void *batch_room(struct batch *batch);
    Sends when full. Returns 0 or -errno when the socket failed. */
 int batch_add(struct batch *batch, int size, uint32_t owner);
 
-/* Sends what is left and accounts for every request. */
+/* Sends what is left and accounts for every request. Returns 0 or -errno when the socket failed. */
 int batch_send(struct batch *batch);
 
 #endif

@@ -22,7 +22,6 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -32,56 +31,7 @@
 
 enum { STACK = 1 << 17 };
 
-/* Descriptors and identities ------------------------------------------------------------------ */
-
-/* Notes what was opened. */
-static int identify(struct nlct_fd *fd)
-{
-    struct stat status = {0};
-
-    if (fstat(fd->fd, &status) < 0)
-        return -errno;
-    fd->device = status.st_dev;
-    fd->inode = status.st_ino;
-    return 0;
-}
-
-bool nlct_fd_is(const struct nlct_fd *fd)
-{
-    struct nlct_fd found = {.fd = fd->fd};
-
-    return identify(&found) == 0 && found.device == fd->device && found.inode == fd->inode;
-}
-
-int nlct_fd_take(struct nlct_fd *fd)
-{
-    return __atomic_exchange_n(&fd->fd, -1, __ATOMIC_ACQ_REL);
-}
-
-void nlct_fd_close(struct nlct_fd *fd)
-{
-    const struct nlct_fd taken = {nlct_fd_take(fd), fd->device, fd->inode};
-
-    if (taken.fd >= 0 && nlct_fd_is(&taken))
-        close(taken.fd);
-}
-
-/* Of what was opened just now for a moment, or is of no use. */
-static void drop(struct nlct_fd *fd)
-{
-    const int taken = nlct_fd_take(fd);
-
-    if (taken >= 0)
-        close(taken);
-}
-
-static int owned(struct nlct_fd *fd, int opened)
-{
-    if (opened < 0)
-        return -errno;
-    *fd = (struct nlct_fd){.fd = opened};
-    return 0;
-}
+/* Which namespace is which --------------------------------------------------------------------- */
 
 static bool is_same(const struct nlct_netns *a, const struct nlct_netns *b)
 {
@@ -98,7 +48,7 @@ static int identify_netns(struct nlct_netns *netns)
         return -errno;
     if (type != CLONE_NEWNET)
         return -EINVAL;
-    rc = identify(&netns->fd);
+    rc = fd_identify(&netns->fd);
     return rc == 0 && !netns->fd.inode ? -EINVAL : rc;
 }
 
@@ -108,25 +58,25 @@ static int keep(struct nlct_netns *netns)
     const int rc = identify_netns(netns);
 
     if (rc < 0)
-        drop(&netns->fd);
+        fd_drop(&netns->fd);
     return rc;
 }
 
 static int namespace_of(int sock, struct nlct_fd *fd)
 {
-    return owned(fd, ioctl(sock, SIOCGSKNS));
+    return fd_own(fd, ioctl(sock, SIOCGSKNS));
 }
 
 /* The namespace of the calling thread, from a socket; from its file where the kernel tells that to
    the privileged alone, or no socket can be had. 'sock' is closed again. */
 static int open_here(struct nlct_fd *sock, struct nlct_fd *fd)
 {
-    int rc = owned(sock, socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    int rc = fd_own(sock, socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
 
     if (rc == 0)
         rc = namespace_of(sock->fd, fd);
-    drop(sock);
-    return rc == 0 ? 0 : owned(fd, open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC));
+    fd_drop(sock);
+    return rc == 0 ? 0 : fd_own(fd, open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC));
 }
 
 static int find_here(struct nlct_fd *sock, struct nlct_netns *netns)
@@ -146,7 +96,7 @@ int nlct_netns_here(struct nlct_netns *netns)
 
 int nlct_netns_at(struct nlct_netns *netns, int fd)
 {
-    const int rc = owned(&netns->fd, fcntl(fd, F_DUPFD_CLOEXEC, 0));
+    const int rc = fd_own(&netns->fd, fcntl(fd, F_DUPFD_CLOEXEC, 0));
 
     return rc < 0 ? rc : keep(netns);
 }
@@ -154,7 +104,7 @@ int nlct_netns_at(struct nlct_netns *netns, int fd)
 int nlct_netns_path(struct nlct_netns *netns, const char *path)
 {
     /* Without O_NONBLOCK a FIFO would keep us waiting for its writer. */
-    const int rc = owned(&netns->fd, open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+    const int rc = fd_own(&netns->fd, open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC));
 
     return rc < 0 ? rc : keep(netns);
 }
@@ -167,7 +117,7 @@ void nlct_netns_close(struct nlct_netns *netns)
 /* Lets go of what was found, if anything: it must be the namespace meant. */
 static int expect(int rc, struct nlct_netns *found, const struct nlct_netns *meant)
 {
-    drop(&found->fd);
+    fd_drop(&found->fd);
     return rc == 0 && !is_same(found, meant) ? -EXDEV : rc;
 }
 
@@ -217,11 +167,11 @@ static int enter(struct errand *errand)
     if (errno != EPERM)
         return -errno;
     /* Whoever made a user namespace may enter it, and so what it owns. */
-    if (owned(&errand->owner, ioctl(netns, NS_GET_USERNS)) < 0)
+    if (fd_own(&errand->owner, ioctl(netns, NS_GET_USERNS)) < 0)
         return -EPERM;
     rc =
         setns(errand->owner.fd, CLONE_NEWUSER) == 0 && setns(netns, CLONE_NEWNET) == 0 ? 0 : -EPERM;
-    drop(&errand->owner);
+    fd_drop(&errand->owner);
     return rc < 0 ? rc : prove_here(errand->netns, &errand->sock, &errand->found);
 }
 
@@ -241,10 +191,10 @@ static int verdict(struct errand *errand, int status)
 {
     if (errand->done)
         return errand->result;
-    drop(&errand->owner);
-    drop(&errand->sock);
-    drop(&errand->found.fd);
-    drop(errand->fd);
+    fd_drop(&errand->owner);
+    fd_drop(&errand->sock);
+    fd_drop(&errand->found.fd);
+    fd_drop(errand->fd);
     return WIFSIGNALED(status) ? -(NLCT_KILLED + WTERMSIG(status)) : -ECHILD;
 }
 
@@ -288,12 +238,13 @@ static int run_new(struct errand *errand)
 
 static int run_socket(struct errand *errand)
 {
-    return owned(errand->fd, socket(errand->domain, errand->type | SOCK_CLOEXEC, errand->protocol));
+    return fd_own(errand->fd,
+                  socket(errand->domain, errand->type | SOCK_CLOEXEC, errand->protocol));
 }
 
 static int run_file(struct errand *errand)
 {
-    return owned(errand->fd, open(errand->path, errand->flags | O_CLOEXEC));
+    return fd_own(errand->fd, open(errand->path, errand->flags | O_CLOEXEC));
 }
 
 /* Runs it in the namespace: here, or by a child. What is wanted is kept, and what it is. */
@@ -311,9 +262,9 @@ static int run_in(const struct nlct_netns *netns, struct errand *errand)
         rc = send_child(errand);
     }
     if (rc == 0)
-        rc = identify(errand->fd);
+        rc = fd_identify(errand->fd);
     if (rc < 0)
-        drop(errand->fd);
+        fd_drop(errand->fd);
     return rc;
 }
 
@@ -328,9 +279,9 @@ int nlct_netns_new(struct nlct_netns *netns)
     if (rc == 0)
         rc = keep(netns);
     /* Held until now, so that its identity could not become another's. */
-    drop(&here.fd);
+    fd_drop(&here.fd);
     if (rc == 0 && is_same(netns, &here)) {
-        drop(&netns->fd);
+        fd_drop(&netns->fd);
         rc = -EPERM;
     }
     return rc;

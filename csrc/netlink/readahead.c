@@ -27,43 +27,43 @@ struct readahead {
 };
 
 /* Waits for a slot. Returns NULL when it is to stop. */
-static uint8_t *free_slot(struct readahead *ahead)
+static uint8_t *free_slot(struct readahead *readahead)
 {
     uint8_t *slot;
 
-    pthread_mutex_lock(&ahead->lock);
-    while (!ahead->stop && ahead->received - ahead->released == SLOTS)
-        pthread_cond_wait(&ahead->room, &ahead->lock);
-    slot = ahead->stop ? NULL : ahead->bytes[ahead->received % SLOTS];
-    pthread_mutex_unlock(&ahead->lock);
+    pthread_mutex_lock(&readahead->lock);
+    while (!readahead->stop && readahead->received - readahead->released == SLOTS)
+        pthread_cond_wait(&readahead->room, &readahead->lock);
+    slot = readahead->stop ? NULL : readahead->bytes[readahead->received % SLOTS];
+    pthread_mutex_unlock(&readahead->lock);
     return slot;
 }
 
 static void *receive(void *context)
 {
-    struct readahead *ahead = context;
+    struct readahead *readahead = context;
     int size = 0;
 
     while (size >= 0) {
-        uint8_t *slot = free_slot(ahead);
+        uint8_t *slot = free_slot(readahead);
 
         if (!slot)
             break;
-        size = socket_receive_to(ahead->sock, slot);
-        pthread_mutex_lock(&ahead->lock);
+        size = socket_receive_to(readahead->sock, slot);
+        pthread_mutex_lock(&readahead->lock);
         if (size >= 0)
-            ahead->sizes[ahead->received++ % SLOTS] = size;
+            readahead->sizes[readahead->received++ % SLOTS] = size;
         else
-            ahead->error = size;
-        ahead->ended = size < 0;
-        pthread_cond_signal(&ahead->news);
-        pthread_mutex_unlock(&ahead->lock);
+            readahead->error = size;
+        readahead->ended = size < 0;
+        pthread_cond_signal(&readahead->news);
+        pthread_mutex_unlock(&readahead->lock);
     }
     return NULL;
 }
 
 /* Signals are for the threads of the program. */
-static int start_thread(struct readahead *ahead)
+static int start_thread(struct readahead *readahead)
 {
     sigset_t all;
     sigset_t before;
@@ -71,7 +71,7 @@ static int start_thread(struct readahead *ahead)
 
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    rc = pthread_create(&ahead->thread, NULL, receive, ahead);
+    rc = pthread_create(&readahead->thread, NULL, receive, readahead);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return -rc;
 }
@@ -92,80 +92,80 @@ static void *allocate(size_t size)
     return new == MAP_FAILED ? NULL : new;
 }
 
-static void release(struct readahead *ahead)
+static void release(struct readahead *readahead)
 {
-    if (ahead->alive)
-        munmap(ahead->alive, 1);
-    munmap(ahead, sizeof(*ahead));
+    if (readahead->alive)
+        munmap(readahead->alive, 1);
+    munmap(readahead, sizeof(*readahead));
 }
 
 /* A page that the kernel wipes in the child of a fork: process ids do not tell one from the other,
    since both may be number 1 of a namespace. */
-static bool mark_alive(struct readahead *ahead)
+static bool mark_alive(struct readahead *readahead)
 {
-    ahead->alive = allocate(1);
-    if (!ahead->alive || madvise(ahead->alive, 1, MADV_WIPEONFORK) < 0)
+    readahead->alive = allocate(1);
+    if (!readahead->alive || madvise(readahead->alive, 1, MADV_WIPEONFORK) < 0)
         return false;
-    *ahead->alive = 1;
+    *readahead->alive = 1;
     return true;
 }
 
 struct readahead *readahead_start(struct nlct_socket *sock)
 {
     pthread_condattr_t monotonic;
-    struct readahead *ahead = has_processors() ? allocate(sizeof(*ahead)) : NULL;
+    struct readahead *readahead = has_processors() ? allocate(sizeof(*readahead)) : NULL;
 
-    if (!ahead)
+    if (!readahead)
         return NULL;
-    ahead->sock = sock;
-    pthread_mutex_init(&ahead->lock, NULL);
-    pthread_cond_init(&ahead->room, NULL);
+    readahead->sock = sock;
+    pthread_mutex_init(&readahead->lock, NULL);
+    pthread_cond_init(&readahead->room, NULL);
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&ahead->news, &monotonic);
+    pthread_cond_init(&readahead->news, &monotonic);
     pthread_condattr_destroy(&monotonic);
-    if (mark_alive(ahead) && start_thread(ahead) == 0)
-        return ahead;
-    release(ahead);
+    if (mark_alive(readahead) && start_thread(readahead) == 0)
+        return readahead;
+    release(readahead);
     return NULL;
 }
 
-int readahead_next(struct readahead *ahead, struct wire *wire, int64_t deadline)
+int readahead_next(struct readahead *readahead, struct wire *wire, int64_t deadline)
 {
     const struct timespec until = {.tv_sec = deadline / 1000, .tv_nsec = deadline % 1000 * 1000000};
     size_t slot;
     int rc = 0;
 
-    pthread_mutex_lock(&ahead->lock);
-    if (ahead->lent) {
-        ahead->released++;
-        ahead->lent = false;
-        pthread_cond_signal(&ahead->room);
+    pthread_mutex_lock(&readahead->lock);
+    if (readahead->lent) {
+        readahead->released++;
+        readahead->lent = false;
+        pthread_cond_signal(&readahead->room);
     }
-    while (ahead->received == ahead->released && !ahead->ended && rc == 0)
-        rc = pthread_cond_timedwait(&ahead->news, &ahead->lock, &until);
-    slot = ahead->released % SLOTS;
-    ahead->lent = ahead->received != ahead->released;
-    if (ahead->lent) {
-        *wire = (struct wire){ahead->bytes[slot], (size_t)ahead->sizes[slot]};
+    while (readahead->received == readahead->released && !readahead->ended && rc == 0)
+        rc = pthread_cond_timedwait(&readahead->news, &readahead->lock, &until);
+    slot = readahead->released % SLOTS;
+    readahead->lent = readahead->received != readahead->released;
+    if (readahead->lent) {
+        *wire = (struct wire){readahead->bytes[slot], (size_t)readahead->sizes[slot]};
         rc = 0;
     } else {
-        rc = ahead->ended ? ahead->error : -EINTR;
+        rc = readahead->ended ? readahead->error : -EINTR;
     }
-    pthread_mutex_unlock(&ahead->lock);
+    pthread_mutex_unlock(&readahead->lock);
     return rc;
 }
 
-void readahead_stop(struct readahead *ahead)
+void readahead_stop(struct readahead *readahead)
 {
-    if (!ahead)
+    if (!readahead)
         return;
-    if (*ahead->alive) {
-        pthread_mutex_lock(&ahead->lock);
-        ahead->stop = true;
-        pthread_cond_signal(&ahead->room);
-        pthread_mutex_unlock(&ahead->lock);
-        pthread_join(ahead->thread, NULL);
+    if (*readahead->alive) {
+        pthread_mutex_lock(&readahead->lock);
+        readahead->stop = true;
+        pthread_cond_signal(&readahead->room);
+        pthread_mutex_unlock(&readahead->lock);
+        pthread_join(readahead->thread, NULL);
     }
-    release(ahead);
+    release(readahead);
 }

@@ -31,16 +31,16 @@ static int prepare(struct nlct_socket *sock)
     int room = 0;
     int on = 1;
 
-    size_buffer(sock->fd, SO_RCVBUFFORCE, SO_RCVBUF);
-    size_buffer(sock->fd, SO_SNDBUFFORCE, SO_SNDBUF);
+    size_buffer(sock->fd.fd, SO_RCVBUFFORCE, SO_RCVBUF);
+    size_buffer(sock->fd.fd, SO_SNDBUFFORCE, SO_SNDBUF);
     /* Kernels before 4.12 have no extended acks. */
-    (void)setsockopt(sock->fd, SOL_NETLINK, NETLINK_EXT_ACK, &on, sizeof(on));
-    (void)setsockopt(sock->fd, SOL_NETLINK, NETLINK_CAP_ACK, &on, sizeof(on));
-    if (bind(sock->fd, (struct sockaddr *)&address, size) < 0)
+    (void)setsockopt(sock->fd.fd, SOL_NETLINK, NETLINK_EXT_ACK, &on, sizeof(on));
+    (void)setsockopt(sock->fd.fd, SOL_NETLINK, NETLINK_CAP_ACK, &on, sizeof(on));
+    if (bind(sock->fd.fd, (struct sockaddr *)&address, size) < 0)
         return -errno;
-    if (getsockname(sock->fd, (struct sockaddr *)&address, &size) < 0)
+    if (getsockname(sock->fd.fd, (struct sockaddr *)&address, &size) < 0)
         return -errno;
-    if (getsockopt(sock->fd, SOL_SOCKET, SO_RCVBUF, &room, &room_size) < 0)
+    if (getsockopt(sock->fd.fd, SOL_SOCKET, SO_RCVBUF, &room, &room_size) < 0)
         return -errno;
     sock->port = address.nl_pid;
     sock->room = (size_t)room;
@@ -49,11 +49,11 @@ static int prepare(struct nlct_socket *sock)
 
 static int open_in(struct nlct_socket *sock, const struct nlct_netns *netns)
 {
-    int rc = nlct_netns_socket(netns, AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER, &sock->held);
+    int rc = nlct_netns_socket(netns, AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER, &sock->fd);
 
-    sock->fd = sock->held.fd;
+    /* Whoever opened it was in the namespace; that it is so too, only the socket itself can say. */
     if (rc == 0)
-        rc = netns_prove(netns, sock->fd);
+        rc = netns_prove(netns, sock->fd.fd);
     return rc < 0 ? rc : prepare(sock);
 }
 
@@ -64,7 +64,7 @@ int nlct_socket_open(struct nlct_socket **sock, const struct nlct_netns *netns)
 
     if (!new)
         return -ENOMEM;
-    new->held.fd = -1;
+    new->fd.fd = -1;
     new->sequence = (uint32_t)time(NULL);
     *sock = new;
     rc = open_in(new, netns);
@@ -78,13 +78,13 @@ void nlct_socket_close(struct nlct_socket **sock)
     struct nlct_socket *taken = __atomic_exchange_n(sock, NULL, __ATOMIC_ACQ_REL);
 
     if (taken)
-        nlct_fd_close(&taken->held);
+        nlct_fd_close(&taken->fd);
     free(taken);
 }
 
 bool nlct_socket_is(const struct nlct_socket *sock)
 {
-    return nlct_fd_is(&sock->held);
+    return nlct_fd_is(&sock->fd);
 }
 
 const char *nlct_socket_text(const struct nlct_socket *sock)
@@ -99,7 +99,7 @@ int socket_send(struct nlct_socket *sock, const void *data, size_t size)
 
     sock->text[0] = '\0';
     do
-        sent = sendto(sock->fd, data, size, 0, (struct sockaddr *)&kernel, sizeof(kernel));
+        sent = sendto(sock->fd.fd, data, size, 0, (struct sockaddr *)&kernel, sizeof(kernel));
     while (sent < 0 && errno == EINTR);
     if (sent < 0)
         return -errno;
@@ -120,7 +120,7 @@ int socket_receive_to(struct nlct_socket *sock, uint8_t *buffer)
     ssize_t size;
 
     do
-        size = recvmsg(sock->fd, &message, MSG_DONTWAIT);
+        size = recvmsg(sock->fd.fd, &message, MSG_DONTWAIT);
     while ((size < 0 && errno == EINTR) || (size >= 0 && from.nl_pid != 0));
     if (size < 0)
         return -errno;
@@ -134,7 +134,7 @@ int socket_receive_to(struct nlct_socket *sock, uint8_t *buffer)
 
 int socket_wait(struct nlct_socket *sock, int milliseconds)
 {
-    struct pollfd wanted = {.fd = sock->fd, .events = POLLIN};
+    struct pollfd wanted = {.fd = sock->fd.fd, .events = POLLIN};
     int ready = poll(&wanted, 1, milliseconds);
 
     if (ready < 0)

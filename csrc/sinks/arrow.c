@@ -120,8 +120,8 @@ void nlct_arrow_labels(const uint8_t *values, const uint8_t *valid, size_t rows,
     offsets[rows] = at;
 }
 
-int nlct_arrow_spans(const uint8_t *values, const uint8_t *valid, size_t rows, const uint8_t *heap,
-                     size_t heap_size, int64_t *offsets, uint8_t *data)
+int nlct_arrow_spans(const uint8_t *values, const uint8_t *valid, size_t rows, const uint8_t *bytes,
+                     size_t bytes_size, int64_t *offsets, uint8_t *data)
 {
     int64_t at = 0;
     size_t row;
@@ -133,10 +133,10 @@ int nlct_arrow_spans(const uint8_t *values, const uint8_t *valid, size_t rows, c
         if (!there(valid, row))
             continue;
         memcpy(&span, values + row * sizeof(span), sizeof(span));
-        if (span.size > heap_size || span.at > heap_size - span.size)
+        if (span.size > bytes_size || span.at > bytes_size - span.size)
             return -EINVAL;
         if (data && span.size)
-            memcpy(data + at, heap + span.at, span.size);
+            memcpy(data + at, bytes + span.at, span.size);
         at += span.size;
     }
     offsets[rows] = at;

@@ -28,7 +28,7 @@ struct columns {
     size_t limit;
     size_t capacity;
     size_t count;
-    struct nlct_bytes heap;
+    struct nlct_bytes bytes;
     struct part_columns parts[PARTS];
 };
 
@@ -159,7 +159,7 @@ static int keep_part(const struct columns *columns, struct part_columns *part,
     return 0;
 }
 
-/* Keeps a flow whose spans are in our heap. */
+/* Keeps a flow whose spans are in our bytes. */
 static int keep(struct columns *columns, const struct nlct_flow *flow)
 {
     const uint64_t present[PARTS] = {
@@ -191,9 +191,9 @@ static int take(struct nlct_sink *sink, struct view *view)
 
     if (columns->count == columns->limit)
         return 1;
-    rc = flow_decode(view, &columns->heap);
+    rc = flow_decode(view, &columns->bytes);
     if (!wants_spans(columns))
-        columns->heap.size = 0;
+        columns->bytes.size = 0;
     return rc ? rc : keep(columns, &view->flow);
 }
 
@@ -205,7 +205,7 @@ static int bring_span(struct nlct_bytes *to, const uint8_t *from, struct nlct_sp
     return bytes_add(to, data, span->size);
 }
 
-int nlct_columns_add(struct nlct_sink *sink, const struct nlct_flow *flow, const uint8_t *heap)
+int nlct_columns_add(struct nlct_sink *sink, const struct nlct_flow *flow, const uint8_t *bytes)
 {
     struct columns *columns = (struct columns *)sink;
     struct nlct_flow ours = *flow;
@@ -214,11 +214,11 @@ int nlct_columns_add(struct nlct_sink *sink, const struct nlct_flow *flow, const
     if (columns->count == columns->limit)
         return 1;
     if (has(flow->present, NLCT_FLOW_HELPER_INFO))
-        rc = bring_span(&columns->heap, heap, &ours.helper_info);
+        rc = bring_span(&columns->bytes, bytes, &ours.helper_info);
     if (rc == 0 && has(flow->present, NLCT_FLOW_SECCTX))
-        rc = bring_span(&columns->heap, heap, &ours.secctx);
+        rc = bring_span(&columns->bytes, bytes, &ours.secctx);
     if (rc == 0 && has(flow->present, NLCT_FLOW_UNKNOWN))
-        rc = bring_span(&columns->heap, heap, &ours.unknown);
+        rc = bring_span(&columns->bytes, bytes, &ours.unknown);
     return rc ? rc : keep(columns, &ours);
 }
 
@@ -233,7 +233,7 @@ static void free_columns(struct nlct_sink *sink)
         free(column->values);
         free(column->valid);
     }
-    nlct_bytes_free(&columns->heap);
+    nlct_bytes_free(&columns->bytes);
 }
 
 int nlct_columns_new(struct nlct_sink **sink, const uint8_t *wanted, size_t limit)
@@ -285,7 +285,8 @@ void nlct_column_move(struct nlct_column *to, struct nlct_column *from)
     from->valid = NULL;
 }
 
-size_t nlct_columns_take(struct nlct_sink *sink, struct nlct_column *taken, struct nlct_bytes *heap)
+size_t nlct_columns_take(struct nlct_sink *sink, struct nlct_column *taken,
+                         struct nlct_bytes *bytes)
 {
     struct columns *columns = (struct columns *)sink;
     size_t count = columns->count;
@@ -303,8 +304,8 @@ size_t nlct_columns_take(struct nlct_sink *sink, struct nlct_column *taken, stru
         column->values = NULL;
         column->valid = NULL;
     }
-    *heap = columns->heap;
-    columns->heap = (struct nlct_bytes){0};
+    *bytes = columns->bytes;
+    columns->bytes = (struct nlct_bytes){0};
     columns->capacity = columns->count = 0;
     for (i = 0; i < PARTS; i++)
         columns->parts[i].existing = 0;
@@ -320,17 +321,17 @@ static void set_bit(struct nlct_flow *flow, size_t offset, unsigned field)
     memcpy((uint8_t *)flow + offset, &present, sizeof(present));
 }
 
-/* What leads out of the heap is not there. */
+/* A span that leads out of the bytes is not there. */
 static void check_span(struct nlct_flow *flow, struct nlct_span *span, unsigned field,
-                       size_t heap_size)
+                       size_t bytes_size)
 {
-    if (span->size <= heap_size && span->at <= heap_size - span->size)
+    if (span->size <= bytes_size && span->at <= bytes_size - span->size)
         return;
     *span = (struct nlct_span){0, 0};
     flow->present &= ~bit(field);
 }
 
-void nlct_columns_row(const struct nlct_column *columns, size_t ncolumns, size_t heap_size,
+void nlct_columns_row(const struct nlct_column *columns, size_t ncolumns, size_t bytes_size,
                       size_t row, struct nlct_flow *flow)
 {
     size_t i;
@@ -350,9 +351,9 @@ void nlct_columns_row(const struct nlct_column *columns, size_t ncolumns, size_t
     }
     flow->present |= bit(NLCT_FLOW_ZONE);
     /* Checked here, on a copy of ours: who has the table's memory may write to it. */
-    check_span(flow, &flow->helper_info, NLCT_FLOW_HELPER_INFO, heap_size);
-    check_span(flow, &flow->secctx, NLCT_FLOW_SECCTX, heap_size);
-    check_span(flow, &flow->unknown, NLCT_FLOW_UNKNOWN, heap_size);
+    check_span(flow, &flow->helper_info, NLCT_FLOW_HELPER_INFO, bytes_size);
+    check_span(flow, &flow->secctx, NLCT_FLOW_SECCTX, bytes_size);
+    check_span(flow, &flow->unknown, NLCT_FLOW_UNKNOWN, bytes_size);
     if (has(flow->present, NLCT_FLOW_ORIG))
         flow->orig.family = flow->family;
     if (has(flow->present, NLCT_FLOW_REPLY))

@@ -6,7 +6,7 @@
 struct rows {
     struct nlct_sink sink;
     struct nlct_flow *rows;
-    struct nlct_bytes *heap;
+    struct nlct_bytes *bytes;
     size_t capacity;
     size_t count;
 };
@@ -18,20 +18,20 @@ static int take(struct nlct_sink *sink, struct view *view)
 
     if (rows->count == rows->capacity)
         return 1;
-    rc = flow_decode(view, rows->heap);
+    rc = flow_decode(view, rows->bytes);
     if (rc == 0)
         rows->rows[rows->count++] = view->flow;
     return rc;
 }
 
 int nlct_rows_new(struct nlct_sink **sink, struct nlct_flow *rows, size_t capacity,
-                  struct nlct_bytes *heap)
+                  struct nlct_bytes *bytes)
 {
     struct rows *new = calloc(1, sizeof(*new));
 
     if (!new)
         return -ENOMEM;
-    *new = (struct rows){.sink.take = take, .rows = rows, .heap = heap, .capacity = capacity};
+    *new = (struct rows){.sink.take = take, .rows = rows, .bytes = bytes, .capacity = capacity};
     *sink = &new->sink;
     return 0;
 }

@@ -1,4 +1,7 @@
-/* What takes the flows of a dump. */
+/*
+ * What takes the flows of a dump, without a socket. Each kind is a file, declared in nlct.h; what
+ * the room above may see is what they all are.
+ */
 #ifndef NLCT_SINKS_H
 #define NLCT_SINKS_H
 

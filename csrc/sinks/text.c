@@ -3,9 +3,9 @@
 
 #include <stdlib.h>
 
-struct lines {
+struct text {
     struct nlct_sink sink;
-    struct nlct_bytes heap; /* of the flow at hand */
+    struct nlct_bytes bytes; /* of the flow at hand */
     char *buffer;
     size_t capacity;
     size_t size;
@@ -13,36 +13,36 @@ struct lines {
 
 static int take(struct nlct_sink *sink, struct view *view)
 {
-    struct lines *lines = (struct lines *)sink;
+    struct text *text = (struct text *)sink;
     int rc;
 
-    lines->heap.size = 0;
-    rc = flow_decode(view, &lines->heap);
+    text->bytes.size = 0;
+    rc = flow_decode(view, &text->bytes);
     if (rc < 0)
         return rc;
-    rc = nlct_flow_text(&view->flow, lines->heap.data, lines->buffer + lines->size,
-                        lines->capacity - lines->size);
+    rc = nlct_flow_text(&view->flow, text->bytes.data, text->buffer + text->size,
+                        text->capacity - text->size);
     /* A line too long for the empty buffer would be wanted again for ever. */
-    if (rc == -EMSGSIZE && lines->size)
+    if (rc == -EMSGSIZE && text->size)
         return 1;
     if (rc < 0)
         return rc;
-    lines->size += (size_t)rc;
+    text->size += (size_t)rc;
     return 0;
 }
 
 static void let_go(struct nlct_sink *sink)
 {
-    nlct_bytes_free(&((struct lines *)sink)->heap);
+    nlct_bytes_free(&((struct text *)sink)->bytes);
 }
 
 int nlct_text_new(struct nlct_sink **sink, char *buffer, size_t capacity)
 {
-    struct lines *new = calloc(1, sizeof(*new));
+    struct text *new = calloc(1, sizeof(*new));
 
     if (!new)
         return -ENOMEM;
-    *new = (struct lines){
+    *new = (struct text){
         .sink = {.take = take, .free = let_go}, .buffer = buffer, .capacity = capacity};
     *sink = &new->sink;
     return 0;
@@ -50,9 +50,9 @@ int nlct_text_new(struct nlct_sink **sink, char *buffer, size_t capacity)
 
 size_t nlct_text_take(struct nlct_sink *sink)
 {
-    struct lines *lines = (struct lines *)sink;
-    size_t size = lines->size;
+    struct text *text = (struct text *)sink;
+    size_t size = text->size;
 
-    lines->size = 0;
+    text->size = 0;
     return size;
 }

@@ -16,13 +16,13 @@ struct test_case {
         NULL, NULL                                                                                 \
     }
 
-extern const struct test_case pass_cases[];
+extern const struct test_case dump_cases[];
 extern const struct test_case request_cases[];
 extern const struct test_case flow_cases[];
 extern const struct test_case filter_cases[];
 extern const struct test_case sink_cases[];
-extern const struct test_case share_cases[];
-extern const struct test_case ahead_cases[];
+extern const struct test_case delete_cases[];
+extern const struct test_case readahead_cases[];
 extern const struct test_case table_cases[];
 
 #endif

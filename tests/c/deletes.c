@@ -335,7 +335,7 @@ static void two_targets_with_one_zone_are_refused(void)
     fake_close(sock);
 }
 
-const struct test_case share_cases[] = {
+const struct test_case delete_cases[] = {
     CASE(a_flow_counts_for_each_who_wants_it_and_is_deleted_once),
     CASE(a_refusal_goes_to_those_who_wanted_the_flow),
     CASE(every_batch_has_its_own_account),

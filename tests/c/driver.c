@@ -110,23 +110,23 @@ static void load(struct nlct_socket *sock)
 static void look_at_one(struct nlct_socket *sock)
 {
     struct nlct_flow key = flow_of(25);
-    struct nlct_bytes heap = {0};
+    struct nlct_bytes bytes = {0};
     struct nlct_flow found;
     uint32_t entries = 0;
     uint32_t limit = 0;
 
-    CHECK_IS(nlct_get(sock, &key, &found, &heap), 0);
+    CHECK_IS(nlct_get(sock, &key, &found, &bytes), 0);
     CHECK_IS(found.zone, 5);
     CHECK_BYTES(&found.orig, &key.orig, sizeof(key.orig));
     key.zone = 6;
-    CHECK_IS(nlct_get(sock, &key, &found, &heap), -ENOENT);
+    CHECK_IS(nlct_get(sock, &key, &found, &bytes), -ENOENT);
     key.family = AF_UNSPEC;
-    CHECK_IS(nlct_get(sock, &key, &found, &heap), -EOPNOTSUPP);
+    CHECK_IS(nlct_get(sock, &key, &found, &bytes), -EOPNOTSUPP);
     CHECK_IS(nlct_create(sock, &key, NULL), -EINVAL);
     CHECK_IS(nlct_stats(sock, &entries, &limit), 0);
     CHECK_IS(entries, FLOWS);
     CHECK(limit > 0);
-    nlct_bytes_free(&heap);
+    nlct_bytes_free(&bytes);
 }
 
 /* Changes a flow, deletes it, and puts it back. */
@@ -134,14 +134,14 @@ static void change_one(struct nlct_socket *sock)
 {
     const struct nlct_flow before = flow_of(25);
     struct nlct_flow flow = before;
-    struct nlct_bytes heap = {0};
+    struct nlct_bytes bytes = {0};
     struct nlct_flow found;
 
     flow.present |= BIT(NLCT_FLOW_MARK);
     flow.mark = 0xdeadbeef;
     flow.timeout = 1200;
     CHECK_IS(nlct_update(sock, &flow, NULL), 0);
-    CHECK_IS(nlct_get(sock, &flow, &found, &heap), 0);
+    CHECK_IS(nlct_get(sock, &flow, &found, &bytes), 0);
     CHECK_IS(found.mark, 0xdeadbeef);
     CHECK(found.timeout > 600);
     CHECK_IS(nlct_delete(sock, &flow), -EINVAL);
@@ -152,7 +152,7 @@ static void change_one(struct nlct_socket *sock)
     CHECK_IS(nlct_delete(sock, &found), -ENOENT);
     CHECK_IS(nlct_update(sock, &flow, NULL), -ENOENT);
     CHECK_IS(nlct_create(sock, &before, NULL), 0);
-    nlct_bytes_free(&heap);
+    nlct_bytes_free(&bytes);
 }
 
 /* Looks at what a walk has seen. Another program may resize the hash table, which all namespaces
@@ -206,8 +206,8 @@ static uint64_t walk(const struct nlct_netns *netns, const struct nlct_filter *f
 static void look_at_all(const struct nlct_netns *netns)
 {
     static struct nlct_flow rows[64];
-    struct nlct_bytes heap = {0};
-    struct nlct_sink *sink = make_rows(rows, 64, &heap);
+    struct nlct_bytes bytes = {0};
+    struct nlct_sink *sink = make_rows(rows, 64, &bytes);
     struct nlct_fd buckets = open_buckets(netns);
     struct nlct_socket *sock;
     struct nlct_dump *dump;
@@ -229,37 +229,37 @@ static void look_at_all(const struct nlct_netns *netns)
     nlct_sink_free(&sink);
 
     /* A dump left half-way. */
-    sink = make_rows(rows, 1, &heap);
+    sink = make_rows(rows, 1, &bytes);
     CHECK_IS(nlct_dump_start(&dump, sock, everything, NULL, -1), 0);
     CHECK_IS(nlct_dump_next(dump, sink, 1000), 1);
     CHECK_IS(nlct_rows_take(sink), 1);
     nlct_dump_free(&dump);
     nlct_sink_free(&sink);
     nlct_socket_close(&sock);
-    nlct_bytes_free(&heap);
+    nlct_bytes_free(&bytes);
 }
 
 static void count_by_zone(const struct nlct_netns *netns)
 {
     const unsigned zone = field_number("zone");
-    struct nlct_sink *sink = make_groups(&zone, 1);
-    const struct nlct_count *groups;
+    struct nlct_sink *sink = make_counts(&zone, 1);
+    const struct nlct_count *counts;
     size_t count;
     size_t i;
 
     CHECK(sink);
     CHECK_IS(walk(netns, everything, NULL, sink), FLOWS);
-    groups = nlct_counts_get(sink, &count);
+    counts = nlct_counts_get(sink, &count);
     CHECK_IS(count, ZONES);
     for (i = 0; i < count; i++)
-        CHECK_IS(groups[i].count, FLOWS / ZONES);
+        CHECK_IS(counts[i].count, FLOWS / ZONES);
     nlct_sink_free(&sink);
 }
 
 static void write_lines(const struct nlct_netns *netns)
 {
     static char buffer[FLOWS * NLCT_TEXT_MAX];
-    struct nlct_sink *sink = make_lines(buffer, sizeof(buffer));
+    struct nlct_sink *sink = make_text(buffer, sizeof(buffer));
     size_t lines = 0;
     size_t size;
     size_t i;
@@ -280,7 +280,7 @@ static void save_and_restore(const struct nlct_netns *netns, struct nlct_socket 
     static uint8_t wanted[256];
     static struct nlct_column columns[256];
     struct nlct_tally *tally = calloc(1, sizeof(*tally));
-    struct nlct_bytes heap;
+    struct nlct_bytes bytes;
     struct nlct_sink *sink;
     size_t ncolumns = 0;
     size_t rows;
@@ -291,22 +291,22 @@ static void save_and_restore(const struct nlct_netns *netns, struct nlct_socket 
     CHECK(sink && tally);
     CHECK_IS(walk(netns, everything, NULL, sink), FLOWS);
     CHECK_IS(nlct_columns_count(sink), FLOWS);
-    rows = nlct_columns_take(sink, columns, &heap);
+    rows = nlct_columns_take(sink, columns, &bytes);
     CHECK_IS(rows, FLOWS);
     for (i = 0; i < sizeof(columns) / sizeof(columns[0]); i++)
         if (columns[i].values)
             columns[ncolumns++] = columns[i];
     CHECK_IS(nlct_flush_all(sock), 0);
-    CHECK_IS(nlct_load(sock, columns, ncolumns, heap.data, heap.size, 0, rows, true, tally, NULL),
+    CHECK_IS(nlct_load(sock, columns, ncolumns, bytes.data, bytes.size, 0, rows, true, tally, NULL),
              0);
     CHECK_IS(tally->done, 0);
-    CHECK_IS(nlct_load(sock, columns, ncolumns, heap.data, heap.size, 0, rows, false, tally, NULL),
-             0);
+    CHECK_IS(
+        nlct_load(sock, columns, ncolumns, bytes.data, bytes.size, 0, rows, false, tally, NULL), 0);
     CHECK_IS(tally->done, FLOWS);
     for (i = 0; i < ncolumns; i++) {
         nlct_column_free(&columns[i]);
     }
-    nlct_bytes_free(&heap);
+    nlct_bytes_free(&bytes);
     nlct_sink_free(&sink);
     free(tally);
 }

@@ -74,8 +74,7 @@ struct nlct_socket *fake_open(void)
 
     if (!sock)
         abort();
-    sock->fd = FAKE_FD;
-    sock->held.fd = -1;
+    sock->fd.fd = FAKE_FD;
     sock->port = FAKE_PORT;
     sock->room = 1 << 20;
     return sock;

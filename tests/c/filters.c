@@ -557,7 +557,7 @@ static void only_what_a_test_asks_for_is_decoded(void)
    is given the flow as a whole. */
 static void check_refused(uint16_t type)
 {
-    struct nlct_bytes heap = {0};
+    struct nlct_bytes bytes = {0};
     struct view view;
     unsigned i;
     unsigned asked = 0;
@@ -576,9 +576,9 @@ static void check_refused(uint16_t type)
         }
     }
     CHECK(asked);
-    CHECK_IS(flow_decode(&view, &heap), -EBADMSG);
-    CHECK_IS(flow_decode(&view, &heap), -EBADMSG);
-    nlct_bytes_free(&heap);
+    CHECK_IS(flow_decode(&view, &bytes), -EBADMSG);
+    CHECK_IS(flow_decode(&view, &bytes), -EBADMSG);
+    nlct_bytes_free(&bytes);
 }
 
 static void a_malformed_attribute_is_refused_every_time(void)

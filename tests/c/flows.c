@@ -1,4 +1,4 @@
-/* Messages to flows: what of them goes to the heap, and what of them is refused. */
+/* Messages to flows: what of them goes to their bytes, and what of them is refused. */
 #include "cases.h"
 #include "check.h"
 #include "fake.h"
@@ -10,10 +10,10 @@
 
 static struct packet packet;
 
-static int parse(struct nlct_flow *flow, struct nlct_bytes *heap)
+static int parse(struct nlct_flow *flow, struct nlct_bytes *bytes)
 {
     packet_end(&packet);
-    return nlct_flow_parse(packet.bytes, packet.size, flow, heap);
+    return nlct_flow_parse(packet.bytes, packet.size, flow, bytes);
 }
 
 static void begin(void)
@@ -22,44 +22,44 @@ static void begin(void)
     packet_tuple(&packet, CTA_TUPLE_ORIG, "10.0.0.1", "192.0.2.1", IPPROTO_UDP, 1024, 53);
 }
 
-/* The heap ------------------------------------------------------------------------------------ */
+/* Bytes --------------------------------------------------------------------------------------- */
 
 static void heaps_grow(void)
 {
-    struct nlct_bytes heap = {0};
+    struct nlct_bytes bytes = {0};
     unsigned i;
 
-    CHECK_IS(bytes_add(&heap, NULL, 0), 0);
-    CHECK_IS(heap.size, 0);
+    CHECK_IS(bytes_add(&bytes, NULL, 0), 0);
+    CHECK_IS(bytes.size, 0);
     for (i = 0; i < 1000; i++)
-        CHECK_IS(bytes_add(&heap, &i, sizeof(i)), 0);
-    CHECK_IS(heap.size, 1000 * sizeof(i));
-    CHECK(heap.capacity >= heap.size);
+        CHECK_IS(bytes_add(&bytes, &i, sizeof(i)), 0);
+    CHECK_IS(bytes.size, 1000 * sizeof(i));
+    CHECK(bytes.capacity >= bytes.size);
     for (i = 0; i < 1000; i++)
-        CHECK_BYTES(heap.data + i * sizeof(i), &i, sizeof(i));
-    nlct_bytes_free(&heap);
-    CHECK(!heap.data && !heap.size && !heap.capacity);
-    nlct_bytes_free(&heap);
+        CHECK_BYTES(bytes.data + i * sizeof(i), &i, sizeof(i));
+    nlct_bytes_free(&bytes);
+    CHECK(!bytes.data && !bytes.size && !bytes.capacity);
+    nlct_bytes_free(&bytes);
 }
 
 static void heaps_end_where_spans_do(void)
 {
-    struct nlct_bytes heap = {.size = UINT32_MAX - 3, .capacity = UINT32_MAX};
+    struct nlct_bytes bytes = {.size = UINT32_MAX - 3, .capacity = UINT32_MAX};
 
-    CHECK_IS(bytes_add(&heap, "four", 4), -ENOMEM);
-    CHECK_IS(bytes_add(&heap, "four", SIZE_MAX), -ENOMEM);
-    CHECK_IS(heap.size, UINT32_MAX - 3);
-    CHECK(!heap.data);
+    CHECK_IS(bytes_add(&bytes, "four", 4), -ENOMEM);
+    CHECK_IS(bytes_add(&bytes, "four", SIZE_MAX), -ENOMEM);
+    CHECK_IS(bytes.size, UINT32_MAX - 3);
+    CHECK(!bytes.data);
 }
 
 /* Spans --------------------------------------------------------------------------------------- */
 
-static void check_span(const struct nlct_bytes *heap, struct nlct_span span, const void *bytes,
+static void check_span(const struct nlct_bytes *bytes, struct nlct_span span, const void *data,
                        size_t size)
 {
     CHECK_IS(span.size, size);
-    CHECK(span.at <= heap->size && size <= heap->size - span.at);
-    CHECK_BYTES(heap->data + span.at, bytes, size);
+    CHECK(span.at <= bytes->size && size <= bytes->size - span.at);
+    CHECK_BYTES(bytes->data + span.at, data, size);
 }
 
 static void put_context(const char *text, size_t size)
@@ -81,45 +81,45 @@ static void put_helper(const char *name, size_t size, const char *info, size_t i
 
 static void spans_go_to_the_end_of_the_heap(void)
 {
-    struct nlct_bytes heap = {0};
+    struct nlct_bytes bytes = {0};
     struct nlct_flow first;
     struct nlct_flow second;
 
     begin();
     put_context("system_u", 9);
     put_helper("ftp", 4, "\0\1", 2);
-    CHECK_IS(parse(&first, &heap), 0);
+    CHECK_IS(parse(&first, &bytes), 0);
     begin();
     put_helper("tftp", 5, "", 0);
     put_context("user_u", 6);
-    CHECK_IS(parse(&second, &heap), 0);
-    check_span(&heap, first.secctx, "system_u", 8);
-    check_span(&heap, first.helper_info, "\0\1", 2);
-    check_span(&heap, second.secctx, "user_u", 6);
-    check_span(&heap, second.helper_info, "", 0);
+    CHECK_IS(parse(&second, &bytes), 0);
+    check_span(&bytes, first.secctx, "system_u", 8);
+    check_span(&bytes, first.helper_info, "\0\1", 2);
+    check_span(&bytes, second.secctx, "user_u", 6);
+    check_span(&bytes, second.helper_info, "", 0);
     CHECK(has(second.present, NLCT_FLOW_HELPER_INFO));
     CHECK(!has(second.present, NLCT_FLOW_UNKNOWN));
     CHECK_IS(strcmp(first.helper, "ftp"), 0);
-    nlct_bytes_free(&heap);
+    nlct_bytes_free(&bytes);
 }
 
 static void helpers_have_names_of_up_to_15_bytes(void)
 {
     static const char name[] = "0123456789abcdefg";
-    struct nlct_bytes heap = {0};
+    struct nlct_bytes bytes = {0};
     struct nlct_flow flow;
     size_t size;
 
     for (size = 0; size < sizeof(name); size++) {
         begin();
         put_helper(name, size, "", 0);
-        CHECK_IS(parse(&flow, &heap), size <= 15 ? 0 : -EBADMSG);
+        CHECK_IS(parse(&flow, &bytes), size <= 15 ? 0 : -EBADMSG);
         if (size > 15)
             continue;
         CHECK_IS(strlen(flow.helper), size);
         CHECK_BYTES(flow.helper, name, size);
     }
-    nlct_bytes_free(&heap);
+    nlct_bytes_free(&bytes);
 }
 
 /* Unknown attributes -------------------------------------------------------------------------- */
@@ -127,15 +127,15 @@ static void helpers_have_names_of_up_to_15_bytes(void)
 /* Checks that the flow keeps what lies in the packet between two places, and nothing else. */
 static void check_unknown(size_t first, size_t last)
 {
-    struct nlct_bytes heap = {0};
+    struct nlct_bytes bytes = {0};
     struct nlct_flow flow;
 
-    CHECK_IS(parse(&flow, &heap), 0);
+    CHECK_IS(parse(&flow, &bytes), 0);
     CHECK(has(flow.present, NLCT_FLOW_UNKNOWN));
-    check_span(&heap, flow.unknown, packet.bytes + first, last - first);
+    check_span(&bytes, flow.unknown, packet.bytes + first, last - first);
     CHECK_IS(flow.orig.sport, 1024);
     CHECK_IS(flow.mark, 7);
-    nlct_bytes_free(&heap);
+    nlct_bytes_free(&bytes);
 }
 
 static void unknown_attributes_are_kept_as_they_are(void)
@@ -174,7 +174,7 @@ static void unknown_attributes_are_kept_in_their_order(void)
 
 static void the_last_unknown_attribute_gets_its_padding(void)
 {
-    struct nlct_bytes heap = {0};
+    struct nlct_bytes bytes = {0};
     struct nlct_flow flow;
     size_t first;
 
@@ -182,10 +182,10 @@ static void the_last_unknown_attribute_gets_its_padding(void)
     first = packet.size;
     packet_attr(&packet, 99, "x", 1);
     packet.size -= 3;
-    CHECK_IS(parse(&flow, &heap), 0);
+    CHECK_IS(parse(&flow, &bytes), 0);
     /* The zeros are still there. */
-    check_span(&heap, flow.unknown, packet.bytes + first, 8);
-    nlct_bytes_free(&heap);
+    check_span(&bytes, flow.unknown, packet.bytes + first, 8);
+    nlct_bytes_free(&bytes);
 }
 
 /* A nest of known attributes with an unknown one, at each depth there is. */
@@ -225,7 +225,7 @@ static void unknown_attributes_inside_known_ones_keep_the_whole(void)
 
 static void padding_is_nothing_unknown(void)
 {
-    struct nlct_bytes heap = {0};
+    struct nlct_bytes bytes = {0};
     struct nlct_flow flow;
     size_t nest;
 
@@ -238,28 +238,28 @@ static void padding_is_nothing_unknown(void)
     packet_attr(&packet, CTA_TIMESTAMP_PAD, NULL, 0);
     packet_be64(&packet, CTA_TIMESTAMP_START, 2);
     packet_end_nest(&packet, nest);
-    CHECK_IS(parse(&flow, &heap), 0);
+    CHECK_IS(parse(&flow, &bytes), 0);
     CHECK(!has(flow.present, NLCT_FLOW_UNKNOWN));
     CHECK_IS(flow.packets_orig, 1);
     CHECK_IS(flow.timestamp_start, 2);
-    nlct_bytes_free(&heap);
+    nlct_bytes_free(&bytes);
 }
 
-/* A refused message may leave bytes in the heap, but nothing that was there is lost. */
+/* A refused message may leave something in the bytes, but nothing that was there is lost. */
 static void a_refused_message_leaves_the_heap_good(void)
 {
-    struct nlct_bytes heap = {0};
+    struct nlct_bytes bytes = {0};
     struct nlct_flow flow;
 
     begin();
     put_context("kept", 4);
-    CHECK_IS(parse(&flow, &heap), 0);
+    CHECK_IS(parse(&flow, &bytes), 0);
     begin();
     put_context("lost", 4);
     packet_attr(&packet, CTA_MARK, "123", 3);
-    CHECK_IS(parse(&flow, &heap), -EBADMSG);
-    CHECK_BYTES(heap.data, "kept", 4);
-    nlct_bytes_free(&heap);
+    CHECK_IS(parse(&flow, &bytes), -EBADMSG);
+    CHECK_BYTES(bytes.data, "kept", 4);
+    nlct_bytes_free(&bytes);
 }
 
 const struct test_case flow_cases[] = {

@@ -216,13 +216,13 @@ static bool is_writable(const struct nlct_tuple *tuple)
             (tuple->proto == IPPROTO_ICMP || tuple->proto == IPPROTO_ICMPV6));
 }
 
-void check_spans(const struct nlct_flow *flow, size_t heap_size)
+void check_spans(const struct nlct_flow *flow, size_t bytes_size)
 {
     const struct nlct_span spans[] = {flow->helper_info, flow->secctx, flow->unknown};
     size_t i;
 
     for (i = 0; i < sizeof(spans) / sizeof(spans[0]); i++)
-        ASSERT(spans[i].at <= heap_size && spans[i].size <= heap_size - spans[i].at);
+        ASSERT(spans[i].at <= bytes_size && spans[i].size <= bytes_size - spans[i].at);
 }
 
 /* Is this an attribute that may be set, and has no say in others? */

@@ -62,8 +62,8 @@ const uint8_t *find_attr(const uint8_t *request, size_t request_size, uint16_t t
 /* A delete names one flow, by bytes that were shown. */
 void check_delete(const uint8_t *request, size_t size, const uint8_t *shown, size_t shown_size);
 
-/* Every span of the flow lies inside its heap. */
-void check_spans(const struct nlct_flow *flow, size_t heap_size);
+/* Every span of the flow lies inside its bytes. */
+void check_spans(const struct nlct_flow *flow, size_t bytes_size);
 
 /* 'again' was parsed from what was built of 'flow'. */
 void check_same(const struct nlct_flow *flow, const struct nlct_flow *again);

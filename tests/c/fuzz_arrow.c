@@ -217,8 +217,8 @@ static struct nlct_span span_of(const struct values *values, size_t row)
 
 static void spans(struct input *input, const struct values *values)
 {
-    const size_t heap_size = input_byte(input) % HEAP;
-    uint8_t *heap = read_bytes(input, heap_size);
+    const size_t bytes_size = input_byte(input) % HEAP;
+    uint8_t *bytes = read_bytes(input, bytes_size);
     int64_t *offsets = calloc(values->rows + 1, sizeof(*offsets));
     bool inside = true;
     uint8_t *data;
@@ -227,25 +227,25 @@ static void spans(struct input *input, const struct values *values)
 
     ASSERT(offsets);
     for (row = 0; row < values->rows; row++)
-        inside &= (uint64_t)span_of(values, row).at + span_of(values, row).size <= heap_size;
-    rc = nlct_arrow_spans(values->values, values->valid, values->rows, heap, heap_size, offsets,
+        inside &= (uint64_t)span_of(values, row).at + span_of(values, row).size <= bytes_size;
+    rc = nlct_arrow_spans(values->values, values->valid, values->rows, bytes, bytes_size, offsets,
                           NULL);
     ASSERT(rc == (inside ? 0 : -EINVAL));
     if (inside) {
         data = allocate((size_t)offsets[values->rows]);
-        ASSERT(nlct_arrow_spans(values->values, values->valid, values->rows, heap, heap_size,
+        ASSERT(nlct_arrow_spans(values->values, values->valid, values->rows, bytes, bytes_size,
                                 offsets, data) == 0);
         ASSERT(offsets[0] == 0);
         for (row = 0; row < values->rows; row++) {
             const struct nlct_span span = span_of(values, row);
 
             ASSERT(offsets[row + 1] - offsets[row] == span.size);
-            ASSERT(memcmp(data + offsets[row], heap + span.at, span.size) == 0);
+            ASSERT(memcmp(data + offsets[row], bytes + span.at, span.size) == 0);
         }
         let_go(data);
     }
     free(offsets);
-    let_go(heap);
+    let_go(bytes);
 }
 
 static void bits(const struct values *values)

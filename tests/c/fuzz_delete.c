@@ -64,7 +64,7 @@ static int view_of(struct view *view, struct wire message)
 /* Does this target want the flow, by a look of its own at it? Returns 1, 0 or -EBADMSG. */
 static int wants(const struct target *target, struct wire message)
 {
-    struct nlct_bytes heap = {0};
+    struct nlct_bytes bytes = {0};
     struct nlct_flow flow;
     struct view view;
     int rc;
@@ -75,9 +75,9 @@ static int wants(const struct target *target, struct wire message)
     rc = filter_match(target->filter, &view);
     /* What is translated shows in the flow, which a request becomes, and not in its reply. */
     if (!view_attr(&view, CTA_NAT_SRC) && !view_attr(&view, CTA_NAT_DST) &&
-        nlct_flow_parse(message.at, message.left, &flow, &heap) == 0)
+        nlct_flow_parse(message.at, message.left, &flow, &bytes) == 0)
         ASSERT(rc == program_matches(&target->program, &flow));
-    nlct_bytes_free(&heap);
+    nlct_bytes_free(&bytes);
     return rc;
 }
 

@@ -48,24 +48,24 @@ static void read_column(struct input *input, struct nlct_column *column, size_t 
     column->valid = head % 2 ? read_values(input, rows) : NULL;
 }
 
-static bool leaves(const struct nlct_column *column, size_t row, size_t heap_size)
+static bool leaves(const struct nlct_column *column, size_t row, size_t bytes_size)
 {
     struct nlct_span span;
 
     if (flow_field(column->field)->public.kind != NLCT_SPAN)
         return false;
     memcpy(&span, (const uint8_t *)column->values + row * sizeof(span), sizeof(span));
-    return (uint64_t)span.at + span.size > heap_size;
+    return (uint64_t)span.at + span.size > bytes_size;
 }
 
-/* A row has what the last column of a field says where it says anything; spans inside the heap. */
-static void check_row(const struct nlct_column *columns, size_t ncolumns, size_t heap_size,
+/* A row has what the last column of a field says where it says anything; spans inside the bytes. */
+static void check_row(const struct nlct_column *columns, size_t ncolumns, size_t bytes_size,
                       size_t row, const struct nlct_flow *flow)
 {
     bool said[FLOW_FIELDS_MAX] = {false};
     unsigned i;
 
-    check_spans(flow, heap_size);
+    check_spans(flow, bytes_size);
     while (ncolumns-- > 0) {
         const struct nlct_column *column = &columns[ncolumns];
         const struct field *field = flow_field(column->field);
@@ -74,7 +74,7 @@ static void check_row(const struct nlct_column *columns, size_t ncolumns, size_t
         if ((column->valid && !column->valid[row]) || said[column->field])
             continue;
         said[column->field] = true;
-        if (leaves(column, row, heap_size)) {
+        if (leaves(column, row, bytes_size)) {
             ASSERT(!flow_has(flow, field));
             continue;
         }
@@ -145,7 +145,7 @@ static void cut_addresses(struct nlct_tuple *tuple)
 
 static void check_back(struct nlct_flow *flow, const uint8_t *request, size_t size)
 {
-    struct nlct_bytes heap = {0};
+    struct nlct_bytes bytes = {0};
     struct nlct_flow again;
 
     if (!is_text(flow))
@@ -153,15 +153,15 @@ static void check_back(struct nlct_flow *flow, const uint8_t *request, size_t si
     cut_addresses(&flow->orig);
     cut_addresses(&flow->reply);
     cut_addresses(&flow->master);
-    ASSERT(nlct_flow_parse(request, size, &again, &heap) == 0);
-    check_spans(&again, heap.size);
+    ASSERT(nlct_flow_parse(request, size, &again, &bytes) == 0);
+    check_spans(&again, bytes.size);
     check_same(flow, &again);
-    nlct_bytes_free(&heap);
+    nlct_bytes_free(&bytes);
 }
 
 /* Looks at each row and at what was sent of it. Returns how many could not be built. */
-static size_t check_rows(const struct nlct_column *columns, size_t ncolumns, const uint8_t *heap,
-                         size_t heap_size, size_t first, size_t last, bool children,
+static size_t check_rows(const struct nlct_column *columns, size_t ncolumns, const uint8_t *bytes,
+                         size_t bytes_size, size_t first, size_t last, bool children,
                          size_t *considered)
 {
     size_t unbuilt = 0;
@@ -174,12 +174,12 @@ static size_t check_rows(const struct nlct_column *columns, size_t ncolumns, con
         struct nlct_flow flow;
         int size;
 
-        nlct_columns_row(columns, ncolumns, heap_size, row, &flow);
-        check_row(columns, ncolumns, heap_size, row, &flow);
+        nlct_columns_row(columns, ncolumns, bytes_size, row, &flow);
+        check_row(columns, ncolumns, bytes_size, row, &flow);
         if (has(flow.present, NLCT_FLOW_MASTER) != children)
             continue;
         ++*considered;
-        size = flow_fits(&flow) ? nlct_flow_build(&flow, heap, room, sizeof(room)) : -EINVAL;
+        size = flow_fits(&flow) ? nlct_flow_build(&flow, bytes, room, sizeof(room)) : -EINVAL;
         ASSERT(size > 0 || size == -EINVAL || size == -EMSGSIZE);
         unbuilt += size < 0;
         if (size < 0)
@@ -211,10 +211,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const size_t rows = input_byte(&input) % (MAX_ROWS + 1);
     const size_t last = rows ? input_byte(&input) % (rows + 1) : 0;
     const size_t first = input_byte(&input) % (MAX_ROWS + 1);
-    const size_t heap_size = input_byte(&input) % HEAP;
+    const size_t bytes_size = input_byte(&input) % HEAP;
     const uint8_t flags = input_byte(&input);
     struct nlct_socket *sock = fake_open();
-    uint8_t *heap;
+    uint8_t *bytes;
     bool known = true;
     size_t considered;
     size_t unbuilt;
@@ -223,7 +223,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     sock->room = (1U + flags / 2 % 8) * 1024;
     input_read(&input, answers, sizeof(answers));
-    heap = read_values(&input, heap_size);
+    bytes = read_values(&input, bytes_size);
     for (i = 0; i < ncolumns; i++) {
         read_column(&input, &columns[i], rows);
         known &= columns[i].field < flow_fields();
@@ -231,11 +231,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     memset(&tally, 0, sizeof(tally));
     fake_reset();
     fake_answer(kernel);
-    rc = nlct_load(sock, columns, ncolumns, heap, heap_size, first, last, flags % 2, &tally, NULL);
+    rc =
+        nlct_load(sock, columns, ncolumns, bytes, bytes_size, first, last, flags % 2, &tally, NULL);
     ASSERT(rc == (known ? 0 : -EINVAL));
     if (known) {
         unbuilt =
-            check_rows(columns, ncolumns, heap, heap_size, first, last, flags % 2, &considered);
+            check_rows(columns, ncolumns, bytes, bytes_size, first, last, flags % 2, &considered);
         check_tally(&tally, considered, unbuilt);
     } else {
         ASSERT(fake_sent.size == 0);
@@ -244,7 +245,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         free_values(columns[i].values);
         free_values(columns[i].valid);
     }
-    free_values(heap);
+    free_values(bytes);
     fake_close(sock);
     return 0;
 }

@@ -21,14 +21,14 @@
 enum {
     COUNT,
     ROWS,
-    GROUPS,
+    COUNTS,
     DELETES,
     SILENT_DELETES,
     GET,
     STATS,
     PARSE,
     COLUMNS,
-    LINES,
+    TEXT,
     SINKS,
 };
 
@@ -45,7 +45,7 @@ enum {
 struct wish {
     uint8_t sink;
     uint8_t filter;
-    uint8_t zone[2]; /* for groups: the fields */
+    uint8_t zone[2]; /* for counts: the fields */
 };
 
 /* An independent look at what is sent ---------------------------------------------------------- */
@@ -171,7 +171,7 @@ static bool lacks_translation(const struct nlct_flow *flow)
            (!has(flow->present, NLCT_FLOW_REPLY) || (flow->reply.present & addresses) != addresses);
 }
 
-static void build(const struct nlct_flow *flow, const struct nlct_bytes *heap, size_t capacity)
+static void build(const struct nlct_flow *flow, const struct nlct_bytes *bytes, size_t capacity)
 {
     struct nlct_bytes other = {0};
     struct nlct_flow again;
@@ -180,7 +180,7 @@ static void build(const struct nlct_flow *flow, const struct nlct_bytes *heap, s
     int needed;
 
     ASSERT(room);
-    needed = nlct_flow_build(flow, heap->data, room, REQUEST_MAX);
+    needed = nlct_flow_build(flow, bytes->data, room, REQUEST_MAX);
     if (needed == -EMSGSIZE && flow->helper_info.size > 100) {
         free(room);
         return;
@@ -203,43 +203,43 @@ static void build(const struct nlct_flow *flow, const struct nlct_bytes *heap, s
     size = capacity % (size_t)needed;
     room = malloc(size + 1);
     ASSERT(room);
-    ASSERT(nlct_flow_build(flow, heap->data, room + 1, size) == -EMSGSIZE);
+    ASSERT(nlct_flow_build(flow, bytes->data, room + 1, size) == -EMSGSIZE);
     free(room);
 }
 
-static void check_text(const struct nlct_flow *flow, const struct nlct_bytes *heap)
+static void check_text(const struct nlct_flow *flow, const struct nlct_bytes *bytes)
 {
     size_t capacity = NLCT_TEXT_MAX + (size_t)flow->secctx.size;
     char *room = malloc(capacity);
     int size;
 
     ASSERT(room);
-    size = nlct_flow_text(flow, heap->data, room, capacity);
+    size = nlct_flow_text(flow, bytes->data, room, capacity);
     ASSERT(size > 0 && (size_t)size <= capacity && room[size - 1] == '\n');
-    ASSERT(nlct_flow_text(flow, heap->data, room, capacity - 1) == -EMSGSIZE);
+    ASSERT(nlct_flow_text(flow, bytes->data, room, capacity - 1) == -EMSGSIZE);
     free(room);
 }
 
 static void parse(size_t capacity, const uint8_t *data, size_t size)
 {
-    struct nlct_bytes heap = {0};
+    struct nlct_bytes bytes = {0};
     struct nlct_flow flow;
 
-    if (nlct_flow_parse(data, size, &flow, &heap) == 0) {
-        check_spans(&flow, heap.size);
-        check_text(&flow, &heap);
+    if (nlct_flow_parse(data, size, &flow, &bytes) == 0) {
+        check_spans(&flow, bytes.size);
+        check_text(&flow, &bytes);
         if (has(flow.present, NLCT_FLOW_ORIG) &&
             (flow.family == AF_INET || flow.family == AF_INET6))
-            build(&flow, &heap, capacity);
+            build(&flow, &bytes, capacity);
     }
-    nlct_bytes_free(&heap);
+    nlct_bytes_free(&bytes);
 }
 
 static void single_request(uint8_t kind, const uint8_t *data, size_t size)
 {
     const struct nlct_flow key = {.family = AF_INET};
     struct nlct_socket *sock = fake_open();
-    struct nlct_bytes heap = {0};
+    struct nlct_bytes bytes = {0};
     struct nlct_flow found;
     uint32_t entries;
     uint32_t limit;
@@ -247,12 +247,12 @@ static void single_request(uint8_t kind, const uint8_t *data, size_t size)
 
     fake_reset();
     queue_datagrams(data, size);
-    rc = kind == GET ? nlct_get(sock, &key, &found, &heap) : nlct_stats(sock, &entries, &limit);
+    rc = kind == GET ? nlct_get(sock, &key, &found, &bytes) : nlct_stats(sock, &entries, &limit);
     ASSERT(rc <= 0);
     if (kind == GET && rc == 0)
-        check_spans(&found, heap.size);
+        check_spans(&found, bytes.size);
     ASSERT(memchr(nlct_socket_text(sock), 0, sizeof(sock->text)));
-    nlct_bytes_free(&heap);
+    nlct_bytes_free(&bytes);
     fake_close(sock);
 }
 
@@ -265,7 +265,7 @@ struct target {
     uint8_t kind;
     struct nlct_sink *sink;
     struct nlct_flow rows[ROOM];
-    struct nlct_bytes heap;
+    struct nlct_bytes bytes;
     char *buffer; /* every byte around which ASan guards */
     struct nlct_tally *tally;
     uint64_t taken;
@@ -278,10 +278,10 @@ static void target_begin(struct target *target, const struct wish *wish, struct 
 
     switch (target->kind) {
     case ROWS:
-        target->sink = make_rows(target->rows, ROOM, &target->heap);
+        target->sink = make_rows(target->rows, ROOM, &target->bytes);
         break;
-    case GROUPS:
-        target->sink = make_groups(fields, wish->filter & FAMILY ? 1 : 2);
+    case COUNTS:
+        target->sink = make_counts(fields, wish->filter & FAMILY ? 1 : 2);
         break;
     case DELETES:
     case SILENT_DELETES:
@@ -292,8 +292,8 @@ static void target_begin(struct target *target, const struct wish *wish, struct 
         wanted[wish->zone[1] % FLOW_FIELDS_MAX] = 0;
         target->sink = make_columns(wanted, wish->zone[0] % 16);
         break;
-    case LINES:
-        target->sink = make_lines(target->buffer, BUFFER);
+    case TEXT:
+        target->sink = make_text(target->buffer, BUFFER);
         break;
     }
 }
@@ -305,11 +305,11 @@ static uint64_t take_rows(struct target *target)
 
     ASSERT(count <= ROOM);
     for (i = 0; i < count; i++)
-        check_spans(&target->rows[i], target->heap.size);
+        check_spans(&target->rows[i], target->bytes.size);
     return count;
 }
 
-static uint64_t take_lines(struct target *target)
+static uint64_t take_text(struct target *target)
 {
     size_t size = nlct_text_take(target->sink);
 
@@ -324,10 +324,10 @@ static uint64_t take_columns(struct target *target)
     static uint8_t wanted[FLOW_FIELDS_MAX];
     struct nlct_column columns[FLOW_FIELDS_MAX];
     struct nlct_sink *again;
-    struct nlct_bytes heap;
+    struct nlct_bytes bytes;
     struct nlct_flow flow;
     size_t ncolumns = 0;
-    size_t rows = nlct_columns_take(target->sink, columns, &heap);
+    size_t rows = nlct_columns_take(target->sink, columns, &bytes);
     size_t i;
 
     memset(wanted, 1, sizeof(wanted));
@@ -337,15 +337,15 @@ static uint64_t take_columns(struct target *target)
         if (columns[i].values)
             columns[ncolumns++] = columns[i];
     for (i = 0; i < rows; i++) {
-        nlct_columns_row(columns, ncolumns, heap.size, i, &flow);
-        check_spans(&flow, heap.size);
-        ASSERT(nlct_columns_add(again, &flow, heap.data) == 0);
+        nlct_columns_row(columns, ncolumns, bytes.size, i, &flow);
+        check_spans(&flow, bytes.size);
+        ASSERT(nlct_columns_add(again, &flow, bytes.data) == 0);
     }
     ASSERT(nlct_columns_count(again) == rows);
     for (i = 0; i < ncolumns; i++) {
         nlct_column_free(&columns[i]);
     }
-    nlct_bytes_free(&heap);
+    nlct_bytes_free(&bytes);
     nlct_sink_free(&again);
     return rows;
 }
@@ -356,8 +356,8 @@ static uint64_t target_take(struct target *target)
     switch (target->kind) {
     case ROWS:
         return take_rows(target);
-    case LINES:
-        return take_lines(target);
+    case TEXT:
+        return take_text(target);
     case COLUMNS:
         return take_columns(target);
     }
@@ -366,21 +366,21 @@ static uint64_t target_take(struct target *target)
 
 static void target_end(struct target *target, const struct nlct_progress *progress)
 {
-    const struct nlct_count *groups;
+    const struct nlct_count *counts;
     uint64_t sum = 0;
     size_t count;
     size_t i;
 
-    if (target->kind == GROUPS && target->sink) {
-        groups = nlct_counts_get(target->sink, &count);
+    if (target->kind == COUNTS && target->sink) {
+        counts = nlct_counts_get(target->sink, &count);
         for (i = 0; i < count; i++)
-            sum += groups[i].count;
+            sum += counts[i].count;
         ASSERT(sum == progress->matched);
     }
     if (target->kind == ROWS || target->kind == COLUMNS)
         ASSERT(target->taken == progress->matched);
     nlct_sink_free(&target->sink);
-    nlct_bytes_free(&target->heap);
+    nlct_bytes_free(&target->bytes);
 }
 
 static void pass(const struct wish *wish, struct input input)

@@ -5,21 +5,21 @@
 #include "nlct.h"
 
 static inline struct nlct_sink *make_rows(struct nlct_flow *rows, size_t capacity,
-                                          struct nlct_bytes *heap)
+                                          struct nlct_bytes *bytes)
 {
     struct nlct_sink *sink = NULL;
 
-    return nlct_rows_new(&sink, rows, capacity, heap) < 0 ? NULL : sink;
+    return nlct_rows_new(&sink, rows, capacity, bytes) < 0 ? NULL : sink;
 }
 
-static inline struct nlct_sink *make_lines(char *buffer, size_t capacity)
+static inline struct nlct_sink *make_text(char *buffer, size_t capacity)
 {
     struct nlct_sink *sink = NULL;
 
     return nlct_text_new(&sink, buffer, capacity) < 0 ? NULL : sink;
 }
 
-static inline struct nlct_sink *make_groups(const unsigned *fields, size_t nfields)
+static inline struct nlct_sink *make_counts(const unsigned *fields, size_t nfields)
 {
     struct nlct_sink *sink = NULL;
 

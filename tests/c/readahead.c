@@ -212,7 +212,7 @@ static void a_child_may_let_go_of_its_parents_dump(void)
     end();
 }
 
-const struct test_case ahead_cases[] = {
+const struct test_case readahead_cases[] = {
     CASE(every_flow_comes_in_turn),
     CASE(a_short_dump_needs_no_thread),
     CASE(at_the_end_the_socket_is_free),

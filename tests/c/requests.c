@@ -194,17 +194,17 @@ static void a_get_names_tuple_and_zone(void)
 {
     struct nlct_socket *sock = open_acknowledging();
     struct nlct_flow flow = flow_of();
-    struct nlct_bytes heap = {0};
+    struct nlct_bytes bytes = {0};
     struct nlct_flow found;
 
     flow.present |= BIT(NLCT_FLOW_ID) | BIT(NLCT_FLOW_MARK);
     /* An acknowledgement without a flow. */
-    CHECK_IS(nlct_get(sock, &flow, &found, &heap), -EBADMSG);
+    CHECK_IS(nlct_get(sock, &flow, &found, &bytes), -EBADMSG);
     expect(GET, NLM_F_REQUEST | NLM_F_ACK, AF_INET);
     expect_orig();
     packet_be16(&expected, CTA_ZONE, 258);
     check_sent();
-    nlct_bytes_free(&heap);
+    nlct_bytes_free(&bytes);
     fake_close(sock);
 }
 
@@ -268,7 +268,7 @@ static void expect_helper(void)
 
 static void an_update_says_all_that_may_change(void)
 {
-    static const uint8_t heap[] = {9, 1, 2, 3, 9};
+    static const uint8_t bytes[] = {9, 1, 2, 3, 9};
     const uint32_t orig[] = {1, 2, 3};
     const uint32_t reply[] = {4, 5, 6};
     const uint32_t synproxy[] = {7, 8, 9};
@@ -294,7 +294,7 @@ static void an_update_says_all_that_may_change(void)
     memcpy(&flow.seqadj_orig_pos, orig, sizeof(orig));
     memcpy(&flow.seqadj_reply_pos, reply, sizeof(reply));
     memcpy(&flow.synproxy_isn, synproxy, sizeof(synproxy));
-    CHECK_IS(nlct_update(sock, &flow, heap), 0);
+    CHECK_IS(nlct_update(sock, &flow, bytes), 0);
     expect(NEW, NLM_F_REQUEST | NLM_F_ACK, AF_INET);
     expect_orig();
     expect_tcp();

@@ -111,7 +111,7 @@ struct pass {
     struct nlct_dump *dump;
     struct nlct_sink *sink;
     struct nlct_flow rows[16];
-    struct nlct_bytes heap;
+    struct nlct_bytes bytes;
     struct nlct_progress progress;
     int buckets;
 };
@@ -122,7 +122,7 @@ static void pass_begin(struct pass *pass)
     packet.size = 0;
     pass->sock = fake_open();
     CHECK_IS(nlct_dump_start(&pass->dump, pass->sock, everything, NULL, pass->buckets), 0);
-    pass->sink = make_rows(pass->rows, 16, &pass->heap);
+    pass->sink = make_rows(pass->rows, 16, &pass->bytes);
     CHECK(pass->sink);
 }
 
@@ -138,7 +138,7 @@ static void pass_end(struct pass *pass)
 {
     nlct_dump_free(&pass->dump);
     nlct_sink_free(&pass->sink);
-    nlct_bytes_free(&pass->heap);
+    nlct_bytes_free(&pass->bytes);
     fake_close(pass->sock);
 }
 
@@ -227,7 +227,7 @@ static void dump_gives_a_full_sink_its_flow_again(void)
 
     pass_begin(&pass);
     nlct_sink_free(&pass.sink);
-    pass.sink = make_rows(&row, 1, &pass.heap);
+    pass.sink = make_rows(&row, 1, &pass.bytes);
     for (number = 1; number <= 3; number++)
         put_flow((uint8_t)number, 0, 1, FAKE_PORT);
     put_done(1, "\0\0\0\0", 4);
@@ -970,7 +970,7 @@ static void a_flow_that_is_got_must_be_well_formed(void)
 {
     const struct nlct_flow key = {.family = AF_INET};
     struct nlct_socket *sock = fake_open();
-    struct nlct_bytes heap = {0};
+    struct nlct_bytes bytes = {0};
     struct nlct_flow found = {0};
 
     fake_reset();
@@ -978,13 +978,13 @@ static void a_flow_that_is_got_must_be_well_formed(void)
     put_flow(1, 0, 1, FAKE_PORT);
     packet_verdict(&packet, 1, 0);
     queue_packet();
-    CHECK_IS(nlct_get(sock, &key, &found, &heap), 0);
+    CHECK_IS(nlct_get(sock, &key, &found, &bytes), 0);
     CHECK_IS(found.id, 0x101);
     put_flow(1, LONG_ZONE, 2, FAKE_PORT);
     packet_verdict(&packet, 2, 0);
     queue_packet();
-    CHECK_IS(nlct_get(sock, &key, &found, &heap), -EBADMSG);
-    nlct_bytes_free(&heap);
+    CHECK_IS(nlct_get(sock, &key, &found, &bytes), -EBADMSG);
+    nlct_bytes_free(&bytes);
     fake_close(sock);
 }
 
@@ -1017,7 +1017,7 @@ static void counters_must_be_complete(void)
     }
 }
 
-const struct test_case pass_cases[] = {
+const struct test_case dump_cases[] = {
     CASE(dump_takes_flows_to_the_end),
     CASE(dump_ignores_what_answers_others),
     CASE(dump_ignores_other_senders),
@@ -1060,8 +1060,8 @@ const struct test_case pass_cases[] = {
 };
 
 static const struct test_case *const all_cases[] = {
-    pass_cases, request_cases, flow_cases,  filter_cases,
-    sink_cases, share_cases,   ahead_cases, table_cases,
+    dump_cases, request_cases, flow_cases,      filter_cases,
+    sink_cases, delete_cases,  readahead_cases, table_cases,
 };
 
 /* Runs the case named, or all. */

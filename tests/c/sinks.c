@@ -1,4 +1,4 @@
-/* Sinks by themselves: rows, lines, groups, columns. */
+/* Sinks by themselves: rows, text, counts, columns. */
 #include "cases.h"
 #include "check.h"
 #include "fake.h"
@@ -52,9 +52,9 @@ static int give(struct nlct_sink *sink)
 
 static void rows_share_a_heap(void)
 {
-    struct nlct_bytes heap = {0};
+    struct nlct_bytes bytes = {0};
     struct nlct_flow rows[2];
-    struct nlct_sink *sink = make_rows(rows, 2, &heap);
+    struct nlct_sink *sink = make_rows(rows, 2, &bytes);
 
     begin(1);
     put_context("one", 3);
@@ -63,15 +63,15 @@ static void rows_share_a_heap(void)
     put_context("second", 6);
     CHECK_IS(give(sink), 0);
     CHECK_IS(give(sink), 1);
-    CHECK_IS(heap.size, 9);
+    CHECK_IS(bytes.size, 9);
     CHECK_IS(nlct_rows_take(sink), 2);
-    CHECK_BYTES(heap.data + rows[1].secctx.at, "second", 6);
+    CHECK_BYTES(bytes.data + rows[1].secctx.at, "second", 6);
     CHECK_IS(nlct_rows_take(sink), 0);
     CHECK_IS(give(sink), 0);
     CHECK_IS(nlct_rows_take(sink), 1);
     CHECK_IS(rows[0].id, 2);
     nlct_sink_free(&sink);
-    nlct_bytes_free(&heap);
+    nlct_bytes_free(&bytes);
 }
 
 /* Lines --------------------------------------------------------------------------------------- */
@@ -83,7 +83,7 @@ static void lines_say_what_the_flow_says(void)
         "udp      17 src=10.0.0.1 dst=192.0.2.1 sport=2 dport=53 mark=7 "
         "secctx=context helper=ftp\n";
     static char buffer[4 * NLCT_TEXT_MAX];
-    struct nlct_sink *sink = make_lines(buffer, sizeof(buffer));
+    struct nlct_sink *sink = make_text(buffer, sizeof(buffer));
 
     begin(1);
     packet_be32(&packet, CTA_MARK, 7);
@@ -107,7 +107,7 @@ static void a_full_buffer_wants_its_line_again(void)
     size_t i;
 
     for (i = 0; i < sizeof(room) / sizeof(room[0]); i++) {
-        struct nlct_sink *sink = make_lines(buffer, NLCT_TEXT_MAX + room[i]);
+        struct nlct_sink *sink = make_text(buffer, NLCT_TEXT_MAX + room[i]);
         unsigned number = 0;
         size_t lines = 0;
         size_t size;
@@ -135,7 +135,7 @@ static void a_line_longer_than_the_buffer_is_an_error(void)
 {
     static char context[600];
     static char buffer[NLCT_TEXT_MAX + 599];
-    struct nlct_sink *sink = make_lines(buffer, sizeof(buffer));
+    struct nlct_sink *sink = make_text(buffer, sizeof(buffer));
 
     begin(1);
     put_context("short", 5);
@@ -147,7 +147,7 @@ static void a_line_longer_than_the_buffer_is_an_error(void)
     CHECK(nlct_text_take(sink) > 0);
     CHECK_IS(give(sink), -EMSGSIZE);
     nlct_sink_free(&sink);
-    sink = make_lines(buffer, NLCT_TEXT_MAX - 1);
+    sink = make_text(buffer, NLCT_TEXT_MAX - 1);
     begin(1);
     CHECK_IS(give(sink), -EMSGSIZE);
     nlct_sink_free(&sink);
@@ -155,16 +155,16 @@ static void a_line_longer_than_the_buffer_is_an_error(void)
 
 /* Groups -------------------------------------------------------------------------------------- */
 
-static struct nlct_sink *groups_by(const char *first, const char *second)
+static struct nlct_sink *counts_by(const char *first, const char *second)
 {
     const unsigned fields[] = {field_number(first), second ? field_number(second) : 0};
-    struct nlct_sink *sink = make_groups(fields, second ? 2 : 1);
+    struct nlct_sink *sink = make_counts(fields, second ? 2 : 1);
 
     CHECK(sink);
     return sink;
 }
 
-static void groups_are_by_one_or_two_fields_without_spans(void)
+static void counts_are_by_one_or_two_fields_without_spans(void)
 {
     const unsigned zone = field_number("zone");
     const unsigned wrong[][3] = {
@@ -177,23 +177,23 @@ static void groups_are_by_one_or_two_fields_without_spans(void)
     unsigned fields[3] = {zone, zone, zone};
     size_t i;
 
-    CHECK(!make_groups(fields, 3));
+    CHECK(!make_counts(fields, 3));
     for (i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
-        CHECK(!make_groups(wrong[i], 1));
+        CHECK(!make_counts(wrong[i], 1));
         fields[1] = wrong[i][0];
-        CHECK(!make_groups(fields, 2));
+        CHECK(!make_counts(fields, 2));
     }
 }
 
-static void groups_tell_absent_from_zero(void)
+static void counts_tell_absent_from_zero(void)
 {
-    struct nlct_sink *sink = groups_by("mark", NULL);
-    const struct nlct_count *groups;
+    struct nlct_sink *sink = counts_by("mark", NULL);
+    const struct nlct_count *counts;
     uint32_t value;
     size_t count;
     int i;
 
-    groups = nlct_counts_get(sink, &count);
+    counts = nlct_counts_get(sink, &count);
     CHECK_IS(count, 0);
     for (i = 0; i < 3; i++) {
         begin(1);
@@ -203,23 +203,23 @@ static void groups_tell_absent_from_zero(void)
         CHECK_IS(give(sink), 0);
         CHECK_IS(give(sink), 0);
     }
-    groups = nlct_counts_get(sink, &count);
+    counts = nlct_counts_get(sink, &count);
     CHECK_IS(count, 2);
-    CHECK_IS(groups[0].present[0], 0);
-    CHECK_IS(groups[0].count, 3);
-    CHECK_IS(groups[1].present[0], 1);
-    CHECK_IS(groups[1].count, 6);
-    memcpy(&value, groups[1].values[0], sizeof(value));
+    CHECK_IS(counts[0].present[0], 0);
+    CHECK_IS(counts[0].count, 3);
+    CHECK_IS(counts[1].present[0], 1);
+    CHECK_IS(counts[1].count, 6);
+    memcpy(&value, counts[1].values[0], sizeof(value));
     CHECK_IS(value, 0);
     nlct_sink_free(&sink);
 }
 
 /* More than there is room for at first: each once, and its twin. */
-static void groups_grow(void)
+static void counts_grow(void)
 {
     enum { MANY = 20000 };
-    struct nlct_sink *sink = groups_by("sport", "mark");
-    const struct nlct_count *groups;
+    struct nlct_sink *sink = counts_by("sport", "mark");
+    const struct nlct_count *counts;
     size_t count;
     uint32_t mark;
     uint16_t port;
@@ -230,28 +230,28 @@ static void groups_grow(void)
         packet_be32(&packet, CTA_MARK, i % MANY * 65537);
         CHECK_IS(give(sink), 0);
     }
-    groups = nlct_counts_get(sink, &count);
+    counts = nlct_counts_get(sink, &count);
     CHECK_IS(count, MANY);
     for (i = 0; i < MANY; i++) {
-        memcpy(&port, groups[i].values[0], sizeof(port));
-        memcpy(&mark, groups[i].values[1], sizeof(mark));
+        memcpy(&port, counts[i].values[0], sizeof(port));
+        memcpy(&mark, counts[i].values[1], sizeof(mark));
         CHECK_IS(port, i);
         CHECK_IS(mark, i * 65537);
-        CHECK_IS(groups[i].count, 2);
-        CHECK_IS(groups[i].present[0] + groups[i].present[1], 2);
-        CHECK_IS(groups[i].family, 0);
+        CHECK_IS(counts[i].count, 2);
+        CHECK_IS(counts[i].present[0] + counts[i].present[1], 2);
+        CHECK_IS(counts[i].family, 0);
     }
     nlct_sink_free(&sink);
 }
 
 /* Addresses of the same 16 bytes, of each family; and ports beside a mark that is zero or absent:
    so many that they lie in each other's way. */
-static void groups_tell_the_same_bytes_apart(void)
+static void counts_tell_the_same_bytes_apart(void)
 {
     enum { MANY = 300 };
-    struct nlct_sink *sink = groups_by("src", "dport");
-    struct nlct_sink *marks = groups_by("sport", "mark");
-    const struct nlct_count *groups;
+    struct nlct_sink *sink = counts_by("src", "dport");
+    struct nlct_sink *marks = counts_by("sport", "mark");
+    const struct nlct_count *counts;
     const struct nlct_count *of_marks;
     size_t count;
     unsigned i;
@@ -267,14 +267,14 @@ static void groups_tell_the_same_bytes_apart(void)
         CHECK_IS(give(sink), 0);
         CHECK_IS(give(marks), 0);
     }
-    groups = nlct_counts_get(sink, &count);
+    counts = nlct_counts_get(sink, &count);
     CHECK_IS(count, 2 * MANY);
     of_marks = nlct_counts_get(marks, &count);
     CHECK_IS(count, 2 * MANY);
     for (i = 0; i < 2 * MANY; i++) {
-        CHECK_IS(groups[i].family, i % 2 ? AF_INET : AF_INET6);
-        CHECK_IS(groups[i].count, i % 2 ? 2 : 1);
-        CHECK_BYTES(groups[i].values, groups[i / 2 * 2].values, 32);
+        CHECK_IS(counts[i].family, i % 2 ? AF_INET : AF_INET6);
+        CHECK_IS(counts[i].count, i % 2 ? 2 : 1);
+        CHECK_BYTES(counts[i].values, counts[i / 2 * 2].values, 32);
         CHECK_IS(of_marks[i].present[1], i % 2 ? 0 : 1);
         CHECK_IS(of_marks[i].count, i % 2 ? 2 : 1);
     }
@@ -282,12 +282,12 @@ static void groups_tell_the_same_bytes_apart(void)
     nlct_sink_free(&marks);
 }
 
-static void groups_by_text_labels_zone_and_family(void)
+static void counts_by_text_labels_zone_and_family(void)
 {
     static const uint8_t labels[16] = {1, [15] = 0x80};
-    struct nlct_sink *by_text = groups_by("helper", "labels");
-    struct nlct_sink *by_zone = groups_by("zone", "family");
-    const struct nlct_count *groups;
+    struct nlct_sink *by_text = counts_by("helper", "labels");
+    struct nlct_sink *by_zone = counts_by("zone", "family");
+    const struct nlct_count *counts;
     uint16_t zone;
     size_t count;
 
@@ -299,25 +299,25 @@ static void groups_by_text_labels_zone_and_family(void)
     CHECK_IS(give(by_zone), 0);
     begin(1);
     CHECK_IS(give(by_zone), 0);
-    groups = nlct_counts_get(by_text, &count);
+    counts = nlct_counts_get(by_text, &count);
     CHECK_IS(count, 1);
-    CHECK_BYTES(groups->values[0], "ftp\0\0\0\0\0\0\0\0\0\0\0\0", 16);
-    CHECK_BYTES(groups->values[1], labels, 16);
-    groups = nlct_counts_get(by_zone, &count);
+    CHECK_BYTES(counts->values[0], "ftp\0\0\0\0\0\0\0\0\0\0\0\0", 16);
+    CHECK_BYTES(counts->values[1], labels, 16);
+    counts = nlct_counts_get(by_zone, &count);
     CHECK_IS(count, 2);
-    memcpy(&zone, groups[0].values[0], sizeof(zone));
+    memcpy(&zone, counts[0].values[0], sizeof(zone));
     CHECK_IS(zone, 258);
-    CHECK_IS(groups[0].values[1][0], AF_INET);
+    CHECK_IS(counts[0].values[1][0], AF_INET);
     /* Zone 0 is there, though no attribute says so. */
-    CHECK_IS(groups[1].present[0], 1);
-    CHECK_IS(groups[1].values[0][0], 0);
+    CHECK_IS(counts[1].present[0], 1);
+    CHECK_IS(counts[1].values[0][0], 0);
     nlct_sink_free(&by_text);
     nlct_sink_free(&by_zone);
 }
 
-static void groups_refuse_what_is_malformed(void)
+static void counts_refuse_what_is_malformed(void)
 {
-    struct nlct_sink *sink = groups_by("zone", "mark");
+    struct nlct_sink *sink = counts_by("zone", "mark");
     size_t count;
 
     begin(1);
@@ -333,7 +333,7 @@ static void groups_refuse_what_is_malformed(void)
 /* What a sink of columns handed over. */
 struct table {
     struct nlct_column columns[MAX_COLUMNS];
-    struct nlct_bytes heap;
+    struct nlct_bytes bytes;
     size_t rows;
 };
 
@@ -349,7 +349,7 @@ static struct nlct_sink *columns_of_all(size_t limit)
 
 static void take(struct nlct_sink *sink, struct table *table)
 {
-    table->rows = nlct_columns_take(sink, table->columns, &table->heap);
+    table->rows = nlct_columns_take(sink, table->columns, &table->bytes);
 }
 
 static void let_go(struct table *table)
@@ -359,7 +359,7 @@ static void let_go(struct table *table)
     for (i = 0; i < flow_fields(); i++) {
         nlct_column_free(&table->columns[i]);
     }
-    nlct_bytes_free(&table->heap);
+    nlct_bytes_free(&table->bytes);
 }
 
 static const struct nlct_column *column(const struct table *table, const char *name)
@@ -439,7 +439,7 @@ static void columns_start_anew_when_taken(void)
     CHECK_IS(nlct_columns_count(sink), 0);
     take(sink, &none);
     CHECK_IS(none.rows, 0);
-    CHECK(!none.heap.data && !none.heap.size);
+    CHECK(!none.bytes.data && !none.bytes.size);
     for (i = 0; i < flow_fields(); i++)
         CHECK(!none.columns[i].values && !none.columns[i].valid);
     begin(2);
@@ -450,11 +450,11 @@ static void columns_start_anew_when_taken(void)
 
     CHECK_IS(first.rows, 1);
     CHECK_IS(number_at(column(&first, "mark"), 0), 1);
-    CHECK_BYTES(first.heap.data, "first", 5);
+    CHECK_BYTES(first.bytes.data, "first", 5);
     CHECK_IS(second.rows, 1);
     CHECK(!column(&second, "mark")->values);
     CHECK_IS(number_at(column(&second, "secctx"), 0), 0);
-    CHECK_BYTES(second.heap.data, "second", 6);
+    CHECK_BYTES(second.bytes.data, "second", 6);
     let_go(&first);
     let_go(&none);
     let_go(&second);
@@ -475,7 +475,7 @@ static void columns_are_full_at_their_limit(void)
     CHECK_IS(nlct_columns_add(sink, &flow, NULL), 1);
     take(sink, &table);
     CHECK_IS(table.rows, 3);
-    CHECK_IS(table.heap.size, 12);
+    CHECK_IS(table.bytes.size, 12);
     let_go(&table);
     CHECK_IS(nlct_columns_add(sink, &flow, NULL), 0);
     nlct_sink_free(&sink);
@@ -526,16 +526,16 @@ static void begin_whole(uint8_t family, unsigned number)
     packet_attr(&packet, 99, "unknown", number % 8);
 }
 
-static void check_same_flow(const struct nlct_flow *a, const uint8_t *heap,
-                            const struct nlct_flow *b, const uint8_t *other_heap)
+static void check_same_flow(const struct nlct_flow *a, const uint8_t *bytes,
+                            const struct nlct_flow *b, const uint8_t *other_bytes)
 {
     struct nlct_flow plain_a = *a;
     struct nlct_flow plain_b = *b;
 
     CHECK_IS(a->secctx.size, b->secctx.size);
-    CHECK_BYTES(heap + a->secctx.at, other_heap + b->secctx.at, a->secctx.size);
+    CHECK_BYTES(bytes + a->secctx.at, other_bytes + b->secctx.at, a->secctx.size);
     CHECK_IS(a->unknown.size, b->unknown.size);
-    CHECK_BYTES(heap + a->unknown.at, other_heap + b->unknown.at, a->unknown.size);
+    CHECK_BYTES(bytes + a->unknown.at, other_bytes + b->unknown.at, a->unknown.size);
     plain_a.secctx.at = plain_b.secctx.at = plain_a.unknown.at = plain_b.unknown.at = 0;
     CHECK_BYTES(&plain_a, &plain_b, sizeof(plain_a));
 }
@@ -550,7 +550,7 @@ static struct nlct_flow row_of(const struct table *table, size_t row)
     for (field = 0; field < flow_fields(); field++)
         if (table->columns[field].values)
             present[count++] = table->columns[field];
-    nlct_columns_row(present, count, table->heap.size, row, &flow);
+    nlct_columns_row(present, count, table->bytes.size, row, &flow);
     return flow;
 }
 
@@ -561,7 +561,7 @@ static void columns_give_back_their_flows(void)
     struct nlct_sink *taking = columns_of_all(SIZE_MAX);
     struct nlct_sink *adding = columns_of_all(SIZE_MAX);
     struct nlct_flow flows[ROWS];
-    struct nlct_bytes heap = {0};
+    struct nlct_bytes bytes = {0};
     struct nlct_flow row;
     struct table taken;
     struct table added;
@@ -570,21 +570,21 @@ static void columns_give_back_their_flows(void)
     for (i = 0; i < ROWS; i++) {
         begin_whole(i % 5 ? AF_INET : AF_INET6, i);
         CHECK_IS(give(taking), 0);
-        CHECK_IS(nlct_flow_parse(packet.bytes, packet.size, &flows[i], &heap), 0);
+        CHECK_IS(nlct_flow_parse(packet.bytes, packet.size, &flows[i], &bytes), 0);
     }
     for (i = 0; i < ROWS; i++)
-        CHECK_IS(nlct_columns_add(adding, &flows[ROWS - 1 - i], heap.data), 0);
+        CHECK_IS(nlct_columns_add(adding, &flows[ROWS - 1 - i], bytes.data), 0);
     take(taking, &taken);
     take(adding, &added);
     for (i = 0; i < ROWS; i++) {
         row = row_of(&taken, i);
-        check_same_flow(&row, taken.heap.data, &flows[i], heap.data);
+        check_same_flow(&row, taken.bytes.data, &flows[i], bytes.data);
         row = row_of(&added, ROWS - 1 - i);
-        check_same_flow(&row, added.heap.data, &flows[i], heap.data);
+        check_same_flow(&row, added.bytes.data, &flows[i], bytes.data);
     }
     let_go(&taken);
     let_go(&added);
-    nlct_bytes_free(&heap);
+    nlct_bytes_free(&bytes);
     nlct_sink_free(&taking);
     nlct_sink_free(&adding);
 }
@@ -623,12 +623,12 @@ const struct test_case sink_cases[] = {
     CASE(lines_say_what_the_flow_says),
     CASE(a_full_buffer_wants_its_line_again),
     CASE(a_line_longer_than_the_buffer_is_an_error),
-    CASE(groups_are_by_one_or_two_fields_without_spans),
-    CASE(groups_tell_absent_from_zero),
-    CASE(groups_grow),
-    CASE(groups_tell_the_same_bytes_apart),
-    CASE(groups_by_text_labels_zone_and_family),
-    CASE(groups_refuse_what_is_malformed),
+    CASE(counts_are_by_one_or_two_fields_without_spans),
+    CASE(counts_tell_absent_from_zero),
+    CASE(counts_grow),
+    CASE(counts_tell_the_same_bytes_apart),
+    CASE(counts_by_text_labels_zone_and_family),
+    CASE(counts_refuse_what_is_malformed),
     CASE(columns_keep_absent_values_apart),
     CASE(columns_start_anew_when_taken),
     CASE(columns_are_full_at_their_limit),

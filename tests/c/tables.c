@@ -1,9 +1,9 @@
 /*
- * The hash tables of groups and of filters from inside: no flows that somebody chose make a look-up
+ * The hash tables of counts and of filters from inside: no flows that somebody chose make a look-up
  * in them long. Their sources are compiled here once more, under other names.
  */
-#define nlct_counts_new tables_groups_new
-#define nlct_counts_get tables_groups_get
+#define nlct_counts_new tables_counts_new
+#define nlct_counts_get tables_counts_get
 #define nlct_filter_new tables_filter_new
 #define nlct_filter_free tables_filter_free
 #define filter_match tables_filter_match
@@ -55,14 +55,14 @@ static uint64_t seed_of(uint64_t hash)
 }
 
 /* The address number 'i' of one /64, all of which have the same lower 32 bits of their hash: as a
-   group, or as a prefix. */
-static void choose(uint8_t address[16], uint64_t i, bool as_group)
+   count, or as a prefix. */
+static void choose(uint8_t address[16], uint64_t i, bool as_count)
 {
     uint64_t words[2];
 
     memcpy(address, "\x20\1\xd\xb8\0\0\0\1", 8);
     memcpy(words, address, 8);
-    if (as_group)
+    if (as_count)
         words[1] = second_word(words[0], (uint64_t)AF_INET6 << 16 | 1 << 8, seed_of(i << 32));
     else
         words[1] = second_word(words[0], (uint64_t)AF_INET6 << 8 | 128, i << 32);
@@ -73,7 +73,7 @@ static struct nlct_sink *count_chosen(void)
 {
     static struct packet packet;
     const unsigned field = field_number("src");
-    struct nlct_sink *sink = make_groups(&field, 1);
+    struct nlct_sink *sink = make_counts(&field, 1);
     uint64_t i;
 
     CHECK(sink);
@@ -128,9 +128,9 @@ static size_t longest_run(bool (*used)(const void *table, size_t slot), const vo
     return longest;
 }
 
-static bool has_group(const void *table, size_t slot)
+static bool has_count(const void *table, size_t slot)
 {
-    return ((const struct groups *)table)->slots[slot] != 0;
+    return ((const struct counts *)table)->slots[slot] != 0;
 }
 
 static bool has_prefix(const void *table, size_t slot)
@@ -138,13 +138,13 @@ static bool has_prefix(const void *table, size_t slot)
     return ((const struct prefixes *)table)->tags[slot] != 0;
 }
 
-static void chosen_addresses_spread_over_groups(void)
+static void chosen_addresses_spread_over_counts(void)
 {
     struct nlct_sink *sink = count_chosen();
-    const struct groups *groups = (const struct groups *)sink;
+    const struct counts *counts = (const struct counts *)sink;
 
-    CHECK_IS(groups->count, CHOSEN);
-    CHECK(longest_run(has_group, groups, groups->mask + 1) < LONG);
+    CHECK_IS(counts->nrows, CHOSEN);
+    CHECK(longest_run(has_count, counts, counts->mask + 1) < LONG);
     nlct_sink_free(&sink);
 }
 
@@ -162,11 +162,11 @@ static void each_table_has_its_own_order(void)
 {
     struct nlct_sink *sinks[2] = {count_chosen(), count_chosen()};
     struct nlct_filter *filters[2] = {match_chosen(), match_chosen()};
-    const struct groups *groups = (const struct groups *)sinks[0];
+    const struct counts *counts = (const struct counts *)sinks[0];
     const struct prefixes *prefixes = filters[0]->tests[0].prefixes;
 
-    CHECK(memcmp(groups->slots, ((const struct groups *)sinks[1])->slots,
-                 (groups->mask + 1) * sizeof(groups->slots[0])) != 0);
+    CHECK(memcmp(counts->slots, ((const struct counts *)sinks[1])->slots,
+                 (counts->mask + 1) * sizeof(counts->slots[0])) != 0);
     CHECK(memcmp(prefixes->tags, filters[1]->tests[0].prefixes->tags, prefixes->mask + 1) != 0);
     nlct_sink_free(&sinks[0]);
     nlct_sink_free(&sinks[1]);
@@ -220,7 +220,7 @@ static void without_randomness_there_is_a_key_all_the_same(void)
 const struct test_case table_cases[] = {
     CASE(the_hash_is_siphash_1_3),
     CASE(without_randomness_there_is_a_key_all_the_same),
-    CASE(chosen_addresses_spread_over_groups),
+    CASE(chosen_addresses_spread_over_counts),
     CASE(chosen_addresses_spread_over_a_filter),
     CASE(each_table_has_its_own_order),
     END_OF_CASES,
