@@ -1,210 +1,279 @@
-/* The tables of attributes: what is inside what, and where each value belongs. */
+/*
+ * What is known of each attribute of a flow: its type, the field that holds its value, the kind of
+ * that value, and whether one may set it. Each stands once, in a row of the lists below; from these
+ * come the rules that decode.c and build.c go by, the public fields and the mask of what is
+ * settable.
+ */
 #include "attributes.h"
 
 #include <linux/netfilter/nfnetlink_conntrack.h>
 #include <netinet/in.h>
 
 /* Newer than the headers that this must build with. */
+enum { SYNPROXY = 24, TIMESTAMP_EVENT = 27 };
 enum { SYNPROXY_ISN = 1, SYNPROXY_ITS, SYNPROXY_TSOFF };
 
-#define TABLE(rules_)                                                                              \
-    {                                                                                              \
-        rules_, sizeof(rules_) / sizeof((rules_)[0])                                               \
-    }
-#define IN_TUPLE(kind_, member, bit_)                                                              \
-    .kind = kind_, .size = sizeof(((struct nlct_tuple *)0)->member),                               \
-    .offset = offsetof(struct nlct_tuple, member), .bit = bit_
-#define IN_FLOW(kind_, member, bit_)                                                               \
-    {                                                                                              \
-        .kind = kind_, .size = sizeof(((struct nlct_flow *)0)->member),                            \
-        .offset = offsetof(struct nlct_flow, member), .bit = bit_                                  \
-    }
-#define NESTED(table_)                                                                             \
-    {                                                                                              \
-        .kind = NEST, .nest = &table_                                                              \
-    }
+/* The lists ----------------------------------------------------------------------------------- */
+
+/* The rest the kernel counts, measures or gives out by itself. */
+enum { FIXED, SETTABLE };
+
+/* clang-format off */
+
+/* A list takes the names of macros, and its rows become what these make of them.
+
+   What is in nests: ROW(in, type, name, NAME, kind, settable). The attribute 'type', somewhere in
+   the top-level attribute 'in', holds the member 'name' of struct nlct_flow, whose bit is
+   NLCT_FLOW_NAME. */
+#define TCP(ROW, in)                                                                               \
+    ROW(in, CTA_PROTOINFO_TCP_STATE, tcp_state, TCP_STATE, NUMBER, SETTABLE)                       \
+    ROW(in, CTA_PROTOINFO_TCP_WSCALE_ORIGINAL, tcp_wscale_orig, TCP_WSCALE_ORIG, NUMBER, SETTABLE) \
+    ROW(in, CTA_PROTOINFO_TCP_WSCALE_REPLY, tcp_wscale_reply, TCP_WSCALE_REPLY, NUMBER, SETTABLE)  \
+    ROW(in, CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, tcp_flags_orig, TCP_FLAGS_ORIG, FLAGS, SETTABLE)     \
+    ROW(in, CTA_PROTOINFO_TCP_FLAGS_REPLY, tcp_flags_reply, TCP_FLAGS_REPLY, FLAGS, SETTABLE)
+#define SCTP(ROW, in)                                                                              \
+    ROW(in, CTA_PROTOINFO_SCTP_STATE, sctp_state, SCTP_STATE, NUMBER, SETTABLE)                    \
+    ROW(in, CTA_PROTOINFO_SCTP_VTAG_ORIGINAL, sctp_vtag_orig, SCTP_VTAG_ORIG, NUMBER, SETTABLE)    \
+    ROW(in, CTA_PROTOINFO_SCTP_VTAG_REPLY, sctp_vtag_reply, SCTP_VTAG_REPLY, NUMBER, SETTABLE)
+#define DCCP(ROW, in)                                                                              \
+    ROW(in, CTA_PROTOINFO_DCCP_STATE, dccp_state, DCCP_STATE, NUMBER, SETTABLE)                    \
+    ROW(in, CTA_PROTOINFO_DCCP_ROLE, dccp_role, DCCP_ROLE, NUMBER, SETTABLE)                       \
+    ROW(in, CTA_PROTOINFO_DCCP_HANDSHAKE_SEQ, dccp_handshake_seq, DCCP_HANDSHAKE_SEQ, NUMBER,      \
+        SETTABLE)
+#define PROTOINFO(ROW, in) TCP(ROW, in) SCTP(ROW, in) DCCP(ROW, in)
+#define COUNTERS_ORIG(ROW, in)                                                                     \
+    ROW(in, CTA_COUNTERS_PACKETS, packets_orig, PACKETS_ORIG, NUMBER, FIXED)                       \
+    ROW(in, CTA_COUNTERS_BYTES, bytes_orig, BYTES_ORIG, NUMBER, FIXED)
+#define COUNTERS_REPLY(ROW, in)                                                                    \
+    ROW(in, CTA_COUNTERS_PACKETS, packets_reply, PACKETS_REPLY, NUMBER, FIXED)                     \
+    ROW(in, CTA_COUNTERS_BYTES, bytes_reply, BYTES_REPLY, NUMBER, FIXED)
+#define TIMESTAMP(ROW, in)                                                                         \
+    ROW(in, CTA_TIMESTAMP_START, timestamp_start, TIMESTAMP_START, NUMBER, FIXED)                  \
+    ROW(in, CTA_TIMESTAMP_STOP, timestamp_stop, TIMESTAMP_STOP, NUMBER, FIXED)
+#define HELP(ROW, in)                                                                              \
+    ROW(in, CTA_HELP_NAME, helper, HELPER, TEXT, SETTABLE)                                         \
+    ROW(in, CTA_HELP_INFO, helper_info, HELPER_INFO, SPAN, SETTABLE)
+#define SEQADJ_ORIG(ROW, in)                                                                       \
+    ROW(in, CTA_SEQADJ_CORRECTION_POS, seqadj_orig_pos, SEQADJ_ORIG_POS, NUMBER, SETTABLE)         \
+    ROW(in, CTA_SEQADJ_OFFSET_BEFORE, seqadj_orig_before, SEQADJ_ORIG_BEFORE, NUMBER, SETTABLE)    \
+    ROW(in, CTA_SEQADJ_OFFSET_AFTER, seqadj_orig_after, SEQADJ_ORIG_AFTER, NUMBER, SETTABLE)
+#define SEQADJ_REPLY(ROW, in)                                                                      \
+    ROW(in, CTA_SEQADJ_CORRECTION_POS, seqadj_reply_pos, SEQADJ_REPLY_POS, NUMBER, SETTABLE)       \
+    ROW(in, CTA_SEQADJ_OFFSET_BEFORE, seqadj_reply_before, SEQADJ_REPLY_BEFORE, NUMBER, SETTABLE)  \
+    ROW(in, CTA_SEQADJ_OFFSET_AFTER, seqadj_reply_after, SEQADJ_REPLY_AFTER, NUMBER, SETTABLE)
+#define SECCTX(ROW, in)                                                                            \
+    ROW(in, CTA_SECCTX_NAME, secctx, SECCTX, SPAN, FIXED)
+#define SYNPROXY_ROWS(ROW, in)                                                                     \
+    ROW(in, SYNPROXY_ISN, synproxy_isn, SYNPROXY_ISN, NUMBER, SETTABLE)                            \
+    ROW(in, SYNPROXY_ITS, synproxy_its, SYNPROXY_ITS, NUMBER, SETTABLE)                            \
+    ROW(in, SYNPROXY_TSOFF, synproxy_tsoff, SYNPROXY_TSOFF, NUMBER, SETTABLE)
+
+/* The top level, in the order of the public fields: VALUE(type, name, NAME, kind, settable),
+   KEY(type, name, NAME) for a tuple, and IN(type, table, LIST) for a nest. */
+#define FLOW(VALUE, KEY, IN)                                                                       \
+    VALUE(CTA_ZONE, zone, ZONE, NUMBER, FIXED)                                                     \
+    KEY(CTA_TUPLE_ORIG, orig, ORIG)                                                                \
+    KEY(CTA_TUPLE_REPLY, reply, REPLY)                                                             \
+    VALUE(CTA_STATUS, status, STATUS, NUMBER, SETTABLE)                                            \
+    VALUE(CTA_TIMEOUT, timeout, TIMEOUT, NUMBER, SETTABLE)                                         \
+    VALUE(CTA_MARK, mark, MARK, NUMBER, SETTABLE)                                                  \
+    VALUE(CTA_ID, id, ID, NUMBER, FIXED)                                                           \
+    VALUE(CTA_USE, use, USE, NUMBER, FIXED)                                                        \
+    IN(CTA_PROTOINFO, protoinfo, PROTOINFO)                                                        \
+    IN(CTA_COUNTERS_ORIG, counters_orig, COUNTERS_ORIG)                                            \
+    IN(CTA_COUNTERS_REPLY, counters_reply, COUNTERS_REPLY)                                         \
+    IN(CTA_TIMESTAMP, timestamp, TIMESTAMP)                                                        \
+    VALUE(TIMESTAMP_EVENT, timestamp_event, TIMESTAMP_EVENT, NUMBER, FIXED)                        \
+    VALUE(CTA_LABELS, labels, LABELS, LABELS, SETTABLE)                                            \
+    IN(CTA_HELP, help, HELP)                                                                       \
+    IN(CTA_SEQ_ADJ_ORIG, seqadj_orig, SEQADJ_ORIG)                                                 \
+    IN(CTA_SEQ_ADJ_REPLY, seqadj_reply, SEQADJ_REPLY)                                              \
+    IN(CTA_SECCTX, secctx, SECCTX)                                                                 \
+    IN(SYNPROXY, synproxy, SYNPROXY_ROWS)
+
+/* What names a flow, in a tuple. Which attribute an address is in follows from the family, which of
+   the two sets of ICMP is used from the protocol: ADDRESS(name, NAME, ...), and
+   ICMP(name, NAME, suffix of the type, ...). */
+#define TUPLE_ROWS(ADDRESS, ROW, ICMP, ...)                                                        \
+    ADDRESS(src, SRC, __VA_ARGS__)                                                                 \
+    ADDRESS(dst, DST, __VA_ARGS__)                                                                 \
+    ROW(CTA_PROTO_NUM, proto, PROTO, __VA_ARGS__)                                                  \
+    ROW(CTA_PROTO_SRC_PORT, sport, SPORT, __VA_ARGS__)                                             \
+    ROW(CTA_PROTO_DST_PORT, dport, DPORT, __VA_ARGS__)                                             \
+    ICMP(icmp_id, ICMP_ID, ID, __VA_ARGS__)                                                        \
+    ICMP(icmp_type, ICMP_TYPE, TYPE, __VA_ARGS__)                                                  \
+    ICMP(icmp_code, ICMP_CODE, CODE, __VA_ARGS__)
+
+/* Rules by type, for decode.c and build.c ----------------------------------------------------- */
 
 _Static_assert(offsetof(struct nlct_tuple, present) == 0, "'present' opens a tuple");
 _Static_assert(offsetof(struct nlct_flow, present) == 0, "'present' opens a flow");
 _Static_assert(offsetof(struct translation, present) == 0, "'present' opens a translation");
 
-/* Tuples */
-
-static const struct rule ip_rules[] = {
-    [CTA_IP_V4_SRC] = {BYTES, AF_INET, 4, offsetof(struct nlct_tuple, src), NLCT_TUPLE_SRC, 0,
-                       NULL},
-    [CTA_IP_V4_DST] = {BYTES, AF_INET, 4, offsetof(struct nlct_tuple, dst), NLCT_TUPLE_DST, 0,
-                       NULL},
-    [CTA_IP_V6_SRC] = {IN_TUPLE(BYTES, src, NLCT_TUPLE_SRC), .family = AF_INET6},
-    [CTA_IP_V6_DST] = {IN_TUPLE(BYTES, dst, NLCT_TUPLE_DST), .family = AF_INET6},
-};
-static const struct table ip_table = TABLE(ip_rules);
-
-/* Which of the two sets of ICMP is used follows from the protocol, not from the family. */
-#define ICMP_RULES(prefix, proto_)                                                                 \
-    [prefix##_ID] = {IN_TUPLE(NUMBER, icmp_id, NLCT_TUPLE_ICMP_ID), .proto = proto_},              \
-    [prefix##_TYPE] = {IN_TUPLE(NUMBER, icmp_type, NLCT_TUPLE_ICMP_TYPE), .proto = proto_},        \
-    [prefix##_CODE] = {IN_TUPLE(NUMBER, icmp_code, NLCT_TUPLE_ICMP_CODE), .proto = proto_}
-
-static const struct rule proto_rules[] = {
-    [CTA_PROTO_NUM] = {IN_TUPLE(NUMBER, proto, NLCT_TUPLE_PROTO)},
-    [CTA_PROTO_SRC_PORT] = {IN_TUPLE(NUMBER, sport, NLCT_TUPLE_SPORT)},
-    [CTA_PROTO_DST_PORT] = {IN_TUPLE(NUMBER, dport, NLCT_TUPLE_DPORT)},
-    ICMP_RULES(CTA_PROTO_ICMP, IPPROTO_ICMP),
-    ICMP_RULES(CTA_PROTO_ICMPV6, IPPROTO_ICMPV6),
-};
-static const struct table proto_table = TABLE(proto_rules);
-
-static const struct rule tuple_rules[] = {
-    [CTA_TUPLE_IP] = NESTED(ip_table),
-    [CTA_TUPLE_PROTO] = NESTED(proto_table),
-    [CTA_TUPLE_ZONE] = {IN_TUPLE(NUMBER, zone, NLCT_TUPLE_ZONE)},
-};
-const struct table tuple_table = TABLE(tuple_rules);
-
-/* Translation (NAT) */
-
-static const struct rule nat_proto_rules[] = {
-    [CTA_PROTONAT_PORT_MIN] = {.kind = NUMBER,
-                               .size = 2,
-                               .offset = offsetof(struct translation, port),
-                               .bit = TO_PORT},
-};
-static const struct table nat_proto_table = TABLE(nat_proto_rules);
-
-#define NAT_ADDRESS_RULE(family_, size_)                                                           \
-    {                                                                                              \
-        .kind = BYTES, .family = family_, .size = size_,                                           \
-        .offset = offsetof(struct translation, address), .bit = TO_ADDRESS                         \
-    }
-static const struct rule nat_rules[] = {
-    [CTA_NAT_V4_MINIP] = NAT_ADDRESS_RULE(AF_INET, 4),
-    [CTA_NAT_V6_MINIP] = NAT_ADDRESS_RULE(AF_INET6, 16),
-    [CTA_NAT_PROTO] = NESTED(nat_proto_table),
-};
-static const struct table nat_table = TABLE(nat_rules);
-
-/* The rest of a flow */
-
-static const struct rule tcp_rules[] = {
-    [CTA_PROTOINFO_TCP_STATE] = IN_FLOW(NUMBER, tcp_state, NLCT_FLOW_TCP_STATE),
-    [CTA_PROTOINFO_TCP_WSCALE_ORIGINAL] =
-        IN_FLOW(NUMBER, tcp_wscale_orig, NLCT_FLOW_TCP_WSCALE_ORIG),
-    [CTA_PROTOINFO_TCP_WSCALE_REPLY] =
-        IN_FLOW(NUMBER, tcp_wscale_reply, NLCT_FLOW_TCP_WSCALE_REPLY),
-    [CTA_PROTOINFO_TCP_FLAGS_ORIGINAL] = IN_FLOW(FLAGS, tcp_flags_orig, NLCT_FLOW_TCP_FLAGS_ORIG),
-    [CTA_PROTOINFO_TCP_FLAGS_REPLY] = IN_FLOW(FLAGS, tcp_flags_reply, NLCT_FLOW_TCP_FLAGS_REPLY),
-};
-static const struct table tcp_table = TABLE(tcp_rules);
-
-static const struct rule sctp_rules[] = {
-    [CTA_PROTOINFO_SCTP_STATE] = IN_FLOW(NUMBER, sctp_state, NLCT_FLOW_SCTP_STATE),
-    [CTA_PROTOINFO_SCTP_VTAG_ORIGINAL] = IN_FLOW(NUMBER, sctp_vtag_orig, NLCT_FLOW_SCTP_VTAG_ORIG),
-    [CTA_PROTOINFO_SCTP_VTAG_REPLY] = IN_FLOW(NUMBER, sctp_vtag_reply, NLCT_FLOW_SCTP_VTAG_REPLY),
-};
-static const struct table sctp_table = TABLE(sctp_rules);
-
-static const struct rule dccp_rules[] = {
-    [CTA_PROTOINFO_DCCP_STATE] = IN_FLOW(NUMBER, dccp_state, NLCT_FLOW_DCCP_STATE),
-    [CTA_PROTOINFO_DCCP_ROLE] = IN_FLOW(NUMBER, dccp_role, NLCT_FLOW_DCCP_ROLE),
-    [CTA_PROTOINFO_DCCP_HANDSHAKE_SEQ] =
-        IN_FLOW(NUMBER, dccp_handshake_seq, NLCT_FLOW_DCCP_HANDSHAKE_SEQ),
-    [CTA_PROTOINFO_DCCP_PAD] = {.kind = PADDING},
-};
-static const struct table dccp_table = TABLE(dccp_rules);
-
-static const struct rule protoinfo_rules[] = {
-    [CTA_PROTOINFO_TCP] = NESTED(tcp_table),
-    [CTA_PROTOINFO_DCCP] = NESTED(dccp_table),
-    [CTA_PROTOINFO_SCTP] = NESTED(sctp_table),
-};
-static const struct table protoinfo_table = TABLE(protoinfo_rules);
-
-static const struct rule counters_orig_rules[] = {
-    [CTA_COUNTERS_PACKETS] = IN_FLOW(NUMBER, packets_orig, NLCT_FLOW_PACKETS_ORIG),
-    [CTA_COUNTERS_BYTES] = IN_FLOW(NUMBER, bytes_orig, NLCT_FLOW_BYTES_ORIG),
-    [CTA_COUNTERS_PAD] = {.kind = PADDING},
-};
-static const struct table counters_orig_table = TABLE(counters_orig_rules);
-
-static const struct rule counters_reply_rules[] = {
-    [CTA_COUNTERS_PACKETS] = IN_FLOW(NUMBER, packets_reply, NLCT_FLOW_PACKETS_REPLY),
-    [CTA_COUNTERS_BYTES] = IN_FLOW(NUMBER, bytes_reply, NLCT_FLOW_BYTES_REPLY),
-    [CTA_COUNTERS_PAD] = {.kind = PADDING},
-};
-static const struct table counters_reply_table = TABLE(counters_reply_rules);
-
-static const struct rule timestamp_rules[] = {
-    [CTA_TIMESTAMP_START] = IN_FLOW(NUMBER, timestamp_start, NLCT_FLOW_TIMESTAMP_START),
-    [CTA_TIMESTAMP_STOP] = IN_FLOW(NUMBER, timestamp_stop, NLCT_FLOW_TIMESTAMP_STOP),
-    [CTA_TIMESTAMP_PAD] = {.kind = PADDING},
-};
-static const struct table timestamp_table = TABLE(timestamp_rules);
-
-static const struct rule help_rules[] = {
-    [CTA_HELP_NAME] = IN_FLOW(TEXT, helper, NLCT_FLOW_HELPER),
-    [CTA_HELP_INFO] = IN_FLOW(SPAN, helper_info, NLCT_FLOW_HELPER_INFO),
-};
-static const struct table help_table = TABLE(help_rules);
-
-#define SEQADJ_RULES(direction, DIRECTION)                                                         \
-    [CTA_SEQADJ_CORRECTION_POS] =                                                                  \
-        IN_FLOW(NUMBER, seqadj_##direction##_pos, NLCT_FLOW_SEQADJ_##DIRECTION##_POS),             \
-    [CTA_SEQADJ_OFFSET_BEFORE] =                                                                   \
-        IN_FLOW(NUMBER, seqadj_##direction##_before, NLCT_FLOW_SEQADJ_##DIRECTION##_BEFORE),       \
-    [CTA_SEQADJ_OFFSET_AFTER] =                                                                    \
-        IN_FLOW(NUMBER, seqadj_##direction##_after, NLCT_FLOW_SEQADJ_##DIRECTION##_AFTER)
-
-static const struct rule seqadj_orig_rules[] = {SEQADJ_RULES(orig, ORIG)};
-static const struct table seqadj_orig_table = TABLE(seqadj_orig_rules);
-static const struct rule seqadj_reply_rules[] = {SEQADJ_RULES(reply, REPLY)};
-static const struct table seqadj_reply_table = TABLE(seqadj_reply_rules);
-
-static const struct rule secctx_rules[] = {
-    [CTA_SECCTX_NAME] = IN_FLOW(SPAN, secctx, NLCT_FLOW_SECCTX),
-};
-static const struct table secctx_table = TABLE(secctx_rules);
-
-static const struct rule synproxy_rules[] = {
-    [SYNPROXY_ISN] = IN_FLOW(NUMBER, synproxy_isn, NLCT_FLOW_SYNPROXY_ISN),
-    [SYNPROXY_ITS] = IN_FLOW(NUMBER, synproxy_its, NLCT_FLOW_SYNPROXY_ITS),
-    [SYNPROXY_TSOFF] = IN_FLOW(NUMBER, synproxy_tsoff, NLCT_FLOW_SYNPROXY_TSOFF),
-};
-static const struct table synproxy_table = TABLE(synproxy_rules);
-
-#define TUPLE_RULE(member, bit_)                                                                   \
-    {                                                                                              \
-        TUPLE, .offset = offsetof(struct nlct_flow, member), .bit = bit_, .nest = &tuple_table     \
-    }
-
-static const struct rule flow_rules[] = {
-    [CTA_TUPLE_ORIG] = TUPLE_RULE(orig, NLCT_FLOW_ORIG),
-    [CTA_TUPLE_REPLY] = TUPLE_RULE(reply, NLCT_FLOW_REPLY),
-    [CTA_STATUS] = IN_FLOW(NUMBER, status, NLCT_FLOW_STATUS),
-    [CTA_PROTOINFO] = NESTED(protoinfo_table),
-    [CTA_HELP] = NESTED(help_table),
-    [CTA_NAT_SRC] = {.kind = NAT, .nest = &nat_table},
-    [CTA_TIMEOUT] = IN_FLOW(NUMBER, timeout, NLCT_FLOW_TIMEOUT),
-    [CTA_MARK] = IN_FLOW(NUMBER, mark, NLCT_FLOW_MARK),
-    [CTA_COUNTERS_ORIG] = NESTED(counters_orig_table),
-    [CTA_COUNTERS_REPLY] = NESTED(counters_reply_table),
-    [CTA_USE] = IN_FLOW(NUMBER, use, NLCT_FLOW_USE),
-    [CTA_ID] = IN_FLOW(NUMBER, id, NLCT_FLOW_ID),
-    [CTA_NAT_DST] = {.kind = NAT, .nest = &nat_table},
-    [CTA_TUPLE_MASTER] = TUPLE_RULE(master, NLCT_FLOW_MASTER),
-    [CTA_SEQ_ADJ_ORIG] = NESTED(seqadj_orig_table),
-    [CTA_SEQ_ADJ_REPLY] = NESTED(seqadj_reply_table),
-    [CTA_ZONE] = IN_FLOW(NUMBER, zone, NLCT_FLOW_ZONE),
-    [CTA_SECCTX] = NESTED(secctx_table),
-    [CTA_TIMESTAMP] = NESTED(timestamp_table),
-    [CTA_LABELS] = IN_FLOW(BYTES, labels, NLCT_FLOW_LABELS),
-    [SYNPROXY] = NESTED(synproxy_table),
-    [TIMESTAMP_EVENT] = IN_FLOW(NUMBER, timestamp_event, NLCT_FLOW_TIMESTAMP_EVENT),
-};
-const struct table flow_table = TABLE(flow_rules);
+#define SIZE(struct_, member_) sizeof(((struct struct_ *)0)->member_)
+#define IN_TUPLE(kind_, name_, NAME_)                                                              \
+    .kind = kind_, .size = SIZE(nlct_tuple, name_), .offset = offsetof(struct nlct_tuple, name_),  \
+    .bit = NLCT_TUPLE_##NAME_
+#define IN_FLOW(kind_, name_, NAME_)                                                               \
+    .kind = kind_, .size = SIZE(nlct_flow, name_), .offset = offsetof(struct nlct_flow, name_),    \
+    .bit = NLCT_FLOW_##NAME_
 
 /* decode() keeps a bit a type. */
-#define FITS(rules_)                                                                               \
-    _Static_assert(sizeof(rules_) / sizeof((rules_)[0]) <= VIEW_ATTRS, "a bit a type")
-FITS(proto_rules);
-FITS(flow_rules);
+#define RULES(name_, ...)                                                                          \
+    static const struct rule name_##_rules[] = {__VA_ARGS__};                                      \
+    _Static_assert(sizeof(name_##_rules) <= VIEW_ATTRS * sizeof(struct rule), "a bit a type")
+#define TABLE(name_) {name_##_rules, sizeof(name_##_rules) / sizeof(struct rule)}
+#define NEST_OF(name_, ...)                                                                        \
+    RULES(name_, __VA_ARGS__);                                                                     \
+    static const struct table name_ = TABLE(name_)
+
+/* Of rows that are not wanted. */
+#define NONE(...)
+
+#define PADDING_RULE(type_) [type_] = {.kind = PADDING},
+#define NEST_RULE(type_, table_) [type_] = {.kind = NEST, .nest = &(table_)},
+#define LIST_RULE(type_, table_, LIST_) NEST_RULE(type_, table_)
+#define NAT_RULE(type_) [type_] = {.kind = NAT, .nest = &nat},
+
+#define ADDRESS_RULES(name_, NAME_, ...)                                                           \
+    [CTA_IP_V6_##NAME_] = {IN_TUPLE(ADDRESS, name_, NAME_), .family = AF_INET6},                   \
+    [CTA_IP_V4_##NAME_] = {.kind = ADDRESS, .family = AF_INET, .size = 4,                          \
+                           .offset = offsetof(struct nlct_tuple, name_),                           \
+                           .bit = NLCT_TUPLE_##NAME_},
+#define KEY_RULE(type_, name_, NAME_, ...) [type_] = {IN_TUPLE(NUMBER, name_, NAME_)},
+#define ICMP_RULES(name_, NAME_, SUFFIX_, ...)                                                     \
+    [CTA_PROTO_ICMP_##SUFFIX_] = {IN_TUPLE(NUMBER, name_, NAME_), .proto = IPPROTO_ICMP},          \
+    [CTA_PROTO_ICMPV6_##SUFFIX_] = {IN_TUPLE(NUMBER, name_, NAME_), .proto = IPPROTO_ICMPV6},
+
+NEST_OF(ip, TUPLE_ROWS(ADDRESS_RULES, NONE, NONE, ));
+NEST_OF(proto, TUPLE_ROWS(NONE, KEY_RULE, ICMP_RULES, ));
+RULES(tuple,
+    NEST_RULE(CTA_TUPLE_IP, ip)
+    NEST_RULE(CTA_TUPLE_PROTO, proto)
+    KEY_RULE(CTA_TUPLE_ZONE, zone, ZONE, ));
+const struct table tuple_table = TABLE(tuple);
+
+/* What a request wants a flow translated to: no field of a flow. */
+#define NAT_ADDRESS(type_, family_, size_)                                                         \
+    [type_] = {.kind = ADDRESS, .family = family_, .size = size_,                                  \
+               .offset = offsetof(struct translation, address), .bit = TO_ADDRESS},
+NEST_OF(nat_proto,
+    [CTA_PROTONAT_PORT_MIN] = {.kind = NUMBER, .size = 2,
+                               .offset = offsetof(struct translation, port), .bit = TO_PORT});
+NEST_OF(nat,
+    NAT_ADDRESS(CTA_NAT_V4_MINIP, AF_INET, 4)
+    NAT_ADDRESS(CTA_NAT_V6_MINIP, AF_INET6, 16)
+    NEST_RULE(CTA_NAT_PROTO, nat_proto));
+
+#define RULE(in_, type_, name_, NAME_, kind_, settable_) [type_] = {IN_FLOW(kind_, name_, NAME_)},
+#define VALUE_RULE(...) RULE(0, __VA_ARGS__)
+#define TUPLE_RULE(type_, name_, NAME_)                                                            \
+    [type_] = {IN_FLOW(TUPLE, name_, NAME_), .nest = &tuple_table},
+
+NEST_OF(tcp, TCP(RULE, 0));
+NEST_OF(sctp, SCTP(RULE, 0));
+NEST_OF(dccp, DCCP(RULE, 0) PADDING_RULE(CTA_PROTOINFO_DCCP_PAD));
+NEST_OF(protoinfo,
+    NEST_RULE(CTA_PROTOINFO_TCP, tcp)
+    NEST_RULE(CTA_PROTOINFO_SCTP, sctp)
+    NEST_RULE(CTA_PROTOINFO_DCCP, dccp));
+NEST_OF(counters_orig, COUNTERS_ORIG(RULE, 0) PADDING_RULE(CTA_COUNTERS_PAD));
+NEST_OF(counters_reply, COUNTERS_REPLY(RULE, 0) PADDING_RULE(CTA_COUNTERS_PAD));
+NEST_OF(timestamp, TIMESTAMP(RULE, 0) PADDING_RULE(CTA_TIMESTAMP_PAD));
+NEST_OF(help, HELP(RULE, 0));
+NEST_OF(seqadj_orig, SEQADJ_ORIG(RULE, 0));
+NEST_OF(seqadj_reply, SEQADJ_REPLY(RULE, 0));
+NEST_OF(secctx, SECCTX(RULE, 0));
+NEST_OF(synproxy, SYNPROXY_ROWS(RULE, 0));
+RULES(flow,
+    FLOW(VALUE_RULE, TUPLE_RULE, LIST_RULE)
+    TUPLE_RULE(CTA_TUPLE_MASTER, master, MASTER)
+    NAT_RULE(CTA_NAT_SRC)
+    NAT_RULE(CTA_NAT_DST));
+const struct table flow_table = TABLE(flow);
+
+/* What one may set ----------------------------------------------------------------------------- */
+
+#define BIT(in_, type_, name_, NAME_, kind_, settable_)                                            \
+    | (uint64_t)(settable_) << NLCT_FLOW_##NAME_
+#define VALUE_BIT(...) BIT(0, __VA_ARGS__)
+#define LIST_BITS(type_, table_, LIST_) LIST_(BIT, type_)
+
+const uint64_t flow_settable = 0 FLOW(VALUE_BIT, NONE, LIST_BITS);
+
+/* Public fields -------------------------------------------------------------------------------- */
+
+/* What each kind is for those who do not know of messages. */
+#define PUBLIC_NUMBER NLCT_NUMBER
+#define PUBLIC_FLAGS NLCT_NUMBER
+#define PUBLIC_ADDRESS NLCT_ADDRESS
+#define PUBLIC_LABELS NLCT_LABELS
+#define PUBLIC_TEXT NLCT_TEXT
+#define PUBLIC_SPAN NLCT_SPAN
+
+#define FIELD(in_, type_, name_, NAME_, kind_, settable_)                                          \
+    {{#name_, SIZE(nlct_flow, name_), PUBLIC_##kind_, offsetof(struct nlct_flow, name_)},          \
+     .bit = NLCT_FLOW_##NAME_, .part = NLCT_FLOW_##NAME_, .attr = in_},
+#define VALUE_FIELD(type_, ...) FIELD(type_, type_, __VA_ARGS__)
+#define LIST_FIELDS(type_, table_, LIST_) LIST_(FIELD, type_)
+
+#define TUPLE_FIELD(prefix_, kind_, name_, NAME_, tuple_, TUPLE_)                                  \
+    {{prefix_ #name_, SIZE(nlct_tuple, name_), PUBLIC_##kind_,                                     \
+      offsetof(struct nlct_flow, tuple_) + offsetof(struct nlct_tuple, name_)},                    \
+     .present = offsetof(struct nlct_flow, tuple_), .bit = NLCT_TUPLE_##NAME_,                     \
+     .part = NLCT_FLOW_##TUPLE_, .attr = CTA_TUPLE_##TUPLE_},
+#define ADDRESS_FIELD(name_, NAME_, prefix_, ...)                                                  \
+    TUPLE_FIELD(prefix_, ADDRESS, name_, NAME_, __VA_ARGS__)
+#define KEY_FIELD(type_, name_, NAME_, prefix_, ...)                                               \
+    TUPLE_FIELD(prefix_, NUMBER, name_, NAME_, __VA_ARGS__)
+#define ICMP_FIELD(name_, NAME_, SUFFIX_, prefix_, ...)                                            \
+    TUPLE_FIELD(prefix_, NUMBER, name_, NAME_, __VA_ARGS__)
+#define PREFIX_ORIG ""
+#define PREFIX_REPLY "reply_"
+#define PREFIX_MASTER "master_"
+#define TUPLE_FIELDS(type_, name_, NAME_)                                                          \
+    TUPLE_ROWS(ADDRESS_FIELD, KEY_FIELD, ICMP_FIELD, PREFIX_##NAME_, name_, NAME_)
+
+static const struct field fields[] = {
+    FIELD(0, 0, family, ORIG, NUMBER, FIXED)
+    FLOW(VALUE_FIELD, TUPLE_FIELDS, LIST_FIELDS)
+    FIELD(0, 0, unknown, UNKNOWN, SPAN, FIXED)
+    TUPLE_FIELD("orig_", NUMBER, zone, ZONE, orig, ORIG)
+    TUPLE_FIELD("reply_", NUMBER, zone, ZONE, reply, REPLY)
+    TUPLE_FIELDS(CTA_TUPLE_MASTER, master, MASTER)
+    TUPLE_FIELD("master_", NUMBER, zone, ZONE, master, MASTER)
+};
+
+/* clang-format on */
+
+_Static_assert(sizeof(fields) / sizeof(fields[0]) <= FLOW_FIELDS_MAX, "room for every field");
+
+unsigned flow_fields(void)
+{
+    return sizeof(fields) / sizeof(fields[0]);
+}
+
+const struct field *flow_field(unsigned number)
+{
+    return number < flow_fields() ? &fields[number] : NULL;
+}
+
+bool flow_has(const struct nlct_flow *flow, const struct field *field)
+{
+    uint64_t present;
+
+    if (!has(flow->present, field->part))
+        return false;
+    memcpy(&present, (const uint8_t *)flow + field->present, sizeof(present));
+    return has(present, field->bit);
+}
+
+int nlct_field_get(unsigned number, struct nlct_field *field)
+{
+    const struct field *found = flow_field(number);
+
+    if (!found)
+        return -ENOENT;
+    *field = found->public;
+    return 0;
+}

@@ -4,11 +4,8 @@
 
 #include "flow.h"
 
-/* Newer than the headers that this must build with. */
-enum { SYNPROXY = 24, TIMESTAMP_EVENT = 27 };
-
 /* UNKNOWN attributes are kept as they are, PADDING is not. */
-enum kind { UNKNOWN, PADDING, NUMBER, BYTES, FLAGS, TEXT, SPAN, NEST, TUPLE, NAT };
+enum kind { UNKNOWN, PADDING, NUMBER, FLAGS, ADDRESS, LABELS, TEXT, SPAN, NEST, TUPLE, NAT };
 
 /* What to do with an attribute of one type. */
 struct rule {
@@ -29,5 +26,8 @@ struct table {
 /* Of the attributes of a flow message, and of those inside a tuple. */
 extern const struct table flow_table;
 extern const struct table tuple_table;
+
+/* The fields of a flow that a request may set, a bit each. */
+extern const uint64_t flow_settable;
 
 #endif

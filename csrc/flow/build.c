@@ -111,32 +111,15 @@ static void put(struct message *message, const struct table *table, uint8_t fami
 
 /* Requests ------------------------------------------------------------------------------------ */
 
-#define BIT(field) (UINT64_C(1) << (field))
-
-/* What the kernel lets one set; the rest it counts, measures or gives out by itself. */
-static const uint64_t changeable =
-    BIT(NLCT_FLOW_STATUS) | BIT(NLCT_FLOW_TIMEOUT) | BIT(NLCT_FLOW_MARK) |
-    BIT(NLCT_FLOW_TCP_STATE) | BIT(NLCT_FLOW_TCP_WSCALE_ORIG) | BIT(NLCT_FLOW_TCP_WSCALE_REPLY) |
-    BIT(NLCT_FLOW_TCP_FLAGS_ORIG) | BIT(NLCT_FLOW_TCP_FLAGS_REPLY) | BIT(NLCT_FLOW_SCTP_STATE) |
-    BIT(NLCT_FLOW_SCTP_VTAG_ORIG) | BIT(NLCT_FLOW_SCTP_VTAG_REPLY) | BIT(NLCT_FLOW_DCCP_STATE) |
-    BIT(NLCT_FLOW_DCCP_ROLE) | BIT(NLCT_FLOW_DCCP_HANDSHAKE_SEQ) | BIT(NLCT_FLOW_LABELS) |
-    BIT(NLCT_FLOW_HELPER) | BIT(NLCT_FLOW_HELPER_INFO) | BIT(NLCT_FLOW_SEQADJ_ORIG_POS) |
-    BIT(NLCT_FLOW_SEQADJ_ORIG_BEFORE) | BIT(NLCT_FLOW_SEQADJ_ORIG_AFTER) |
-    BIT(NLCT_FLOW_SEQADJ_REPLY_POS) | BIT(NLCT_FLOW_SEQADJ_REPLY_BEFORE) |
-    BIT(NLCT_FLOW_SEQADJ_REPLY_AFTER) | BIT(NLCT_FLOW_SYNPROXY_ISN) | BIT(NLCT_FLOW_SYNPROXY_ITS) |
-    BIT(NLCT_FLOW_SYNPROXY_TSOFF);
-static const uint64_t named = BIT(NLCT_FLOW_ORIG) | BIT(NLCT_FLOW_ZONE);
-static const uint64_t creatable = changeable | BIT(NLCT_FLOW_ORIG) | BIT(NLCT_FLOW_ZONE) |
-                                  BIT(NLCT_FLOW_REPLY) | BIT(NLCT_FLOW_MASTER);
-
 /* The zone is named in the tuple that it belongs to, or for the whole flow. Kernels without zones
    refuse the attribute, and without it a flow is in zone 0 everywhere. */
-static uint64_t without_zone(const struct nlct_flow *flow)
+static uint64_t zone_bit(const struct nlct_flow *flow)
 {
-    bool own = has(flow->orig.present, NLCT_TUPLE_ZONE) ||
-               (has(flow->present, NLCT_FLOW_REPLY) && has(flow->reply.present, NLCT_TUPLE_ZONE));
+    const bool own =
+        has(flow->orig.present, NLCT_TUPLE_ZONE) ||
+        (has(flow->present, NLCT_FLOW_REPLY) && has(flow->reply.present, NLCT_TUPLE_ZONE));
 
-    return own || !flow->zone ? BIT(NLCT_FLOW_ZONE) : 0;
+    return own || !flow->zone ? 0 : bit(NLCT_FLOW_ZONE);
 }
 
 void flow_put_tuple(struct message *message, uint16_t type, const struct nlct_tuple *tuple)
@@ -151,8 +134,7 @@ void flow_put_key(struct message *message, const struct nlct_flow *flow, uint16_
 {
     const uint64_t tuple = bit(type == CTA_TUPLE_ORIG ? NLCT_FLOW_ORIG : NLCT_FLOW_REPLY);
 
-    put(message, &flow_table, flow->family, flow,
-        (tuple | bit(NLCT_FLOW_ZONE)) & ~without_zone(flow), NULL);
+    put(message, &flow_table, flow->family, flow, tuple | zone_bit(flow), NULL);
 }
 
 /* Every flow in the table is confirmed, and the kernel refuses to make one otherwise. */
@@ -167,8 +149,8 @@ void flow_put_update(struct message *message, const struct nlct_flow *flow, cons
     struct nlct_flow whole = *flow;
 
     confirm(&whole);
-    put(message, &flow_table, flow->family, &whole, (named | changeable) & ~without_zone(flow),
-        bytes);
+    put(message, &flow_table, flow->family, &whole,
+        flow_settable | bit(NLCT_FLOW_ORIG) | zone_bit(flow), bytes);
 }
 
 static uint8_t reverse_icmp(uint8_t proto, uint8_t type)
@@ -203,8 +185,8 @@ static uint64_t moved(uint64_t present, unsigned from, unsigned to)
 static void reverse(const struct nlct_flow *flow, struct nlct_tuple *reply)
 {
     const struct nlct_tuple *orig = &flow->orig;
-    const uint64_t turned = BIT(NLCT_TUPLE_SRC) | BIT(NLCT_TUPLE_DST) | BIT(NLCT_TUPLE_SPORT) |
-                            BIT(NLCT_TUPLE_DPORT) | BIT(NLCT_TUPLE_ZONE);
+    const uint64_t turned = bit(NLCT_TUPLE_SRC) | bit(NLCT_TUPLE_DST) | bit(NLCT_TUPLE_SPORT) |
+                            bit(NLCT_TUPLE_DPORT) | bit(NLCT_TUPLE_ZONE);
 
     *reply = *orig;
     reply->present = (orig->present & ~turned) |
@@ -225,7 +207,7 @@ static void plain_reply(const struct nlct_flow *flow, struct nlct_tuple *reply)
 {
     reverse(flow, reply);
     if (has(flow->present, NLCT_FLOW_REPLY) && has(flow->reply.present, NLCT_TUPLE_ZONE)) {
-        reply->present |= BIT(NLCT_TUPLE_ZONE);
+        reply->present |= bit(NLCT_TUPLE_ZONE);
         reply->zone = flow->reply.zone;
     }
 }
@@ -239,7 +221,7 @@ static uint32_t nat_of(const struct nlct_flow *flow)
 /* Does its reply say what it is translated to? */
 static bool has_translation(const struct nlct_flow *flow)
 {
-    const uint64_t addresses = BIT(NLCT_TUPLE_SRC) | BIT(NLCT_TUPLE_DST);
+    const uint64_t addresses = bit(NLCT_TUPLE_SRC) | bit(NLCT_TUPLE_DST);
 
     return has(flow->present, NLCT_FLOW_REPLY) && (flow->reply.present & addresses) == addresses;
 }
@@ -298,13 +280,16 @@ int nlct_flow_build(const struct nlct_flow *flow, const uint8_t *bytes, void *bu
     confirm(&whole);
     if (nat || !has(flow->present, NLCT_FLOW_REPLY))
         plain_reply(flow, &whole.reply);
-    whole.present |= BIT(NLCT_FLOW_REPLY);
+    whole.present |= bit(NLCT_FLOW_REPLY);
     /* The kernel gives this to a flow with a master. */
     if (has(flow->present, NLCT_FLOW_MASTER))
         whole.status &= ~(uint32_t)IPS_EXPECTED;
     message_begin(&message, buffer, capacity, NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_NEW,
                   NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL, flow->family);
-    put(&message, &flow_table, flow->family, &whole, creatable & ~without_zone(flow), bytes);
+    put(&message, &flow_table, flow->family, &whole,
+        flow_settable | bit(NLCT_FLOW_ORIG) | bit(NLCT_FLOW_REPLY) | bit(NLCT_FLOW_MASTER) |
+            zone_bit(flow),
+        bytes);
     /* Left to itself the kernel would choose another source port where the reply is taken. */
     if (nat)
         nat_put(&message, CTA_NAT_SRC, flow->reply);

@@ -92,7 +92,7 @@ static inline uint64_t hash_words(const struct hash_key *key, const uint64_t *wo
     return v[0] ^ v[1] ^ v[2] ^ v[3];
 }
 
-/* fields.c ------------------------------------------------------------------------------------ */
+/* attributes.c: the fields of a flow ---------------------------------------------------------- */
 
 /* Where a field lies in a flow, and the bits that say it is there. */
 struct field {
