@@ -470,46 +470,42 @@ void nlct_columns_row(const struct nlct_column *columns, size_t ncolumns, size_t
 
 /* Deletes and flushes ------------------------------------------------------------------------- */
 
-/* What became of requests sent in batches. Those without an answer, which the kernel's rules for
-   a batch exclude, would count as refused with ENOBUFS. */
-struct nlct_tally {
-    uint64_t done;
-    uint64_t refused[4096]; /* by errno */
-};
-
-/* Sink: deletes each flow, named by its tuple, its zone and its id, in batches over 'sock', which
-   no dump may be using. A flow that its original tuple does not find is tried by its reply, since
-   the one may be the other of another flow. 'sock' and 'tally' must outlive it. */
-int nlct_deleter_new(struct nlct_sink **sink, struct nlct_socket *sock, struct nlct_tally *tally);
-
-/* Shares -------------------------------------------------------------------------------------- */
-
-/* One of many that share a dump: it wants what its filter matches or, without one, a zone. */
+/* One of those who share a dump. It wants all that the dump's own filter lets through, or else what
+   a filter matches, or else a zone. */
 struct nlct_target {
     const struct nlct_filter *filter;
     uint16_t zone;
+    bool all;
 };
 
 /* What a target has come to. */
 struct nlct_outcome {
     uint64_t matched;
-    uint64_t done;
+    uint64_t deleted;
 };
 
-/* Sink: deletes each flow that any of the targets wants, as nlct_deleter_new() does, and counts it
-   for each that does. The dump's own filter must let through what they want. 'sock' and the filters
-   must outlive it. A flow of which a filter cannot tell counts as refused with EBADMSG, for that
-   target alone. Returns 0, -ENOMEM, or -EINVAL when two targets want one zone. */
+/* Sink: deletes each flow that any of the targets wants, and counts it for each that does. A flow
+   is named by its tuple, its zone and its id, in batches over 'sock', which no dump may be using.
+   One that its original tuple does not find is tried by its reply, since the one may be the other
+   of another flow. The dump's own filter must let through what the targets want. 'sock' and the
+   filters must outlive the sink. A flow of which a filter cannot tell counts as refused with
+   EBADMSG, for that target alone. Returns 0, -ENOMEM, or -EINVAL when two targets want one zone. */
 int nlct_deletes_new(struct nlct_sink **sink, struct nlct_socket *sock,
                      const struct nlct_target *targets, size_t count);
 
 /* What each target has come to; it lasts as long as the sink. */
 const struct nlct_outcome *nlct_deletes_get(const struct nlct_sink *sink);
 
-/* How many requests of each target were refused with the errno that goes to '*error', as struct
-   nlct_tally has it; it lasts until the sink is used again. 'which' counts the errnos that there
-   were; NULL past the last. */
+/* How many requests of each target were refused with the errno that goes to '*error'; it lasts
+   until the sink is used again. 'which' counts the errnos that there were; NULL past the last.
+   Requests without an answer, which the kernel's rules for a batch exclude, would count as ENOBUFS.
+ */
 const uint64_t *nlct_deletes_refused(const struct nlct_sink *sink, size_t which, int *error);
+
+struct nlct_tally;
+
+/* Sink: the same for all that the dump's own filter lets through. 'tally' must outlive it. */
+int nlct_deleter_new(struct nlct_sink **sink, struct nlct_socket *sock, struct nlct_tally *tally);
 
 /* The kernel's own flush of one zone, asked for in one of the two ways. DANGER: kernels that do not
    know the filter answer NLCT_ZONE_PLAIN by emptying the whole table; call it only where this
@@ -520,6 +516,13 @@ int nlct_flush_zone(struct nlct_socket *sock, uint16_t zone, enum nlct_zone_requ
 int nlct_flush_all(struct nlct_socket *sock);
 
 /* Loading ------------------------------------------------------------------------------------- */
+
+/* What became of requests sent in batches. Those without an answer count as refused with ENOBUFS.
+ */
+struct nlct_tally {
+    uint64_t done;
+    uint64_t refused[4096]; /* by errno */
+};
 
 /* Creates flows in rows 'first' to 'last' (excluded), fewer than 2**32, in batches over 'sock', as
    nlct_flow_build() says: those without a master, or 'children', which can only be made after their

@@ -493,8 +493,8 @@ class _Sink:
         for number, target in enumerate(self._targets):
             share = shares[number]
             own = {error: counts[number] for error, counts in refused.items() if counts[number]}
-            target.add(walk, share.matched, share.done, own)
-            deleted += share.done
+            target.add(walk, share.matched, share.deleted, own)
+            deleted += share.deleted
         return deleted
 
     def _refused(self) -> dict[int, ffi.CData]:

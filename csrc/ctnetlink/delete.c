@@ -1,9 +1,101 @@
-/* Sink: deletes for many who share a walk, and keeps account of each. */
+/*
+ * Deleting flows by name: one engine for one target or for many, a sink with a socket.
+ *
+ * To the kernel a delete that names no flow is a flush of everything, and so is nearly every
+ * malformed one; it returns success. So each request is read back, byte by byte, before it leaves:
+ * it names one flow by its tuple, its zone and its id.
+ *
+ * A tuple may be the original one of a flow and the reply of another, and then leads to one of them
+ * alone; the id keeps the wrong one from harm. So what is not found by its original tuple is tried
+ * by its reply.
+ */
 #include "ctnetlink.h"
 
+#include <linux/netfilter/nfnetlink.h>
+#include <linux/netfilter/nfnetlink_conntrack.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 
-enum { ZONES = UINT16_MAX + 1 };
+/* Requests ------------------------------------------------------------------------------------ */
+
+static const uint16_t delete_type = NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE;
+
+bool delete_read(const void *request, size_t size, struct view *view)
+{
+    struct wire wire = {request, size};
+    struct nlmsghdr header;
+    struct wire payload;
+
+    return wire_message(&wire, &header, &payload) == 1 && wire.left == 0 &&
+           header.nlmsg_type == delete_type && header.nlmsg_flags == NLM_F_REQUEST &&
+           view_parse(view, payload) == 0;
+}
+
+static bool has_one(struct wire wire, uint16_t type)
+{
+    struct attr attr;
+    int found = 0;
+    int rc;
+
+    while ((rc = wire_attr(&wire, &attr)) > 0)
+        if (attr.type == type && attr.size)
+            found++;
+    return found == 1 && rc == 0;
+}
+
+/* True if the request can hit one flow and nothing else: it names one tuple and an id, perhaps a
+   zone, and nothing that would turn it into a filter. */
+static bool names_one_flow(const void *request, size_t size)
+{
+    const uint32_t by_orig = 1U << CTA_TUPLE_ORIG | 1U << CTA_ID;
+    const uint32_t by_reply = 1U << CTA_TUPLE_REPLY | 1U << CTA_ID;
+    const struct attr *tuple;
+    uint32_t named;
+    struct view view;
+
+    if (!delete_read(request, size, &view) || view.unknown)
+        return false;
+    named = view.present & ~(1U << CTA_ZONE);
+    if (named != by_orig && named != by_reply)
+        return false;
+    if (view.family != AF_INET && view.family != AF_INET6)
+        return false;
+    if (view_attr(&view, CTA_ID)->size != 4)
+        return false;
+    if (view_attr(&view, CTA_ZONE) && view_attr(&view, CTA_ZONE)->size != 2)
+        return false;
+    tuple = view_attr(&view, named == by_orig ? CTA_TUPLE_ORIG : CTA_TUPLE_REPLY);
+    return has_one(wire_nest(tuple), CTA_TUPLE_IP) && has_one(wire_nest(tuple), CTA_TUPLE_PROTO);
+}
+
+/* Echoes what names this flow just as the kernel sent it; the id guards against another flow
+   that took over the tuple since. */
+static int build_delete(const struct view *view, uint16_t type, void *room, size_t capacity)
+{
+    const struct attr *tuple = view_attr(view, type);
+    const struct attr *zone = view_attr(view, CTA_ZONE);
+    const struct attr *id = view_attr(view, CTA_ID);
+    struct message message;
+
+    if (!tuple || !id)
+        return -EBADMSG;
+    message_begin(&message, room, capacity, delete_type, NLM_F_REQUEST, view->family);
+    message_copy(&message, tuple);
+    if (zone)
+        message_copy(&message, zone);
+    message_copy(&message, id);
+    return message_end(&message);
+}
+
+/* Targets ------------------------------------------------------------------------------------- */
+
+enum { ZONES = UINT16_MAX + 1, SPARE_BYTES = 256 };
+
+/* A target that does not want a zone. Without a filter it wants everything. */
+struct wish {
+    const struct nlct_filter *filter;
+    uint32_t target;
+};
 
 /* How many requests of each target were refused with one errno. */
 struct refusals {
@@ -12,189 +104,259 @@ struct refusals {
     uint64_t counts[];
 };
 
-/* A target that has a filter. */
-struct wish {
-    const struct nlct_filter *filter;
-    uint32_t target;
+/* The request by the reply tuple, in case that the one by the original does not find the flow. */
+struct spare {
+    uint32_t owners; /* where they begin */
+    bool wanted;
+    int size; /* less than 0 where there is none */
+    uint8_t bytes[SPARE_BYTES];
 };
 
 /* A flow that several want is deleted once: a request belongs to a row of targets, which ends with
-   NOBODY. The rows of the requests in the batch lie in 'owners'; a request knows where its begins.
- */
-struct shares {
+   NOBODY. The rows of the requests in the batch lie in 'owners'. */
+struct deletes {
     struct nlct_sink sink;
-    struct deletes deletes;
     size_t count;
-    struct nlct_outcome *shares;
+    struct nlct_outcome *outcomes;
     struct refusals *refusals;
     struct wish *wishes;
     size_t nwishes;
-    uint32_t *by_zone; /* a target or NOBODY */
+    uint32_t *by_zone; /* a target or NOBODY; NULL when none wants a zone */
     uint32_t *owners;
     size_t nowners;
     size_t capacity;
-    bool out_of_memory; /* something was not counted */
+    bool out_of_memory;                  /* something was not counted */
+    struct nlct_tally *tally;            /* of nlct_deleter_new() */
+    struct batch batch;                  /* by the original tuple */
+    struct batch second;                 /* by the reply */
+    struct spare spares[BATCH_REQUESTS]; /* by place in the batch */
 };
 
 static const uint32_t NOBODY = UINT32_MAX;
 
-static struct refusals *find_refusals(struct shares *shares, int error)
+/* The account --------------------------------------------------------------------------------- */
+
+static struct refusals *find_refusals(struct deletes *deletes, int error)
 {
-    struct refusals **at = &shares->refusals;
+    struct refusals **at = &deletes->refusals;
 
     while (*at && (*at)->error != error)
         at = &(*at)->next;
     if (!*at) {
-        *at = calloc(1, sizeof(**at) + shares->count * sizeof((*at)->counts[0]));
+        *at = calloc(1, sizeof(**at) + deletes->count * sizeof((*at)->counts[0]));
         if (*at)
             (*at)->error = error;
     }
     return *at;
 }
 
-static void refuse(struct shares *shares, uint32_t target, int error)
+static void refuse(struct deletes *deletes, uint32_t target, int error)
 {
-    struct refusals *refusals = find_refusals(shares, error);
+    struct refusals *refusals = find_refusals(deletes, error);
 
     if (refusals)
         refusals->counts[target]++;
     else
-        shares->out_of_memory = true;
+        deletes->out_of_memory = true;
 }
 
+/* What became of the request whose owners begin there. */
 static void settle(void *context, uint32_t owner, int result)
 {
-    struct shares *shares = context;
+    struct deletes *deletes = context;
     const uint32_t *target;
 
-    for (target = shares->owners + owner; *target != NOBODY; target++) {
+    if (deletes->tally)
+        batch_tally(deletes->tally, owner, result);
+    for (target = deletes->owners + owner; *target != NOBODY; target++) {
         if (result < 0)
-            refuse(shares, *target, -result);
+            refuse(deletes, *target, -result);
         else
-            shares->shares[*target].done++;
+            deletes->outcomes[*target].deleted++;
     }
 }
 
 /* Adds to the latest row; there is room for a whole one. */
-static void add_owner(struct shares *shares, uint32_t target)
+static void add_owner(struct deletes *deletes, uint32_t target)
 {
-    shares->owners[shares->nowners++] = target;
-    shares->shares[target].matched++;
+    deletes->owners[deletes->nowners++] = target;
+    deletes->outcomes[target].matched++;
 }
 
-static int make_room(struct shares *shares)
+static int make_room(struct deletes *deletes)
 {
-    const size_t needed = shares->nowners + shares->count + 1;
+    const size_t needed = deletes->nowners + deletes->count + 1;
     uint32_t *grown;
 
-    if (needed <= shares->capacity)
+    if (needed <= deletes->capacity)
         return 0;
-    grown = realloc(shares->owners, needed * 2 * sizeof(*grown));
+    grown = realloc(deletes->owners, needed * 2 * sizeof(*grown));
     if (!grown)
         return -ENOMEM;
-    shares->owners = grown;
-    shares->capacity = needed * 2;
+    deletes->owners = grown;
+    deletes->capacity = needed * 2;
     return 0;
 }
 
-/* Adds a row with all who want this flow. Returns 0, or -EBADMSG when nobody can tell. */
-static int add_owners(struct shares *shares, struct view *view)
+/* Adds a row with all who want this flow. Returns 0, or -EBADMSG when its zone cannot be told. */
+static int add_owners(struct deletes *deletes, struct view *view)
 {
-    const int zone = view_zone(view);
+    const int zone = deletes->by_zone ? view_zone(view) : 0;
     const struct wish *wish;
     int rc;
 
     if (zone < 0)
         return zone;
-    if (shares->by_zone[zone] != NOBODY)
-        add_owner(shares, shares->by_zone[zone]);
-    for (wish = shares->wishes; wish < shares->wishes + shares->nwishes; wish++) {
-        rc = filter_match(wish->filter, view);
+    if (deletes->by_zone && deletes->by_zone[zone] != NOBODY)
+        add_owner(deletes, deletes->by_zone[zone]);
+    for (wish = deletes->wishes; wish < deletes->wishes + deletes->nwishes; wish++) {
+        rc = wish->filter ? filter_match(wish->filter, view) : 1;
         if (rc < 0)
-            refuse(shares, wish->target, -rc);
+            refuse(deletes, wish->target, -rc);
         else if (rc)
-            add_owner(shares, wish->target);
+            add_owner(deletes, wish->target);
     }
     return 0;
+}
+
+/* Sending ------------------------------------------------------------------------------------- */
+
+static void settle_first(void *context, uint32_t place, int result)
+{
+    struct deletes *deletes = context;
+    struct spare *spare = &deletes->spares[place];
+
+    spare->wanted = result == -ENOENT && spare->size > 0;
+    if (!spare->wanted)
+        settle(deletes, spare->owners, result);
+}
+
+/* Tries those again that the first batch of 'count' did not find. */
+static int send_second(struct deletes *deletes, unsigned count)
+{
+    unsigned i;
+    int rc = 0;
+
+    for (i = 0; i < count && rc == 0; i++) {
+        struct spare *spare = &deletes->spares[i];
+
+        if (!spare->wanted)
+            continue;
+        spare->wanted = false;
+        memcpy(batch_room(&deletes->second), spare->bytes, (size_t)spare->size);
+        rc = batch_add(&deletes->second, spare->size, spare->owners);
+    }
+    return rc ? rc : batch_send(&deletes->second);
+}
+
+/* Adds the delete of one flow. */
+static int add(struct deletes *deletes, const struct view *view, uint32_t row)
+{
+    struct batch *batch = &deletes->batch;
+    const unsigned place = batch->count;
+    struct spare *spare = &deletes->spares[place];
+    int rc;
+
+    spare->owners = row;
+    spare->wanted = false;
+    spare->size = build_delete(view, CTA_TUPLE_REPLY, spare->bytes, sizeof(spare->bytes));
+    rc =
+        batch_add(batch, build_delete(view, CTA_TUPLE_ORIG, batch_room(batch), REQUEST_MAX), place);
+    if (rc == 0 && batch->count == 0)
+        rc = send_second(deletes, place + 1);
+    return rc;
 }
 
 static int take(struct nlct_sink *sink, struct view *view)
 {
-    struct shares *shares = (struct shares *)sink;
+    struct deletes *deletes = (struct deletes *)sink;
     uint32_t row;
     int rc;
 
-    if (!shares->deletes.batch.count)
-        shares->nowners = 0;
-    row = (uint32_t)shares->nowners;
-    rc = make_room(shares);
+    if (!deletes->batch.count)
+        deletes->nowners = 0;
+    row = (uint32_t)deletes->nowners;
+    rc = make_room(deletes);
     if (rc == 0)
-        rc = add_owners(shares, view);
+        rc = add_owners(deletes, view);
     if (rc < 0)
         return rc;
-    if (shares->nowners > row) {
-        shares->owners[shares->nowners++] = NOBODY;
-        rc = deletes_add(&shares->deletes, view, row);
+    if (deletes->nowners > row) {
+        deletes->owners[deletes->nowners++] = NOBODY;
+        rc = add(deletes, view, row);
     }
-    return rc == 0 && shares->out_of_memory ? -ENOMEM : rc;
+    return rc == 0 && deletes->out_of_memory ? -ENOMEM : rc;
 }
 
 static int finish(struct nlct_sink *sink)
 {
-    struct shares *shares = (struct shares *)sink;
-    const int rc = deletes_send(&shares->deletes);
+    struct deletes *deletes = (struct deletes *)sink;
+    const unsigned count = deletes->batch.count;
+    int rc = batch_send(&deletes->batch);
 
-    return rc == 0 && shares->out_of_memory ? -ENOMEM : rc;
+    if (rc == 0)
+        rc = send_second(deletes, count);
+    return rc == 0 && deletes->out_of_memory ? -ENOMEM : rc;
 }
 
-static void free_shares(struct nlct_sink *sink)
+/* The sink ------------------------------------------------------------------------------------ */
+
+static void free_deletes(struct nlct_sink *sink)
 {
-    struct shares *shares = (struct shares *)sink;
+    struct deletes *deletes = (struct deletes *)sink;
     struct refusals *next;
 
-    for (; shares->refusals; shares->refusals = next) {
-        next = shares->refusals->next;
-        free(shares->refusals);
+    for (; deletes->refusals; deletes->refusals = next) {
+        next = deletes->refusals->next;
+        free(deletes->refusals);
     }
-    free(shares->owners);
-    free(shares->by_zone);
-    free(shares->wishes);
-    free(shares->shares);
+    free(deletes->owners);
+    free(deletes->by_zone);
+    free(deletes->wishes);
+    free(deletes->outcomes);
 }
 
-static int set_target(struct shares *shares, uint32_t number, const struct nlct_target *target)
+static int set_zone(struct deletes *deletes, uint16_t zone, uint32_t target)
 {
-    if (target->filter) {
-        shares->wishes[shares->nwishes++] = (struct wish){target->filter, number};
-        return 0;
+    const size_t size = ZONES * sizeof(*deletes->by_zone);
+
+    if (!deletes->by_zone) {
+        deletes->by_zone = malloc(size);
+        if (!deletes->by_zone)
+            return -ENOMEM;
+        memset(deletes->by_zone, UINT8_MAX, size); /* NOBODY in each */
     }
-    if (shares->by_zone[target->zone] != NOBODY)
+    if (deletes->by_zone[zone] != NOBODY)
         return -EINVAL;
-    shares->by_zone[target->zone] = number;
+    deletes->by_zone[zone] = target;
     return 0;
 }
 
-static int set_targets(struct shares *shares, const struct nlct_target *targets)
+static int set_targets(struct deletes *deletes, const struct nlct_target *targets)
 {
     uint32_t i;
     int rc = 0;
 
-    shares->shares = calloc(shares->count + 1, sizeof(*shares->shares));
-    shares->wishes = calloc(shares->count + 1, sizeof(*shares->wishes));
-    shares->by_zone = malloc(ZONES * sizeof(*shares->by_zone));
-    if (!shares->shares || !shares->wishes || !shares->by_zone)
+    deletes->outcomes = calloc(deletes->count + 1, sizeof(*deletes->outcomes));
+    deletes->wishes = calloc(deletes->count + 1, sizeof(*deletes->wishes));
+    if (!deletes->outcomes || !deletes->wishes)
         return -ENOMEM;
-    for (i = 0; i < ZONES; i++)
-        shares->by_zone[i] = NOBODY;
-    for (i = 0; i < shares->count && rc == 0; i++)
-        rc = set_target(shares, i, &targets[i]);
+    for (i = 0; i < deletes->count && rc == 0; i++) {
+        const struct nlct_target *target = &targets[i];
+
+        if (target->all || target->filter)
+            deletes->wishes[deletes->nwishes++] =
+                (struct wish){target->all ? NULL : target->filter, i};
+        else
+            rc = set_zone(deletes, target->zone, i);
+    }
     return rc;
 }
 
 int nlct_deletes_new(struct nlct_sink **sink, struct nlct_socket *sock,
                      const struct nlct_target *targets, size_t count)
 {
-    struct shares *new;
+    struct deletes *new;
     int rc;
 
     /* So that the rows of a whole batch are counted in 32 bits. */
@@ -203,9 +365,10 @@ int nlct_deletes_new(struct nlct_sink **sink, struct nlct_socket *sock,
     new = calloc(1, sizeof(*new));
     if (!new)
         return -ENOMEM;
-    new->sink = (struct nlct_sink){.take = take, .finish = finish, .free = free_shares};
+    new->sink = (struct nlct_sink){.take = take, .finish = finish, .free = free_deletes};
     new->count = count;
-    deletes_init(&new->deletes, sock, settle, new);
+    batch_init(&new->batch, sock, names_one_flow, settle_first, new);
+    batch_init(&new->second, sock, names_one_flow, settle, new);
     *sink = &new->sink;
     rc = set_targets(new, targets);
     if (rc < 0)
@@ -213,14 +376,24 @@ int nlct_deletes_new(struct nlct_sink **sink, struct nlct_socket *sock,
     return rc;
 }
 
+int nlct_deleter_new(struct nlct_sink **sink, struct nlct_socket *sock, struct nlct_tally *tally)
+{
+    const struct nlct_target all = {.all = true};
+    const int rc = nlct_deletes_new(sink, sock, &all, 1);
+
+    if (rc == 0)
+        ((struct deletes *)*sink)->tally = tally;
+    return rc;
+}
+
 const struct nlct_outcome *nlct_deletes_get(const struct nlct_sink *sink)
 {
-    return ((const struct shares *)sink)->shares;
+    return ((const struct deletes *)sink)->outcomes;
 }
 
 const uint64_t *nlct_deletes_refused(const struct nlct_sink *sink, size_t which, int *error)
 {
-    const struct refusals *refusals = ((const struct shares *)sink)->refusals;
+    const struct refusals *refusals = ((const struct deletes *)sink)->refusals;
 
     while (refusals && which--)
         refusals = refusals->next;
@@ -228,4 +401,35 @@ const uint64_t *nlct_deletes_refused(const struct nlct_sink *sink, size_t which,
         return NULL;
     *error = refusals->error;
     return refusals->counts;
+}
+
+/* One flow ------------------------------------------------------------------------------------ */
+
+static int delete_by(struct nlct_socket *sock, const struct nlct_flow *flow, uint16_t type)
+{
+    uint8_t room[REQUEST_MAX];
+    struct message request;
+    int rc;
+
+    message_begin(&request, room, sizeof(room), delete_type, NLM_F_REQUEST, flow->family);
+    flow_put_key(&request, flow, type);
+    message_put_be32(&request, CTA_ID, flow->id);
+    rc = message_end(&request);
+    if (rc < 0)
+        return rc;
+    if (!names_one_flow(room, (size_t)rc))
+        return -EINVAL;
+    return socket_transact(sock, &request, 0, NULL, NULL);
+}
+
+int nlct_delete(struct nlct_socket *sock, const struct nlct_flow *flow)
+{
+    int rc;
+
+    if (!has(flow->present, NLCT_FLOW_ID))
+        return -EINVAL;
+    rc = delete_by(sock, flow, CTA_TUPLE_ORIG);
+    if (rc == -ENOENT && has(flow->present, NLCT_FLOW_REPLY))
+        rc = delete_by(sock, flow, CTA_TUPLE_REPLY);
+    return rc;
 }

@@ -29,7 +29,7 @@ static void storm_begin(struct storm *storm, size_t room)
         field_number("sport"), NLCT_TEST_RANGES, NLCT_MATCH, NLCT_DROP, 1, &ports};
     const struct nlct_test labelled = {
         field_number("labels"), NLCT_TEST_MASKS, NLCT_MATCH, NLCT_DROP, 1, &labels};
-    struct nlct_target targets[TARGETS] = {{NULL, 1}, {NULL, 2}};
+    struct nlct_target targets[TARGETS] = {{.zone = 1}, {.zone = 2}};
 
     fake_reset();
     storm->sock = fake_open();
@@ -85,10 +85,11 @@ static uint64_t refused(const struct storm *storm, size_t target, int wanted)
     return 0;
 }
 
-static void check_share(const struct storm *storm, size_t target, unsigned matched, unsigned done)
+static void check_outcome(const struct storm *storm, size_t target, unsigned matched,
+                          unsigned deleted)
 {
     CHECK_IS(nlct_deletes_get(storm->sink)[target].matched, matched);
-    CHECK_IS(nlct_deletes_get(storm->sink)[target].done, done);
+    CHECK_IS(nlct_deletes_get(storm->sink)[target].deleted, deleted);
 }
 
 /* Calls 'answer' with the number of each request, from 1, and queues what it returns: 0 for an
@@ -136,10 +137,10 @@ static void a_flow_counts_for_each_who_wants_it_and_is_deleted_once(void)
     CHECK_IS(storm.sock->sequence, 4);
     CHECK_IS(storm.sink->finish(storm.sink), 0);
     CHECK_IS(fake_sent.sends, 1);
-    check_share(&storm, ZONE_1, 2, 2);
-    check_share(&storm, ZONE_2, 1, 1);
-    check_share(&storm, LOW, 3, 3);
-    check_share(&storm, LABELLED, 0, 0);
+    check_outcome(&storm, ZONE_1, 2, 2);
+    check_outcome(&storm, ZONE_2, 1, 1);
+    check_outcome(&storm, LOW, 3, 3);
+    check_outcome(&storm, LABELLED, 0, 0);
     CHECK(!nlct_deletes_refused(storm.sink, 0, &(int){0}));
     storm_end(&storm);
 }
@@ -156,9 +157,9 @@ static void a_refusal_goes_to_those_who_wanted_the_flow(void)
     flow(&storm, 1, 1000); /* refused */
     flow(&storm, 1, 2);
     CHECK_IS(storm.sink->finish(storm.sink), 0);
-    check_share(&storm, ZONE_1, 3, 1);
-    check_share(&storm, ZONE_2, 1, 1);
-    check_share(&storm, LOW, 2, 1);
+    check_outcome(&storm, ZONE_1, 3, 1);
+    check_outcome(&storm, ZONE_2, 1, 1);
+    check_outcome(&storm, LOW, 2, 1);
     CHECK_IS(refused(&storm, ZONE_1, ENOENT), 2);
     CHECK_IS(refused(&storm, ZONE_2, ENOENT), 0);
     CHECK_IS(refused(&storm, LOW, ENOENT), 1);
@@ -179,9 +180,9 @@ static void every_batch_has_its_own_account(void)
         flow(&storm, i % 2 ? 1 : 2, i);
     CHECK_IS(storm.sink->finish(storm.sink), 0);
     CHECK(fake_sent.sends >= flows / 5);
-    check_share(&storm, ZONE_1, flows / 2, 0);
-    check_share(&storm, ZONE_2, flows / 2, flows / 2);
-    check_share(&storm, LOW, LOW_PORTS, LOW_PORTS / 2);
+    check_outcome(&storm, ZONE_1, flows / 2, 0);
+    check_outcome(&storm, ZONE_2, flows / 2, flows / 2);
+    check_outcome(&storm, LOW, LOW_PORTS, LOW_PORTS / 2);
     CHECK_IS(refused(&storm, ZONE_1, ENOENT), flows / 2);
     CHECK_IS(refused(&storm, ZONE_2, ENOENT), 0);
     CHECK_IS(refused(&storm, LOW, ENOENT), LOW_PORTS / 2);
@@ -204,8 +205,8 @@ static void what_has_no_answer_counts_as_lost_for_its_owner(void)
     flow(&storm, 1, 1000);
     flow(&storm, 2, 1);
     CHECK_IS(storm.sink->finish(storm.sink), 0);
-    check_share(&storm, ZONE_1, 1, 0);
-    check_share(&storm, ZONE_2, 1, 0);
+    check_outcome(&storm, ZONE_1, 1, 0);
+    check_outcome(&storm, ZONE_2, 1, 0);
     CHECK_IS(refused(&storm, ZONE_1, EBUSY), 1);
     CHECK_IS(refused(&storm, ZONE_1, ENOBUFS), 0);
     CHECK_IS(refused(&storm, ZONE_2, ENOBUFS), 1);
@@ -247,9 +248,9 @@ static void a_filter_that_cannot_tell_troubles_its_target_alone(void)
     packet_attr(&packet, CTA_LABELS, "odd", 3);
     CHECK_IS(give(&storm), 0);
     CHECK_IS(storm.sink->finish(storm.sink), 0);
-    check_share(&storm, ZONE_1, 1, 1);
-    check_share(&storm, LOW, 1, 1);
-    check_share(&storm, LABELLED, 0, 0);
+    check_outcome(&storm, ZONE_1, 1, 1);
+    check_outcome(&storm, LOW, 1, 1);
+    check_outcome(&storm, LABELLED, 0, 0);
     CHECK_IS(refused(&storm, LABELLED, EBADMSG), 1);
     CHECK_IS(refused(&storm, ZONE_1, EBADMSG), 0);
     storm_end(&storm);
@@ -260,7 +261,7 @@ static void a_malformed_attribute_is_malformed_for_every_target(void)
 {
     const struct nlct_mask masks[] = {{{0, 0}, {1, 0}}, {{0, 0}, {2, 0}}, {{0, 0}, {4, 0}}};
     struct nlct_socket *sock = fake_open();
-    struct nlct_target targets[3] = {{NULL, 0}};
+    struct nlct_target targets[3] = {{.filter = NULL}};
     struct nlct_filter *filters[3];
     struct storm storm = {.sock = sock};
     struct nlct_test test;
@@ -281,7 +282,7 @@ static void a_malformed_attribute_is_malformed_for_every_target(void)
     CHECK_IS(storm.sink->finish(storm.sink), 0);
     CHECK_IS(fake_sent.sends, 0);
     for (i = 0; i < 3; i++) {
-        check_share(&storm, i, 0, 0);
+        check_outcome(&storm, i, 0, 0);
         CHECK_IS(refused(&storm, i, EBADMSG), 1);
         nlct_filter_free(&filters[i]);
     }
@@ -301,7 +302,7 @@ static void a_flow_that_cannot_be_named_is_never_sent(void)
     CHECK_IS(give(&storm), 0);
     CHECK_IS(storm.sink->finish(storm.sink), 0);
     CHECK_IS(fake_sent.sends, 0);
-    check_share(&storm, ZONE_1, 1, 0);
+    check_outcome(&storm, ZONE_1, 1, 0);
     CHECK_IS(refused(&storm, ZONE_1, EBADMSG), 1);
     CHECK_IS(refused(&storm, ZONE_2, EBADMSG), 0);
     storm_end(&storm);
@@ -320,9 +321,33 @@ static void what_nobody_wants_is_left_alone(void)
     storm_end(&storm);
 }
 
+/* Beside others: whoever wants everything has every flow counted, and each is deleted once. */
+static void a_target_may_want_whatever_the_dump_lets_through(void)
+{
+    const struct nlct_target targets[] = {{.all = true}, {.zone = 7}};
+    struct storm storm = {.sock = fake_open()};
+
+    fake_reset();
+    answer_to = odd_are_gone;
+    fake_answer(answer_each);
+    CHECK_IS(nlct_deletes_new(&storm.sink, storm.sock, targets, 2), 0);
+    flow(&storm, 7, 1);
+    flow(&storm, 7, 2);
+    flow(&storm, 0, 3);
+    flow(&storm, 8, 4);
+    CHECK_IS(storm.sink->finish(storm.sink), 0);
+    CHECK_IS(storm.sock->sequence, 4);
+    check_outcome(&storm, 0, 4, 2);
+    check_outcome(&storm, 1, 2, 1);
+    CHECK_IS(refused(&storm, 0, ENOENT), 2);
+    CHECK_IS(refused(&storm, 1, ENOENT), 1);
+    nlct_sink_free(&storm.sink);
+    fake_close(storm.sock);
+}
+
 static void two_targets_with_one_zone_are_refused(void)
 {
-    const struct nlct_target targets[] = {{NULL, 7}, {NULL, 8}, {NULL, 7}};
+    const struct nlct_target targets[] = {{.zone = 7}, {.zone = 8}, {.zone = 7}};
     struct nlct_socket *sock = fake_open();
     struct nlct_sink *sink = NULL;
 
@@ -345,6 +370,7 @@ const struct test_case delete_cases[] = {
     CASE(a_malformed_attribute_is_malformed_for_every_target),
     CASE(a_flow_that_cannot_be_named_is_never_sent),
     CASE(what_nobody_wants_is_left_alone),
+    CASE(a_target_may_want_whatever_the_dump_lets_through),
     CASE(two_targets_with_one_zone_are_refused),
     END_OF_CASES,
 };

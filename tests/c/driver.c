@@ -330,17 +330,15 @@ static void delete_zone(const struct nlct_netns *netns, struct nlct_socket *sock
     const struct nlct_kernel_filter ask = {
         .zone_request = NLCT_ZONE_PLAIN, .zone = zone, .family = AF_INET};
     struct nlct_filter *filter = filter_of(zone);
-    struct nlct_tally *tally = calloc(1, sizeof(*tally));
-    struct nlct_sink *sink = make_deleter(sock, tally);
+    struct nlct_sink *sink = make_deletes(sock);
     uint64_t left = walk(netns, everything, NULL, NULL);
 
-    CHECK(tally && sink);
+    CHECK(sink);
     CHECK_IS(walk(netns, filter, &ask, sink), FLOWS / ZONES);
-    CHECK_IS(tally->done, FLOWS / ZONES);
+    CHECK_IS(nlct_deletes_get(sink)->deleted, FLOWS / ZONES);
     CHECK_IS(walk(netns, filter, NULL, NULL), 0);
     CHECK_IS(walk(netns, everything, NULL, NULL), left - FLOWS / ZONES);
     nlct_sink_free(&sink);
-    free(tally);
     nlct_filter_free(&filter);
 }
 

@@ -31,12 +31,12 @@ struct flow {
 
 /* The other way to keep account. */
 struct target {
-    bool by_zone;
+    enum { BY_FILTER, BY_ZONE, ALL, WAYS } way;
     uint16_t zone;
     struct program program;
     struct nlct_filter *filter;
     uint64_t matched;
-    uint64_t done;
+    uint64_t deleted;
     uint64_t puzzled; /* flows of which it could not tell */
 };
 
@@ -70,7 +70,9 @@ static int wants(const struct target *target, struct wire message)
     int rc;
 
     ASSERT(view_of(&view, message) == 0);
-    if (target->by_zone)
+    if (target->way == ALL)
+        return 1;
+    if (target->way == BY_ZONE)
         return view_zone(&view) == target->zone;
     rc = filter_match(target->filter, &view);
     /* What is translated shows in the flow, which a request becomes, and not in its reply. */
@@ -179,7 +181,7 @@ static void settle(const struct flow *flow)
     size_t i;
 
     for (i = 0; i < ntargets; i++)
-        targets[i].done += flow->wanted[i];
+        targets[i].deleted += flow->wanted[i];
 }
 
 static void kernel(const uint8_t *data, size_t size)
@@ -216,7 +218,7 @@ static void kernel(const uint8_t *data, size_t size)
 
 /* The account ---------------------------------------------------------------------------------- */
 
-static void check_shares(const struct nlct_sink *sink)
+static void check_outcomes(const struct nlct_sink *sink)
 {
     uint64_t refused[MAX_TARGETS] = {0};
     const uint64_t *counts;
@@ -230,11 +232,11 @@ static void check_shares(const struct nlct_sink *sink)
             refused[i] += counts[i];
     }
     for (i = 0; i < ntargets; i++) {
-        const struct nlct_outcome *share = &nlct_deletes_get(sink)[i];
+        const struct nlct_outcome *outcome = &nlct_deletes_get(sink)[i];
 
-        ASSERT(share->matched == targets[i].matched);
-        ASSERT(share->done == targets[i].done);
-        ASSERT(share->done + refused[i] == share->matched + targets[i].puzzled);
+        ASSERT(outcome->matched == targets[i].matched);
+        ASSERT(outcome->deleted == targets[i].deleted);
+        ASSERT(outcome->deleted + refused[i] == outcome->matched + targets[i].puzzled);
     }
 }
 
@@ -248,10 +250,10 @@ static void read_targets(struct input *input)
     for (i = 0; i < ntargets; i++) {
         struct target *target = &targets[i];
 
-        *target = (struct target){.by_zone = input_byte(input) % 2};
-        if (target->by_zone)
+        *target = (struct target){.way = input_byte(input) % WAYS};
+        if (target->way == BY_ZONE)
             input_read(input, &target->zone, sizeof(target->zone));
-        else
+        else if (target->way == BY_FILTER)
             program_read(input, &target->program);
     }
 }
@@ -259,37 +261,48 @@ static void read_targets(struct input *input)
 /* Returns NULL where two targets want one zone, or a filter makes no sense. */
 static struct nlct_sink *make_sink(struct nlct_socket *sock)
 {
-    struct nlct_target wanted[MAX_TARGETS] = {{NULL, 0}};
+    struct nlct_target wanted[MAX_TARGETS] = {{.filter = NULL}};
     struct nlct_sink *sink = NULL;
     bool twice = false;
     size_t i;
     size_t j;
 
     for (i = 0; i < ntargets; i++) {
-        if (!targets[i].by_zone && !(targets[i].filter = program_compile(&targets[i].program)))
+        if (targets[i].way == BY_FILTER &&
+            !(targets[i].filter = program_compile(&targets[i].program)))
             return NULL;
-        wanted[i] = (struct nlct_target){targets[i].filter, targets[i].zone};
+        wanted[i] = (struct nlct_target){targets[i].filter, targets[i].zone, targets[i].way == ALL};
         for (j = 0; j < i; j++)
-            twice |= targets[i].by_zone && targets[j].by_zone && targets[i].zone == targets[j].zone;
+            twice |= targets[i].way == BY_ZONE && targets[j].way == BY_ZONE &&
+                     targets[i].zone == targets[j].zone;
     }
     ASSERT(nlct_deletes_new(&sink, sock, wanted, ntargets) == (twice ? -EINVAL : 0));
     return twice ? NULL : sink;
+}
+
+static bool has_zones(void)
+{
+    size_t i;
+
+    for (i = 0; i < ntargets; i++)
+        if (targets[i].way == BY_ZONE)
+            return true;
+    return false;
 }
 
 /* Gives a flow to the sink. Returns what that says, but for a flow that cannot be read at all. */
 static int give(struct nlct_sink *sink, struct wire message)
 {
     struct view view;
-    int rc;
 
     if (view_of(&view, message) < 0)
         return 0;
-    rc = view_zone(&view);
-    if (rc >= 0)
-        expect(message);
-    else
+    if (has_zones() && view_zone(&view) < 0) {
         ASSERT(sink->take(sink, &view) == -EBADMSG);
-    return rc < 0 ? 0 : sink->take(sink, &view);
+        return 0;
+    }
+    expect(message);
+    return sink->take(sink, &view);
 }
 
 static void run(struct nlct_sink *sink, struct input *input)
@@ -301,7 +314,7 @@ static void run(struct nlct_sink *sink, struct input *input)
     if (rc == 0)
         rc = sink->finish(sink);
     if (rc == 0)
-        check_shares(sink);
+        check_outcomes(sink);
     else
         ASSERT(rc == -EPERM);
 }

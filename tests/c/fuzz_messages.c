@@ -267,7 +267,6 @@ struct target {
     struct nlct_flow rows[ROOM];
     struct nlct_bytes bytes;
     char *buffer; /* every byte around which ASan guards */
-    struct nlct_tally *tally;
     uint64_t taken;
 };
 
@@ -285,7 +284,7 @@ static void target_begin(struct target *target, const struct wish *wish, struct 
         break;
     case DELETES:
     case SILENT_DELETES:
-        target->sink = make_deleter(sock, target->tally);
+        target->sink = make_deletes(sock);
         break;
     case COLUMNS:
         memset(wanted, 1, sizeof(wanted));
@@ -385,11 +384,10 @@ static void target_end(struct target *target, const struct nlct_progress *progre
 
 static void pass(const struct wish *wish, struct input input)
 {
-    static struct nlct_tally tally;
     struct nlct_filter *filter = wish->filter & PROGRAM ? next_filter(&input) : wish_filter(wish);
     struct nlct_socket *dumping = fake_open();
     struct nlct_socket *deleting = fake_open();
-    struct target target = {.kind = wish->sink % SINKS, .tally = &tally, .buffer = malloc(BUFFER)};
+    struct target target = {.kind = wish->sink % SINKS, .buffer = malloc(BUFFER)};
     struct nlct_progress progress;
     struct nlct_dump *dump;
     struct nlct_kernel_filter ask;

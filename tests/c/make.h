@@ -33,11 +33,25 @@ static inline struct nlct_sink *make_columns(const uint8_t *wanted, size_t limit
     return nlct_columns_new(&sink, wanted, limit) < 0 ? NULL : sink;
 }
 
-static inline struct nlct_sink *make_deleter(struct nlct_socket *sock, struct nlct_tally *tally)
+/* Deletes whatever the dump's own filter lets through. */
+static inline struct nlct_sink *make_deletes(struct nlct_socket *sock)
 {
+    const struct nlct_target all = {.all = true};
     struct nlct_sink *sink = NULL;
 
-    return nlct_deleter_new(&sink, sock, tally) < 0 ? NULL : sink;
+    return nlct_deletes_new(&sink, sock, &all, 1) < 0 ? NULL : sink;
+}
+
+/* What became of the requests of the first target. */
+static inline void read_tally(const struct nlct_sink *sink, struct nlct_tally *tally)
+{
+    const uint64_t *counts;
+    size_t which;
+    int error;
+
+    *tally = (struct nlct_tally){.done = nlct_deletes_get(sink)->deleted};
+    for (which = 0; (counts = nlct_deletes_refused(sink, which, &error)); which++)
+        tally->refused[error] = counts[0];
 }
 
 #endif
