@@ -4,7 +4,22 @@
 
 #include "../sinks/sinks.h"
 
+/* request.c ----------------------------------------------------------------------------------- */
+
+/* Takes the payload of a message. Returns 0, or -errno, which ends the conversation. */
+typedef int request_take(void *context, struct wire payload);
+
+/* Sends a request of any subsystem, and hands each message of 'type' that answers it to 'take' (may
+   be NULL). 'size' is what message_end() returned: -errno comes back. Returns the kernel's verdict,
+   -EBADMSG when it is success without such a message, -EINTR when a dump was inconsistent, or
+   -ETIMEDOUT. Meant for single answers and small dumps: it comes back at their end only. */
+int request_run(struct nlct_socket *sock, void *request, int size, uint16_t type,
+                request_take *take, void *context);
+
 /* delete.c ------------------------------------------------------------------------------------ */
+
+/* Starts a DELETE. DANGER: as it is, it flushes everything. */
+void delete_begin(struct message *message, void *buffer, size_t capacity, uint8_t family);
 
 /* Reads a request back. Returns true if all of 'size' bytes are one plain DELETE; then 'view' shows
    what it names. */

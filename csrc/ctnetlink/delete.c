@@ -18,7 +18,15 @@
 
 /* Requests ------------------------------------------------------------------------------------ */
 
-static const uint16_t delete_type = NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE;
+static uint16_t delete_type(void)
+{
+    return message_type(NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_DELETE);
+}
+
+void delete_begin(struct message *message, void *buffer, size_t capacity, uint8_t family)
+{
+    message_begin(message, buffer, capacity, delete_type(), NLM_F_REQUEST, family);
+}
 
 bool delete_read(const void *request, size_t size, struct view *view)
 {
@@ -27,7 +35,7 @@ bool delete_read(const void *request, size_t size, struct view *view)
     struct wire payload;
 
     return wire_message(&wire, &header, &payload) == 1 && wire.left == 0 &&
-           header.nlmsg_type == delete_type && header.nlmsg_flags == NLM_F_REQUEST &&
+           header.nlmsg_type == delete_type() && header.nlmsg_flags == NLM_F_REQUEST &&
            view_parse(view, payload) == 0;
 }
 
@@ -79,7 +87,7 @@ static int build_delete(const struct view *view, uint16_t type, void *room, size
 
     if (!tuple || !id)
         return -EBADMSG;
-    message_begin(&message, room, capacity, delete_type, NLM_F_REQUEST, view->family);
+    delete_begin(&message, room, capacity, view->family);
     message_copy(&message, tuple);
     if (zone)
         message_copy(&message, zone);
@@ -411,7 +419,7 @@ static int delete_by(struct nlct_socket *sock, const struct nlct_flow *flow, uin
     struct message request;
     int rc;
 
-    message_begin(&request, room, sizeof(room), delete_type, NLM_F_REQUEST, flow->family);
+    delete_begin(&request, room, sizeof(room), flow->family);
     flow_put_key(&request, flow, type);
     message_put_be32(&request, CTA_ID, flow->id);
     rc = message_end(&request);
@@ -419,7 +427,7 @@ static int delete_by(struct nlct_socket *sock, const struct nlct_flow *flow, uin
         return rc;
     if (!names_one_flow(room, (size_t)rc))
         return -EINVAL;
-    return socket_transact(sock, &request, 0, NULL, NULL);
+    return request_run(sock, room, rc, 0, NULL, NULL);
 }
 
 int nlct_delete(struct nlct_socket *sock, const struct nlct_flow *flow)

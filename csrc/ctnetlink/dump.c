@@ -73,7 +73,8 @@ int nlct_dump_start(struct nlct_dump **dump, struct nlct_socket *sock,
         return -ENOMEM;
     *new = (struct nlct_dump){.sock = sock, .filter = filter, .buckets = buckets};
     rc = buckets < 0 ? 0 : read_size(buckets, new->size_before, sizeof(new->size_before));
-    message_begin(&request, room, sizeof(room), NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET,
+    message_begin(&request, room, sizeof(room),
+                  message_type(NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET),
                   NLM_F_REQUEST | NLM_F_DUMP, kernel_filter ? kernel_filter->family : AF_UNSPEC);
     if (kernel_filter)
         kernel_filter_put(&request, kernel_filter);
@@ -123,9 +124,9 @@ static int take_message(struct nlct_dump *dump, struct nlct_sink *sink,
         return MORE;
     if (header->nlmsg_flags & NLM_F_DUMP_INTR)
         dump->progress.interrupted = true;
-    switch (header->nlmsg_type) {
-    case NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_NEW:
+    if (header->nlmsg_type == message_type(NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_NEW))
         return take_flow(dump, sink, payload);
+    switch (header->nlmsg_type) {
     case NLMSG_DONE:
         rc = socket_verdict(dump->sock, header, payload);
         return rc < 0 ? rc : END;

@@ -12,7 +12,7 @@ static bool is_new(const void *request, size_t size)
     struct wire payload;
 
     return wire_message(&wire, &header, &payload) == 1 && wire.left == 0 &&
-           header.nlmsg_type == (NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_NEW);
+           header.nlmsg_type == message_type(NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_NEW);
 }
 
 struct load {

@@ -1,98 +1,100 @@
-/* Single requests: get, create and change one flow, read the counters. */
+/* One request of any subsystem, and what answers it: for all that is small. */
 #include "ctnetlink.h"
 
-#include <linux/netfilter/nfnetlink.h>
-#include <linux/netfilter/nfnetlink_conntrack.h>
-#include <sys/socket.h>
+/* How long a request may stay without an answer: the kernel works on it inside send(2), so its
+   answer is there at once. */
+enum { ANSWER_MILLISECONDS = 5000 };
 
-static const uint16_t flow_type = NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_NEW;
-static const uint16_t stats_type = NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET_STATS;
-
-struct finding {
-    struct nlct_flow *flow;
-    struct nlct_bytes *bytes;
+/* What is wanted, and what is known of it so far. */
+struct answer {
+    uint16_t type;
+    request_take *take;
+    void *context;
+    bool taken;
+    bool interrupted;
 };
 
-static int take_flow(void *context, struct wire payload)
+/* Reads what ends an answer: an acknowledgement, or the end of a dump. */
+static int end(struct nlct_socket *sock, const struct answer *answer, const struct nlmsghdr *header,
+               struct wire payload)
 {
-    struct finding *finding = context;
-    struct view view;
-    int rc = view_parse(&view, payload);
-
-    if (rc == 0)
-        rc = flow_decode(&view, finding->bytes);
-    if (rc == 0)
-        *finding->flow = view.flow;
-    return rc;
-}
-
-int nlct_get(struct nlct_socket *sock, const struct nlct_flow *key, struct nlct_flow *found,
-             struct nlct_bytes *bytes)
-{
-    struct finding finding = {found, bytes};
-    uint8_t room[REQUEST_MAX];
-    struct message request;
-
-    message_begin(&request, room, sizeof(room), NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET,
-                  NLM_F_REQUEST, key->family);
-    flow_put_key(&request, key, CTA_TUPLE_ORIG);
-    return socket_transact(sock, &request, flow_type, take_flow, &finding);
-}
-
-int nlct_create(struct nlct_socket *sock, const struct nlct_flow *flow, const uint8_t *bytes)
-{
-    uint8_t room[REQUEST_MAX];
-    struct message request = {.buffer = room, .capacity = sizeof(room)};
-    int size;
-
-    if (!flow_fits(flow))
-        return -EINVAL;
-    size = nlct_flow_build(flow, bytes, room, sizeof(room));
-    if (size < 0)
-        return size;
-    request.size = (size_t)size;
-    return socket_transact(sock, &request, 0, NULL, NULL);
-}
-
-int nlct_update(struct nlct_socket *sock, const struct nlct_flow *flow, const uint8_t *bytes)
-{
-    uint8_t room[REQUEST_MAX];
-    struct message request;
-
-    message_begin(&request, room, sizeof(room), flow_type, NLM_F_REQUEST, flow->family);
-    flow_put_update(&request, flow, bytes);
-    return socket_transact(sock, &request, 0, NULL, NULL);
-}
-
-struct counters {
-    uint32_t *entries;
-    uint32_t *limit;
-};
-
-static int take_counters(void *context, struct wire payload)
-{
-    const unsigned wanted = 1U << CTA_STATS_GLOBAL_ENTRIES | 1U << CTA_STATS_GLOBAL_MAX_ENTRIES;
-    struct counters *counters = context;
-    struct view view;
-    int rc = view_parse(&view, payload);
+    const int rc = socket_verdict(sock, header, payload);
 
     if (rc < 0)
         return rc;
-    if ((view.present & wanted) != wanted ||
-        view.attrs[CTA_STATS_GLOBAL_ENTRIES].size != sizeof(uint32_t) ||
-        view.attrs[CTA_STATS_GLOBAL_MAX_ENTRIES].size != sizeof(uint32_t))
-        return -EBADMSG;
-    *counters->entries = wire_be32(view.attrs[CTA_STATS_GLOBAL_ENTRIES].data);
-    *counters->limit = wire_be32(view.attrs[CTA_STATS_GLOBAL_MAX_ENTRIES].data);
-    return 0;
+    if (answer->interrupted)
+        return -EINTR;
+    /* Success without what was asked for is none; but a dump may be empty. */
+    return header->nlmsg_type == NLMSG_ERROR && answer->take && !answer->taken ? -EBADMSG : 0;
 }
 
-int nlct_stats(struct nlct_socket *sock, uint32_t *entries, uint32_t *limit)
+/* Takes one message. Returns 1 when there is more to come, or the verdict. */
+static int take_message(struct nlct_socket *sock, struct answer *answer,
+                        const struct nlmsghdr *header, struct wire payload)
 {
-    struct counters counters = {entries, limit};
-    uint8_t room[REQUEST_MAX];
-    struct message request;
+    int rc;
 
-    message_begin(&request, room, sizeof(room), stats_type, NLM_F_REQUEST, AF_UNSPEC);
-    return socket_transact(sock, &request, stats_type, take_counters, &counters);
+    if (!socket_answers(sock, header, sock->sequence))
+        return 1;
+    if (header->nlmsg_flags & NLM_F_DUMP_INTR)
+        answer->interrupted = true;
+    if (header->nlmsg_type == NLMSG_ERROR || header->nlmsg_type == NLMSG_DONE)
+        return end(sock, answer, header, payload);
+    if (!answer->take || header->nlmsg_type != answer->type)
+        return 1;
+    answer->taken = true;
+    rc = answer->take(answer->context, payload);
+    return rc < 0 ? rc : 1;
+}
+
+/* Receives a datagram into the socket's buffer. Returns its size, -ETIMEDOUT, or -errno. */
+static int receive(struct nlct_socket *sock)
+{
+    int rc = socket_receive(sock);
+
+    while (rc == -EAGAIN) {
+        rc = socket_wait(sock, ANSWER_MILLISECONDS);
+        if (rc == -EAGAIN)
+            return -ETIMEDOUT;
+        if (rc == 0 || rc == -EINTR)
+            rc = socket_receive(sock);
+    }
+    return rc;
+}
+
+/* Takes the next datagram. Returns 1 when there is more to come, or the verdict. */
+static int take_datagram(struct nlct_socket *sock, struct answer *answer)
+{
+    struct wire wire = {sock->buffer, 0};
+    struct nlmsghdr header;
+    struct wire payload;
+    int rc = receive(sock);
+
+    if (rc < 0)
+        return rc;
+    wire.left = (size_t)rc;
+    while ((rc = wire_message(&wire, &header, &payload)) > 0) {
+        rc = take_message(sock, answer, &header, payload);
+        if (rc <= 0)
+            return rc;
+    }
+    return rc ? rc : 1;
+}
+
+int request_run(struct nlct_socket *sock, void *request, int size, uint16_t type,
+                request_take *take, void *context)
+{
+    struct answer answer = {.type = type, .take = take, .context = context};
+    int rc;
+
+    if (size < 0)
+        return size;
+    message_stamp(request, NLM_F_ACK, ++sock->sequence);
+    rc = socket_send(sock, request, (size_t)size);
+    if (rc < 0)
+        return rc;
+    do
+        rc = take_datagram(sock, &answer);
+    while (rc > 0);
+    return rc;
 }

@@ -284,7 +284,8 @@ int nlct_flow_build(const struct nlct_flow *flow, const uint8_t *bytes, void *bu
     /* The kernel gives this to a flow with a master. */
     if (has(flow->present, NLCT_FLOW_MASTER))
         whole.status &= ~(uint32_t)IPS_EXPECTED;
-    message_begin(&message, buffer, capacity, NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_NEW,
+    message_begin(&message, buffer, capacity,
+                  message_type(NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_NEW),
                   NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL, flow->family);
     put(&message, &flow_table, flow->family, &whole,
         flow_settable | bit(NLCT_FLOW_ORIG) | bit(NLCT_FLOW_REPLY) | bit(NLCT_FLOW_MASTER) |

@@ -118,6 +118,12 @@ struct message {
 /* What any request may take. */
 enum { REQUEST_MAX = 1024 };
 
+/* The type of messages about an operation of one of nfnetlink's subsystems. */
+static inline uint16_t message_type(uint8_t subsystem, uint8_t operation)
+{
+    return (uint16_t)(subsystem << 8 | operation);
+}
+
 /* Starts a request of 'type' and 'flags', followed by the nfgenmsg header with 'family'. */
 void message_begin(struct message *message, void *buffer, size_t capacity, uint16_t type,
                    uint16_t flags, uint8_t family);
@@ -197,11 +203,6 @@ bool socket_answers(const struct nlct_socket *sock, const struct nlmsghdr *heade
 /* Reads an NLMSG_ERROR or NLMSG_DONE and keeps its text. Returns the error in it (0 or -errno),
    or -EBADMSG. */
 int socket_verdict(struct nlct_socket *sock, const struct nlmsghdr *header, struct wire payload);
-
-/* Sends one request and hands the message of type 'answer' to 'take' (may be NULL), up to the
-   kernel's verdict, which is returned; -EBADMSG when it is success without that message. */
-int socket_transact(struct nlct_socket *sock, struct message *request, uint16_t answer,
-                    int (*take)(void *context, struct wire payload), void *context);
 
 /* readahead.c: receiving ahead, in a thread --------------------------------------------------- */
 

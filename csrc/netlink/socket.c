@@ -9,10 +9,6 @@
 /* Large enough for the refusals of a whole batch; small enough for any machine. */
 enum { WANTED_BUFFER = 1 << 20 };
 
-/* How long a request that is no dump may stay without an answer: the kernel works on it inside
-   send(2), so its answer is there at once. */
-enum { ANSWER_MILLISECONDS = 5000 };
-
 static void size_buffer(int fd, int forced, int plain)
 {
     int wanted = WANTED_BUFFER;
@@ -194,57 +190,4 @@ int socket_verdict(struct nlct_socket *sock, const struct nlmsghdr *header, stru
     if (error < -4095 || (error > 0 && header->nlmsg_type == NLMSG_ERROR))
         return -EBADMSG;
     return error < 0 ? error : 0;
-}
-
-/* Receives the next datagram of an answer. Returns its size, -ETIMEDOUT, or -errno. */
-static int receive_answer(struct nlct_socket *sock)
-{
-    int rc = socket_receive(sock);
-
-    while (rc == -EAGAIN) {
-        rc = socket_wait(sock, ANSWER_MILLISECONDS);
-        if (rc == -EAGAIN)
-            return -ETIMEDOUT;
-        if (rc == 0 || rc == -EINTR)
-            rc = socket_receive(sock);
-    }
-    return rc;
-}
-
-int socket_transact(struct nlct_socket *sock, struct message *request, uint16_t answer,
-                    int (*take)(void *context, struct wire payload), void *context)
-{
-    bool taken = !take;
-    int rc = message_end(request);
-
-    if (rc < 0)
-        return rc;
-    message_stamp(request->buffer, NLM_F_ACK, ++sock->sequence);
-    rc = socket_send(sock, request->buffer, request->size);
-    while (rc >= 0) {
-        struct wire wire = {sock->buffer, 0};
-        struct nlmsghdr header;
-        struct wire payload;
-
-        rc = receive_answer(sock);
-        if (rc < 0)
-            return rc;
-        wire.left = (size_t)rc;
-        while ((rc = wire_message(&wire, &header, &payload)) > 0) {
-            if (!socket_answers(sock, &header, sock->sequence))
-                continue;
-            if (header.nlmsg_type == NLMSG_ERROR) {
-                rc = socket_verdict(sock, &header, payload);
-                /* Success without what was asked for is none. */
-                return rc == 0 && !taken ? -EBADMSG : rc;
-            }
-            if (taken || header.nlmsg_type != answer)
-                continue;
-            taken = true;
-            rc = take(context, payload);
-            if (rc < 0)
-                return rc;
-        }
-    }
-    return rc;
 }

@@ -990,6 +990,63 @@ static void a_flow_that_is_got_must_be_well_formed(void)
     fake_close(sock);
 }
 
+static int count_message(void *context, struct wire payload)
+{
+    CHECK(payload.left > sizeof(struct nfgenmsg));
+    ++*(unsigned *)context;
+    return 0;
+}
+
+/* Asks for what is in the packet, in one datagram and an empty one. Returns what the core says. */
+static int request_small_dump(unsigned *messages)
+{
+    struct nlct_socket *sock = fake_open();
+    uint8_t room[REQUEST_MAX];
+    struct message request;
+    int rc;
+
+    fake_reset();
+    queue_packet();
+    put_done(1, NULL, 0);
+    queue_packet();
+    message_begin(&request, room, sizeof(room), STATS, NLM_F_REQUEST | NLM_F_DUMP, AF_UNSPEC);
+    rc = request_run(sock, room, message_end(&request), NEW, count_message, messages);
+    CHECK_IS(fake_sent.sends, 1);
+    fake_close(sock);
+    return rc;
+}
+
+static void a_small_dump_hands_over_each_message(void)
+{
+    unsigned messages = 0;
+
+    packet.size = 0;
+    put_flow(1, 0, 1, FAKE_PORT);
+    put_flow(2, 0, 1, FAKE_PORT);
+    put_flow(3, 0, 7, FAKE_PORT); /* answers somebody else */
+    CHECK_IS(request_small_dump(&messages), 0);
+    CHECK_IS(messages, 2);
+    /* One without anything in it is no failure. */
+    put_flow(1, 0, 7, FAKE_PORT);
+    CHECK_IS(request_small_dump(&messages), 0);
+    CHECK_IS(messages, 2);
+}
+
+static void a_small_dump_that_is_inconsistent_is_an_error(void)
+{
+    struct nlmsghdr header;
+    unsigned messages = 0;
+
+    packet.size = 0;
+    put_flow(1, 0, 1, FAKE_PORT);
+    memcpy(&header, packet.bytes, sizeof(header));
+    header.nlmsg_flags |= NLM_F_DUMP_INTR;
+    memcpy(packet.bytes, &header, sizeof(header));
+    put_flow(2, 0, 1, FAKE_PORT);
+    CHECK_IS(request_small_dump(&messages), -EINTR);
+    CHECK_IS(messages, 2);
+}
+
 static void counters_must_be_complete(void)
 {
     const struct nfgenmsg general = {.nfgen_family = AF_UNSPEC};
@@ -1057,6 +1114,8 @@ const struct test_case dump_cases[] = {
     CASE(a_zone_flush_says_the_zone_and_nothing_else),
     CASE(a_zone_flush_that_asks_for_no_zone_is_never_sent),
     CASE(a_flow_that_is_got_must_be_well_formed),
+    CASE(a_small_dump_hands_over_each_message),
+    CASE(a_small_dump_that_is_inconsistent_is_an_error),
     CASE(counters_must_be_complete),
     END_OF_CASES,
 };
