@@ -421,7 +421,7 @@ static int delete_by(struct nlct_socket *sock, const struct nlct_flow *flow, uin
 
     delete_begin(&request, room, sizeof(room), flow->family);
     flow_put_key(&request, flow, type);
-    message_put_be32(&request, CTA_ID, flow->id);
+    message_put_number(&request, CTA_ID, flow->id, 4);
     rc = message_end(&request);
     if (rc < 0)
         return rc;

@@ -19,7 +19,7 @@ void kernel_filter_put_zone(struct message *message, uint16_t zone, enum nlct_zo
 {
     size_t nest;
 
-    message_put_be16(message, CTA_ZONE, zone);
+    message_put_number(message, CTA_ZONE, zone, 2);
     if (request != NLCT_ZONE_EXPLICIT)
         return;
     nest = message_nest_begin(message, CTA_FILTER);
@@ -90,12 +90,12 @@ static void put_tuple(struct message *message, const struct nlct_tuple *tuple)
 void kernel_filter_put(struct message *message, const struct nlct_kernel_filter *kernel_filter)
 {
     if (kernel_filter->mark_mask) {
-        message_put_be32(message, CTA_MARK, kernel_filter->mark);
-        message_put_be32(message, CTA_MARK_MASK, kernel_filter->mark_mask);
+        message_put_number(message, CTA_MARK, kernel_filter->mark, 4);
+        message_put_number(message, CTA_MARK_MASK, kernel_filter->mark_mask, 4);
     }
     if (kernel_filter->status_mask) {
-        message_put_be32(message, CTA_STATUS, kernel_filter->status);
-        message_put_be32(message, STATUS_MASK, kernel_filter->status_mask);
+        message_put_number(message, CTA_STATUS, kernel_filter->status, 4);
+        message_put_number(message, STATUS_MASK, kernel_filter->status_mask, 4);
     }
     if (kernel_filter->zone_request)
         kernel_filter_put_zone(message, kernel_filter->zone, kernel_filter->zone_request);

@@ -1,7 +1,6 @@
 /* Flow -> message: what names a flow, what changes it, what makes it. */
 #include "attributes.h"
 
-#include <endian.h>
 #include <linux/netfilter/nf_conntrack_common.h>
 #include <linux/netfilter/nf_conntrack_tcp.h>
 #include <linux/netfilter/nfnetlink.h>
@@ -13,31 +12,6 @@ _Static_assert(NLCT_TCP_FLAGS == (IP_CT_TCP_FLAG_WINDOW_SCALE | IP_CT_TCP_FLAG_S
                "what a client may mean");
 
 /* Attributes ---------------------------------------------------------------------------------- */
-
-static void put_number(struct message *message, uint16_t type, const void *value, size_t size)
-{
-    uint16_t two;
-    uint32_t four;
-    uint64_t eight;
-
-    switch (size) {
-    case 2:
-        memcpy(&two, value, sizeof(two));
-        message_put_be16(message, type, two);
-        break;
-    case 4:
-        memcpy(&four, value, sizeof(four));
-        message_put_be32(message, type, four);
-        break;
-    case 8:
-        memcpy(&eight, value, sizeof(eight));
-        eight = htobe64(eight);
-        message_put(message, type, &eight, sizeof(eight));
-        break;
-    default:
-        message_put(message, type, value, size);
-    }
-}
 
 static void put_span(struct message *message, uint16_t type, const void *value,
                      const uint8_t *bytes)
@@ -56,7 +30,7 @@ static void put_value(struct message *message, uint16_t type, const struct rule 
 
     switch (rule->kind) {
     case NUMBER:
-        put_number(message, type, from, rule->size);
+        message_put_number(message, type, number_read(from, rule->size), rule->size);
         break;
     case FLAGS:
         message_put(message, type, flags, sizeof(flags));

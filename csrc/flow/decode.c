@@ -77,30 +77,6 @@ static uint64_t *present_of(void *base)
     return base;
 }
 
-static void store(void *to, const uint8_t *data, size_t size)
-{
-    uint16_t two;
-    uint32_t four;
-    uint64_t eight;
-
-    switch (size) {
-    case 2:
-        two = wire_be16(data);
-        memcpy(to, &two, sizeof(two));
-        break;
-    case 4:
-        four = wire_be32(data);
-        memcpy(to, &four, sizeof(four));
-        break;
-    case 8:
-        eight = (uint64_t)wire_be32(data) << 32 | wire_be32(data + 4);
-        memcpy(to, &eight, sizeof(eight));
-        break;
-    default:
-        *(uint8_t *)to = *data;
-    }
-}
-
 /* Text of less than 'size' bytes, with its null byte or without. */
 static int store_text(void *to, const struct rule *rule, const struct attr *attr)
 {
@@ -139,7 +115,7 @@ static int store_value(const struct rule *rule, const struct attr *attr, const s
     if (attr->size != rule->size)
         return -EBADMSG;
     if (rule->kind == NUMBER)
-        store(to, attr->data, attr->size);
+        number_write(to, number_turn(number_read(attr->data, rule->size), rule->size), rule->size);
     else
         memcpy(to, attr->data, attr->size);
     return 0;

@@ -8,6 +8,8 @@
 
 #include "../netlink/netlink.h"
 
+#include <endian.h>
+
 /* Bits ---------------------------------------------------------------------------------------- */
 
 /* The bit of a field in 'present'. */
@@ -28,6 +30,55 @@ static inline unsigned next_bit(uint64_t *bits)
 
     *bits &= *bits - 1;
     return found;
+}
+
+/* Numbers of 1, 2, 4 or 8 bytes, wherever they lie --------------------------------------------- */
+
+static inline uint64_t number_read(const void *at, size_t size)
+{
+    uint64_t eight;
+    uint32_t four;
+    uint16_t two;
+
+    switch (size) {
+    case 8:
+        memcpy(&eight, at, sizeof(eight));
+        return eight;
+    case 4:
+        memcpy(&four, at, sizeof(four));
+        return four;
+    case 2:
+        memcpy(&two, at, sizeof(two));
+        return two;
+    default:
+        return *(const uint8_t *)at;
+    }
+}
+
+static inline void number_write(void *at, uint64_t number, size_t size)
+{
+    const uint32_t four = (uint32_t)number;
+    const uint16_t two = (uint16_t)number;
+
+    switch (size) {
+    case 8:
+        memcpy(at, &number, sizeof(number));
+        break;
+    case 4:
+        memcpy(at, &four, sizeof(four));
+        break;
+    case 2:
+        memcpy(at, &two, sizeof(two));
+        break;
+    default:
+        *(uint8_t *)at = (uint8_t)number;
+    }
+}
+
+/* From network order to the host's, or back. */
+static inline uint64_t number_turn(uint64_t number, size_t size)
+{
+    return htobe16(1) == 1 ? number : __builtin_bswap64(number) >> (64 - 8 * size);
 }
 
 /* bytes.c ------------------------------------------------------------------------------------- */
@@ -123,24 +174,7 @@ static inline const void *flow_value(const struct nlct_flow *flow, const struct 
 /* Of a field that is a number. */
 static inline uint64_t flow_number(const struct nlct_flow *flow, const struct field *field)
 {
-    const void *value = flow_value(flow, field);
-    uint64_t eight;
-    uint32_t four;
-    uint16_t two;
-
-    switch (field->public.size) {
-    case 8:
-        memcpy(&eight, value, sizeof(eight));
-        return eight;
-    case 4:
-        memcpy(&four, value, sizeof(four));
-        return four;
-    case 2:
-        memcpy(&two, value, sizeof(two));
-        return two;
-    default:
-        return *(const uint8_t *)value;
-    }
+    return number_read(flow_value(flow, field), field->public.size);
 }
 
 /* decode.c: message -> flow ------------------------------------------------------------------- */

@@ -41,7 +41,7 @@ void nat_put(struct message *message, uint16_t type, struct nlct_tuple reply)
     if (has(reply.present, port)) {
         const size_t proto = message_nest_begin(message, CTA_NAT_PROTO);
 
-        message_put_be16(message, CTA_PROTONAT_PORT_MIN, *port_value(&reply, port));
+        message_put_number(message, CTA_PROTONAT_PORT_MIN, *port_value(&reply, port), 2);
         message_nest_end(message, proto);
     }
     message_nest_end(message, nest);

@@ -1,7 +1,7 @@
 /* Building: header, attribute, nest. Capacity is checked at every put. */
 #include "netlink.h"
 
-#include <arpa/inet.h>
+#include <endian.h>
 #include <linux/netfilter/nfnetlink.h>
 
 /* Room for 'size' more bytes and their padding, zeroed; NULL when there is none. */
@@ -63,18 +63,11 @@ void message_copy(struct message *message, const struct attr *attr)
         memcpy(room, attr->start, attr->whole);
 }
 
-void message_put_be16(struct message *message, uint16_t type, uint16_t value)
+void message_put_number(struct message *message, uint16_t type, uint64_t number, size_t size)
 {
-    uint16_t be = htons(value);
+    const uint64_t be = htobe64(number);
 
-    message_put(message, type, &be, sizeof(be));
-}
-
-void message_put_be32(struct message *message, uint16_t type, uint32_t value)
-{
-    uint32_t be = htonl(value);
-
-    message_put(message, type, &be, sizeof(be));
+    message_put(message, type, (const uint8_t *)&be + sizeof(be) - size, size);
 }
 
 size_t message_nest_begin(struct message *message, uint16_t type)

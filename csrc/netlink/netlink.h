@@ -134,9 +134,8 @@ void message_put(struct message *message, uint16_t type, const void *data, size_
 /* Puts an attribute as it came, header and all. */
 void message_copy(struct message *message, const struct attr *attr);
 
-/* Put a number in network order. */
-void message_put_be16(struct message *message, uint16_t type, uint16_t value);
-void message_put_be32(struct message *message, uint16_t type, uint32_t value);
+/* Puts the lower 'size' bytes of a number, in network order. */
+void message_put_number(struct message *message, uint16_t type, uint64_t number, size_t size);
 
 /* Opens a nest. Returns where it begins, for the functions below. */
 size_t message_nest_begin(struct message *message, uint16_t type);

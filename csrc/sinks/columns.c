@@ -51,24 +51,13 @@ static struct column *column_of(struct columns *columns, const struct field *fie
     return &columns->parts[part_of(field)].columns[field->bit];
 }
 
-static void copy(uint8_t *to, const uint8_t *from, size_t size)
+/* A value is a number, a span as large as one, or 16 bytes. */
+static void copy(void *to, const void *from, size_t size)
 {
-    switch (size) {
-    case 1:
-        *to = *from;
-        break;
-    case 2:
-        memcpy(to, from, 2);
-        break;
-    case 4:
-        memcpy(to, from, 4);
-        break;
-    case 8:
-        memcpy(to, from, 8);
-        break;
-    default:
+    if (size > sizeof(uint64_t))
         memcpy(to, from, 16);
-    }
+    else
+        number_write(to, number_read(from, size), size);
 }
 
 static bool resize(uint8_t **array, size_t size)
