@@ -120,30 +120,34 @@ struct spare {
     uint8_t bytes[SPARE_BYTES];
 };
 
-/* A flow that several want is deleted once: a request belongs to a row of targets, which ends with
-   NOBODY. The rows of the requests in the batch lie in 'owners'. */
 struct deletes {
     struct nlct_sink sink;
+    /* Who wants what. */
     size_t count;
-    struct nlct_outcome *outcomes;
-    struct refusals *refusals;
+    uint32_t *by_zone; /* a target or NOBODY; NULL when none wants a zone */
     struct wish *wishes;
     size_t nwishes;
-    uint32_t *by_zone; /* a target or NOBODY; NULL when none wants a zone */
+    /* What has come of it. */
+    struct nlct_outcome *outcomes;
+    struct refusals *refusals;
+    bool out_of_memory;       /* something was not counted */
+    struct nlct_tally *tally; /* of nlct_deleter_new() */
+    /* A flow that several want is deleted once: a request belongs to a row of targets, which ends
+       with NOBODY. These are the rows of the requests in the batches. */
     uint32_t *owners;
     size_t nowners;
     size_t capacity;
-    bool out_of_memory;                  /* something was not counted */
-    struct nlct_tally *tally;            /* of nlct_deleter_new() */
-    struct batch batch;                  /* by the original tuple */
-    struct batch second;                 /* by the reply */
-    struct spare spares[BATCH_REQUESTS]; /* by place in the batch */
+    /* By the original tuple; a spare each; and by the reply. */
+    struct batch batch;
+    struct spare spares[BATCH_REQUESTS];
+    struct batch second;
 };
 
 static const uint32_t NOBODY = UINT32_MAX;
 
 /* The account --------------------------------------------------------------------------------- */
 
+/* NULL where there is no memory for them. */
 static struct refusals *find_refusals(struct deletes *deletes, int error)
 {
     struct refusals **at = &deletes->refusals;
@@ -191,6 +195,7 @@ static void add_owner(struct deletes *deletes, uint32_t target)
     deletes->outcomes[target].matched++;
 }
 
+/* For one more row. */
 static int make_room(struct deletes *deletes)
 {
     const size_t needed = deletes->nowners + deletes->count + 1;
@@ -229,6 +234,7 @@ static int add_owners(struct deletes *deletes, struct view *view)
 
 /* Sending ------------------------------------------------------------------------------------- */
 
+/* What became of the first request for a flow, at that place in the batch. */
 static void settle_first(void *context, uint32_t place, int result)
 {
     struct deletes *deletes = context;

@@ -46,6 +46,19 @@ static void put_value(struct message *message, uint16_t type, const struct rule 
     }
 }
 
+/* Is the attribute to be put, of what 'base' holds, where these bits say which of its fields are?
+ */
+static bool is_wanted(const struct rule *rule, uint8_t family, const void *base, uint64_t fields)
+{
+    if (rule->kind == UNKNOWN || rule->kind == PADDING || rule->kind == NAT)
+        return false;
+    if (rule->family && rule->family != family)
+        return false;
+    if (rule->proto && rule->proto != ((const struct nlct_tuple *)base)->proto)
+        return false;
+    return rule->kind == NEST || has(fields, rule->bit);
+}
+
 /* Puts what 'base' holds of 'table', as far as 'wanted' and its own 'present' say. */
 static void put(struct message *message, const struct table *table, uint8_t family,
                 const void *base, uint64_t wanted, const uint8_t *bytes)
@@ -59,27 +72,22 @@ static void put(struct message *message, const struct table *table, uint8_t fami
         const uint8_t *from = (const uint8_t *)base + rule->offset;
         size_t nest;
 
-        if (rule->kind == UNKNOWN || rule->kind == PADDING || rule->kind == NAT)
+        if (!is_wanted(rule, family, base, present & wanted))
             continue;
-        if (rule->family && rule->family != family)
-            continue;
-        if (rule->kind != NEST && !has(present & wanted, rule->bit))
-            continue;
-        if (rule->proto && rule->proto != ((const struct nlct_tuple *)base)->proto)
-            continue;
-        if (rule->kind != NEST && rule->kind != TUPLE) {
-            put_value(message, type, rule, from, bytes);
-            continue;
-        }
-        nest = message_nest_begin(message, type);
-        if (rule->kind == TUPLE)
-            put(message, rule->nest, family, from, UINT64_MAX, bytes);
-        else
+        switch (rule->kind) {
+        case NEST:
+            nest = message_nest_begin(message, type);
             put(message, rule->nest, family, base, wanted, bytes);
-        if (rule->kind == NEST && message_nest_is_empty(message, nest))
-            message_nest_drop(message, nest);
-        else
+            message_nest_end_full(message, nest);
+            break;
+        case TUPLE:
+            nest = message_nest_begin(message, type);
+            put(message, rule->nest, family, from, UINT64_MAX, bytes);
             message_nest_end(message, nest);
+            break;
+        default:
+            put_value(message, type, rule, from, bytes);
+        }
     }
 }
 

@@ -91,14 +91,12 @@ void message_nest_end(struct message *message, size_t nest)
     memcpy(message->buffer + nest + offsetof(struct nlattr, nla_len), &size, sizeof(size));
 }
 
-bool message_nest_is_empty(const struct message *message, size_t nest)
+void message_nest_end_full(struct message *message, size_t nest)
 {
-    return !message->error && message->size == nest + sizeof(struct nlattr);
-}
-
-void message_nest_drop(struct message *message, size_t nest)
-{
-    message->size = nest;
+    if (!message->error && message->size == nest + sizeof(struct nlattr))
+        message->size = nest;
+    else
+        message_nest_end(message, nest);
 }
 
 int message_end(struct message *message)

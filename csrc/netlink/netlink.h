@@ -141,11 +141,8 @@ void message_put_number(struct message *message, uint16_t type, uint64_t number,
 size_t message_nest_begin(struct message *message, uint16_t type);
 void message_nest_end(struct message *message, size_t nest);
 
-/* Has nothing been put into the nest? */
-bool message_nest_is_empty(const struct message *message, size_t nest);
-
-/* Takes the nest back. */
-void message_nest_drop(struct message *message, size_t nest);
+/* Ends a nest too, but takes one back in which nothing was put. */
+void message_nest_end_full(struct message *message, size_t nest);
 
 /* Completes the header. Returns the size, or -EMSGSIZE. */
 int message_end(struct message *message);
