@@ -1,4 +1,4 @@
-/* A pass over the table: start, next, done. The receive loop that feeds a sink. */
+/* A dump of the table: start, next, done. The receive loop that feeds a sink. */
 #include "ctnetlink.h"
 
 #include <linux/netfilter/nfnetlink.h>
@@ -23,7 +23,7 @@ struct nlct_dump {
     char size_before[24]; /* of the hash table, as its file says it */
 };
 
-/* What a step of the walk came to. */
+/* What a step of the dump came to. */
 enum step { MORE, FULL, END };
 
 static int64_t now_milliseconds(void)
@@ -141,8 +141,8 @@ static int take_message(struct nlct_dump *dump, struct nlct_sink *sink,
     }
 }
 
-/* Walks what is left of the latest datagram. Returns a step, or -errno. */
-static int walk(struct nlct_dump *dump, struct nlct_sink *sink)
+/* Takes what is left of the latest datagram. Returns a step, or -errno. */
+static int take_datagram(struct nlct_dump *dump, struct nlct_sink *sink)
 {
     struct nlmsghdr header;
     struct wire payload;
@@ -204,12 +204,12 @@ static int refill(struct nlct_dump *dump, int64_t deadline)
     return rc == 0 ? watch_size(dump) : rc;
 }
 
-/* Walks on until 'deadline'. Returns a step, or -errno. */
-static int walk_on(struct nlct_dump *dump, struct nlct_sink *sink, int64_t deadline)
+/* Goes on until 'deadline'. Returns a step, or -errno. */
+static int go_on(struct nlct_dump *dump, struct nlct_sink *sink, int64_t deadline)
 {
     int rc;
 
-    while ((rc = walk(dump, sink)) == MORE && now_milliseconds() < deadline) {
+    while ((rc = take_datagram(dump, sink)) == MORE && now_milliseconds() < deadline) {
         rc = refill(dump, deadline);
         if (rc == -EAGAIN || rc == -EINTR)
             return MORE;
@@ -224,7 +224,7 @@ int nlct_dump_next(struct nlct_dump *dump, struct nlct_sink *sink, int milliseco
     int rc = dump->error;
 
     if (rc == 0)
-        rc = walk_on(dump, sink, now_milliseconds() + milliseconds);
+        rc = go_on(dump, sink, now_milliseconds() + milliseconds);
     if (rc == MORE || rc == FULL)
         return 1;
     /* The socket is for the next request from now on. */

@@ -155,7 +155,7 @@ static void change_one(struct nlct_socket *sock)
     nlct_bytes_free(&bytes);
 }
 
-/* Looks at what a walk has seen. Another program may resize the hash table, which all namespaces
+/* Looks at what a dump has seen. Another program may resize the hash table, which all namespaces
    share; then flows are missing or repeated, and nothing can be proven. */
 static struct nlct_progress seen_by(const struct nlct_dump *dump)
 {
@@ -181,8 +181,8 @@ static struct nlct_fd open_buckets(const struct nlct_netns *netns)
 }
 
 /* Walks over the table to the end. Returns the number of matches. */
-static uint64_t walk(const struct nlct_netns *netns, const struct nlct_filter *filter,
-                     const struct nlct_kernel_filter *ask, struct nlct_sink *sink)
+static uint64_t run_dump(const struct nlct_netns *netns, const struct nlct_filter *filter,
+                         const struct nlct_kernel_filter *ask, struct nlct_sink *sink)
 {
     struct nlct_progress progress;
     struct nlct_socket *sock;
@@ -248,7 +248,7 @@ static void count_by_zone(const struct nlct_netns *netns)
     size_t i;
 
     CHECK(sink);
-    CHECK_IS(walk(netns, everything, NULL, sink), FLOWS);
+    CHECK_IS(run_dump(netns, everything, NULL, sink), FLOWS);
     counts = nlct_counts_get(sink, &count);
     CHECK_IS(count, ZONES);
     for (i = 0; i < count; i++)
@@ -265,7 +265,7 @@ static void write_lines(const struct nlct_netns *netns)
     size_t i;
 
     CHECK(sink);
-    CHECK_IS(walk(netns, everything, NULL, sink), FLOWS);
+    CHECK_IS(run_dump(netns, everything, NULL, sink), FLOWS);
     size = nlct_text_take(sink);
     for (i = 0; i < size; i++)
         lines += buffer[i] == '\n';
@@ -289,7 +289,7 @@ static void save_and_restore(const struct nlct_netns *netns, struct nlct_socket 
     memset(wanted, 1, sizeof(wanted));
     sink = make_columns(wanted, FLOWS + 1);
     CHECK(sink && tally);
-    CHECK_IS(walk(netns, everything, NULL, sink), FLOWS);
+    CHECK_IS(run_dump(netns, everything, NULL, sink), FLOWS);
     CHECK_IS(nlct_columns_count(sink), FLOWS);
     rows = nlct_columns_take(sink, columns, &bytes);
     CHECK_IS(rows, FLOWS);
@@ -331,13 +331,13 @@ static void delete_zone(const struct nlct_netns *netns, struct nlct_socket *sock
         .zone_request = NLCT_ZONE_PLAIN, .zone = zone, .family = AF_INET};
     struct nlct_filter *filter = filter_of(zone);
     struct nlct_sink *sink = make_deletes(sock);
-    uint64_t left = walk(netns, everything, NULL, NULL);
+    uint64_t left = run_dump(netns, everything, NULL, NULL);
 
     CHECK(sink);
-    CHECK_IS(walk(netns, filter, &ask, sink), FLOWS / ZONES);
+    CHECK_IS(run_dump(netns, filter, &ask, sink), FLOWS / ZONES);
     CHECK_IS(nlct_deletes_get(sink)->deleted, FLOWS / ZONES);
-    CHECK_IS(walk(netns, filter, NULL, NULL), 0);
-    CHECK_IS(walk(netns, everything, NULL, NULL), left - FLOWS / ZONES);
+    CHECK_IS(run_dump(netns, filter, NULL, NULL), 0);
+    CHECK_IS(run_dump(netns, everything, NULL, NULL), left - FLOWS / ZONES);
     nlct_sink_free(&sink);
     nlct_filter_free(&filter);
 }
@@ -362,9 +362,9 @@ static void work_in(const struct nlct_netns *netns)
     delete_zone(netns, sock, 7);
     /* Old kernels flush everything here, which in this namespace harms nobody. */
     CHECK_IS(nlct_flush_zone(sock, 8, NLCT_ZONE_PLAIN), 0);
-    CHECK(walk(netns, everything, NULL, NULL) <= FLOWS - 3 * FLOWS / ZONES);
+    CHECK(run_dump(netns, everything, NULL, NULL) <= FLOWS - 3 * FLOWS / ZONES);
     CHECK_IS(nlct_flush_all(sock), 0);
-    CHECK_IS(walk(netns, everything, NULL, NULL), 0);
+    CHECK_IS(run_dump(netns, everything, NULL, NULL), 0);
     nlct_socket_close(&sock);
     nlct_socket_close(&sock);
 }

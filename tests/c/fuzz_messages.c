@@ -382,7 +382,7 @@ static void target_end(struct target *target, const struct nlct_progress *progre
     nlct_bytes_free(&target->bytes);
 }
 
-static void pass(const struct wish *wish, struct input input)
+static void run_dump(const struct wish *wish, struct input input)
 {
     struct nlct_filter *filter = wish->filter & PROGRAM ? next_filter(&input) : wish_filter(wish);
     struct nlct_socket *dumping = fake_open();
@@ -439,6 +439,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     else if (kind == GET || kind == STATS)
         single_request(kind, data, size);
     else
-        pass(&wish, (struct input){data, size});
+        run_dump(&wish, (struct input){data, size});
     return 0;
 }

@@ -106,7 +106,7 @@ static void queue_packet(void)
 }
 
 /* A dump with nothing queued yet; its answers carry the sequence number 1. */
-struct pass {
+struct dumping {
     struct nlct_socket *sock;
     struct nlct_dump *dump;
     struct nlct_sink *sink;
@@ -116,43 +116,43 @@ struct pass {
     int buckets;
 };
 
-static void pass_begin(struct pass *pass)
+static void dumping_begin(struct dumping *dumping)
 {
     fake_reset();
     packet.size = 0;
-    pass->sock = fake_open();
-    CHECK_IS(nlct_dump_start(&pass->dump, pass->sock, everything, NULL, pass->buckets), 0);
-    pass->sink = make_rows(pass->rows, 16, &pass->bytes);
-    CHECK(pass->sink);
+    dumping->sock = fake_open();
+    CHECK_IS(nlct_dump_start(&dumping->dump, dumping->sock, everything, NULL, dumping->buckets), 0);
+    dumping->sink = make_rows(dumping->rows, 16, &dumping->bytes);
+    CHECK(dumping->sink);
 }
 
-static int pass_next(struct pass *pass)
+static int dumping_next(struct dumping *dumping)
 {
-    int rc = nlct_dump_next(pass->dump, pass->sink, 1000);
+    int rc = nlct_dump_next(dumping->dump, dumping->sink, 1000);
 
-    nlct_dump_progress(pass->dump, &pass->progress);
+    nlct_dump_progress(dumping->dump, &dumping->progress);
     return rc;
 }
 
-static void pass_end(struct pass *pass)
+static void dumping_end(struct dumping *dumping)
 {
-    nlct_dump_free(&pass->dump);
-    nlct_sink_free(&pass->sink);
-    nlct_bytes_free(&pass->bytes);
-    fake_close(pass->sock);
+    nlct_dump_free(&dumping->dump);
+    nlct_sink_free(&dumping->sink);
+    nlct_bytes_free(&dumping->bytes);
+    fake_close(dumping->sock);
 }
 
 /* Runs a whole dump over what is in the packet. Returns what the core says. */
-static int pass_over_packet(struct pass *pass)
+static int dumping_over_packet(struct dumping *dumping)
 {
     static struct packet wanted;
     int rc;
 
     wanted = packet;
-    pass_begin(pass);
+    dumping_begin(dumping);
     fake_queue(wanted.bytes, wanted.size, 0, 0);
-    rc = pass_next(pass);
-    pass_end(pass);
+    rc = dumping_next(dumping);
+    dumping_end(dumping);
     return rc;
 }
 
@@ -160,9 +160,9 @@ static int pass_over_packet(struct pass *pass)
 
 static void dump_takes_flows_to_the_end(void)
 {
-    struct pass pass = {.buckets = -1};
+    struct dumping dumping = {.buckets = -1};
 
-    pass_begin(&pass);
+    dumping_begin(&dumping);
     put_flow(1, 0, 1, FAKE_PORT);
     put_flow(2, 0, 1, FAKE_PORT);
     queue_packet();
@@ -170,22 +170,22 @@ static void dump_takes_flows_to_the_end(void)
     queue_packet();
     put_done(1, "\0\0\0\0", 4);
     queue_packet();
-    CHECK_IS(pass_next(&pass), 0);
-    CHECK_IS(nlct_rows_take(pass.sink), 3);
-    CHECK_IS(pass.rows[2].id, 0x103);
-    CHECK_IS(pass.rows[2].zone, 7);
-    CHECK_IS(pass.rows[2].orig.sport, 0x403);
-    CHECK_IS(pass.progress.scanned, 3);
-    CHECK_IS(pass.progress.matched, 3);
-    CHECK(!pass.progress.interrupted && !pass.progress.resized);
-    pass_end(&pass);
+    CHECK_IS(dumping_next(&dumping), 0);
+    CHECK_IS(nlct_rows_take(dumping.sink), 3);
+    CHECK_IS(dumping.rows[2].id, 0x103);
+    CHECK_IS(dumping.rows[2].zone, 7);
+    CHECK_IS(dumping.rows[2].orig.sport, 0x403);
+    CHECK_IS(dumping.progress.scanned, 3);
+    CHECK_IS(dumping.progress.matched, 3);
+    CHECK(!dumping.progress.interrupted && !dumping.progress.resized);
+    dumping_end(&dumping);
 }
 
 static void dump_ignores_what_answers_others(void)
 {
-    struct pass pass = {.buckets = -1};
+    struct dumping dumping = {.buckets = -1};
 
-    pass_begin(&pass);
+    dumping_begin(&dumping);
     put_flow(1, 0, 1, FAKE_PORT + 1);
     put_flow(2, 0, 0, FAKE_PORT);
     put_flow(3, 0, 2, FAKE_PORT);
@@ -194,225 +194,225 @@ static void dump_ignores_what_answers_others(void)
     put_flow(4, 0, 1, FAKE_PORT);
     put_done(1, "\0\0\0\0", 4);
     queue_packet();
-    CHECK_IS(pass_next(&pass), 0);
-    CHECK_IS(nlct_rows_take(pass.sink), 1);
-    CHECK_IS(pass.rows[0].id, 0x104);
-    pass_end(&pass);
+    CHECK_IS(dumping_next(&dumping), 0);
+    CHECK_IS(nlct_rows_take(dumping.sink), 1);
+    CHECK_IS(dumping.rows[0].id, 0x104);
+    dumping_end(&dumping);
 }
 
 static void dump_ignores_other_senders(void)
 {
-    struct pass pass = {.buckets = -1};
+    struct dumping dumping = {.buckets = -1};
 
-    pass_begin(&pass);
+    dumping_begin(&dumping);
     put_flow(1, 0, 1, FAKE_PORT);
     put_done(1, "\0\0\0\0", 4);
     fake_queue(packet.bytes, packet.size, 1234, 0);
     packet.size = 0;
-    CHECK_IS(pass_next(&pass), 1);
+    CHECK_IS(dumping_next(&dumping), 1);
     put_flow(2, 0, 1, FAKE_PORT);
     put_done(1, "\0\0\0\0", 4);
     queue_packet();
-    CHECK_IS(pass_next(&pass), 0);
-    CHECK_IS(nlct_rows_take(pass.sink), 1);
-    CHECK_IS(pass.rows[0].id, 0x102);
-    pass_end(&pass);
+    CHECK_IS(dumping_next(&dumping), 0);
+    CHECK_IS(nlct_rows_take(dumping.sink), 1);
+    CHECK_IS(dumping.rows[0].id, 0x102);
+    dumping_end(&dumping);
 }
 
 static void dump_gives_a_full_sink_its_flow_again(void)
 {
-    struct pass pass = {.buckets = -1};
+    struct dumping dumping = {.buckets = -1};
     struct nlct_flow row;
     unsigned number;
 
-    pass_begin(&pass);
-    nlct_sink_free(&pass.sink);
-    pass.sink = make_rows(&row, 1, &pass.bytes);
+    dumping_begin(&dumping);
+    nlct_sink_free(&dumping.sink);
+    dumping.sink = make_rows(&row, 1, &dumping.bytes);
     for (number = 1; number <= 3; number++)
         put_flow((uint8_t)number, 0, 1, FAKE_PORT);
     put_done(1, "\0\0\0\0", 4);
     queue_packet();
     for (number = 1; number <= 3; number++) {
-        CHECK_IS(pass_next(&pass), number < 3);
-        CHECK_IS(nlct_rows_take(pass.sink), 1);
+        CHECK_IS(dumping_next(&dumping), number < 3);
+        CHECK_IS(nlct_rows_take(dumping.sink), 1);
         CHECK_IS(row.id, 0x100 + number);
-        CHECK_IS(pass.progress.matched, number);
-        CHECK_IS(pass.progress.scanned, number);
+        CHECK_IS(dumping.progress.matched, number);
+        CHECK_IS(dumping.progress.scanned, number);
     }
-    pass_end(&pass);
+    dumping_end(&dumping);
 }
 
 static void dump_sees_an_inconsistent_dump(void)
 {
-    struct pass pass = {.buckets = -1};
+    struct dumping dumping = {.buckets = -1};
 
-    pass_begin(&pass);
+    dumping_begin(&dumping);
     put_flow(1, 0, 1, FAKE_PORT);
     packet.bytes[offsetof(struct nlmsghdr, nlmsg_flags)] |= NLM_F_DUMP_INTR;
     put_done(1, "\0\0\0\0", 4);
     queue_packet();
-    CHECK_IS(pass_next(&pass), 0);
-    CHECK(pass.progress.interrupted);
-    pass_end(&pass);
+    CHECK_IS(dumping_next(&dumping), 0);
+    CHECK(dumping.progress.interrupted);
+    dumping_end(&dumping);
 }
 
 static void dump_sees_a_resize(void)
 {
     char path[] = "/tmp/nlct-buckets-XXXXXX";
-    struct pass pass = {.buckets = mkstemp(path)};
+    struct dumping dumping = {.buckets = mkstemp(path)};
 
-    CHECK(pass.buckets >= 0);
+    CHECK(dumping.buckets >= 0);
     CHECK_IS(unlink(path), 0);
-    CHECK_IS(pwrite(pass.buckets, "65536\n", 6, 0), 6);
-    pass_begin(&pass);
+    CHECK_IS(pwrite(dumping.buckets, "65536\n", 6, 0), 6);
+    dumping_begin(&dumping);
     put_flow(1, 0, 1, FAKE_PORT);
     queue_packet();
-    CHECK_IS(pass_next(&pass), 1);
-    CHECK(!pass.progress.resized);
-    CHECK_IS(pwrite(pass.buckets, "32768\n", 6, 0), 6);
+    CHECK_IS(dumping_next(&dumping), 1);
+    CHECK(!dumping.progress.resized);
+    CHECK_IS(pwrite(dumping.buckets, "32768\n", 6, 0), 6);
     put_done(1, "\0\0\0\0", 4);
     queue_packet();
-    CHECK_IS(pass_next(&pass), 0);
-    CHECK(pass.progress.resized);
-    pass_end(&pass);
-    close(pass.buckets);
+    CHECK_IS(dumping_next(&dumping), 0);
+    CHECK(dumping.progress.resized);
+    dumping_end(&dumping);
+    close(dumping.buckets);
 }
 
 static void dump_reports_an_overrun(void)
 {
-    struct pass pass = {.buckets = -1};
+    struct dumping dumping = {.buckets = -1};
 
-    pass_begin(&pass);
+    dumping_begin(&dumping);
     fake_queue_error(ENOBUFS);
-    CHECK_IS(pass_next(&pass), -ENOBUFS);
-    pass_end(&pass);
+    CHECK_IS(dumping_next(&dumping), -ENOBUFS);
+    dumping_end(&dumping);
 }
 
 static void dump_survives_signals(void)
 {
-    struct pass pass = {.buckets = -1};
+    struct dumping dumping = {.buckets = -1};
 
-    pass_begin(&pass);
+    dumping_begin(&dumping);
     fake_fail_poll(EINTR);
-    CHECK_IS(pass_next(&pass), 1);
+    CHECK_IS(dumping_next(&dumping), 1);
     fake_queue_error(EINTR);
     put_flow(1, 0, 1, FAKE_PORT);
     put_done(1, "\0\0\0\0", 4);
     queue_packet();
-    CHECK_IS(pass_next(&pass), 0);
-    CHECK_IS(nlct_rows_take(pass.sink), 1);
-    pass_end(&pass);
+    CHECK_IS(dumping_next(&dumping), 0);
+    CHECK_IS(nlct_rows_take(dumping.sink), 1);
+    dumping_end(&dumping);
 }
 
 static void dump_comes_back_when_the_kernel_is_silent(void)
 {
-    struct pass pass = {.buckets = -1};
+    struct dumping dumping = {.buckets = -1};
 
-    pass_begin(&pass);
-    CHECK_IS(pass_next(&pass), 1);
-    CHECK_IS(pass.progress.scanned, 0);
-    pass_end(&pass);
+    dumping_begin(&dumping);
+    CHECK_IS(dumping_next(&dumping), 1);
+    CHECK_IS(dumping.progress.scanned, 0);
+    dumping_end(&dumping);
 }
 
 static void dump_refuses_a_truncated_datagram(void)
 {
-    struct pass pass = {.buckets = -1};
+    struct dumping dumping = {.buckets = -1};
 
-    pass_begin(&pass);
+    dumping_begin(&dumping);
     put_flow(1, 0, 1, FAKE_PORT);
     fake_queue(packet.bytes, packet.size, 0, MSG_TRUNC);
-    CHECK_IS(pass_next(&pass), -EMSGSIZE);
-    pass_end(&pass);
+    CHECK_IS(dumping_next(&dumping), -EMSGSIZE);
+    dumping_end(&dumping);
 }
 
 static void dump_reports_errors_in_its_midst(void)
 {
-    struct pass pass = {.buckets = -1};
+    struct dumping dumping = {.buckets = -1};
 
     packet.size = 0;
     put_flow(1, 0, 1, FAKE_PORT);
     packet_verdict(&packet, 1, EBUSY);
-    CHECK_IS(pass_over_packet(&pass), -EBUSY);
-    CHECK_IS(pass.progress.scanned, 1);
+    CHECK_IS(dumping_over_packet(&dumping), -EBUSY);
+    CHECK_IS(dumping.progress.scanned, 1);
 }
 
 static void dump_reads_the_error_in_its_end(void)
 {
-    struct pass pass = {.buckets = -1};
+    struct dumping dumping = {.buckets = -1};
     int32_t error = -ENOMEM;
     int32_t bytes = 120;
 
     packet.size = 0;
     put_done(1, &error, sizeof(error));
-    CHECK_IS(pass_over_packet(&pass), -ENOMEM);
+    CHECK_IS(dumping_over_packet(&dumping), -ENOMEM);
     packet.size = 0;
     put_done(1, &bytes, sizeof(bytes));
-    CHECK_IS(pass_over_packet(&pass), 0);
+    CHECK_IS(dumping_over_packet(&dumping), 0);
     packet.size = 0;
     put_done(1, NULL, 0);
-    CHECK_IS(pass_over_packet(&pass), 0);
+    CHECK_IS(dumping_over_packet(&dumping), 0);
     packet.size = 0;
     put_done(1, &error, 3);
-    CHECK_IS(pass_over_packet(&pass), -EBADMSG);
+    CHECK_IS(dumping_over_packet(&dumping), -EBADMSG);
     packet.size = 0;
     error = -4096;
     put_done(1, &error, sizeof(error));
-    CHECK_IS(pass_over_packet(&pass), -EBADMSG);
+    CHECK_IS(dumping_over_packet(&dumping), -EBADMSG);
 }
 
 static void dump_refuses_messages_of_other_kinds(void)
 {
-    struct pass pass = {.buckets = -1};
+    struct dumping dumping = {.buckets = -1};
 
     packet.size = 0;
     packet_begin(&packet, NLMSG_NOOP, 0, 1, FAKE_PORT);
     packet_end(&packet);
     put_done(1, NULL, 0);
-    CHECK_IS(pass_over_packet(&pass), 0);
+    CHECK_IS(dumping_over_packet(&dumping), 0);
     packet.size = 0;
     packet_begin(&packet, DELETE, 0, 1, FAKE_PORT);
     packet_end(&packet);
-    CHECK_IS(pass_over_packet(&pass), -EBADMSG);
+    CHECK_IS(dumping_over_packet(&dumping), -EBADMSG);
 }
 
 static void dump_refuses_malformed_datagrams(void)
 {
     const uint32_t sizes[] = {0, 15, 1 << 20, UINT32_MAX};
-    struct pass pass = {.buckets = -1};
+    struct dumping dumping = {.buckets = -1};
     size_t i;
 
     for (i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
         packet.size = 0;
         put_flow(1, 0, 1, FAKE_PORT);
         memcpy(packet.bytes, &sizes[i], sizeof(sizes[i]));
-        CHECK_IS(pass_over_packet(&pass), -EBADMSG);
+        CHECK_IS(dumping_over_packet(&dumping), -EBADMSG);
     }
     packet.size = 0;
     put_flow(1, 0, 1, FAKE_PORT);
     packet_bytes(&packet, "rest", 4);
-    CHECK_IS(pass_over_packet(&pass), -EBADMSG);
+    CHECK_IS(dumping_over_packet(&dumping), -EBADMSG);
     packet.size = 0;
     put_flow(1, LEFTOVER_TUPLE, 1, FAKE_PORT);
-    CHECK_IS(pass_over_packet(&pass), -EBADMSG);
+    CHECK_IS(dumping_over_packet(&dumping), -EBADMSG);
 }
 
 /* Else a flow would be missing from a dump that comes to its end. */
 static void dump_that_failed_does_not_go_on(void)
 {
-    struct pass pass = {.buckets = -1};
+    struct dumping dumping = {.buckets = -1};
     unsigned i;
 
-    pass_begin(&pass);
+    dumping_begin(&dumping);
     put_flow(1, 0, 1, FAKE_PORT);
     put_flow(2, LEFTOVER_TUPLE, 1, FAKE_PORT);
     put_flow(3, 0, 1, FAKE_PORT);
     put_done(1, "\0\0\0\0", 4);
     queue_packet();
     for (i = 0; i < 3; i++)
-        CHECK_IS(pass_next(&pass), -EBADMSG);
-    CHECK_IS(pass.progress.scanned, 1);
-    CHECK_IS(nlct_rows_take(pass.sink), 1);
-    pass_end(&pass);
+        CHECK_IS(dumping_next(&dumping), -EBADMSG);
+    CHECK_IS(dumping.progress.scanned, 1);
+    CHECK_IS(nlct_rows_take(dumping.sink), 1);
+    dumping_end(&dumping);
 }
 
 /* Verdicts and their texts --------------------------------------------------------------------- */
@@ -436,16 +436,16 @@ static void texts_are_kept_as_far_as_they_fit(void)
     size_t i;
 
     for (i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
-        struct pass pass = {.buckets = -1};
+        struct dumping dumping = {.buckets = -1};
         size_t kept = lengths[i] > 255 ? 255 : lengths[i];
 
-        pass_begin(&pass);
+        dumping_begin(&dumping);
         put_text(1, ERANGE, lengths[i]);
         queue_packet();
-        CHECK_IS(pass_next(&pass), -ERANGE);
-        CHECK_IS(strlen(nlct_socket_text(pass.sock)), kept);
-        CHECK_IS(strspn(nlct_socket_text(pass.sock), "x"), kept);
-        pass_end(&pass);
+        CHECK_IS(dumping_next(&dumping), -ERANGE);
+        CHECK_IS(strlen(nlct_socket_text(dumping.sock)), kept);
+        CHECK_IS(strspn(nlct_socket_text(dumping.sock), "x"), kept);
+        dumping_end(&dumping);
     }
 }
 
@@ -468,7 +468,7 @@ static void texts_do_not_outlive_the_next_request(void)
 
 static void short_verdicts_are_refused(void)
 {
-    struct pass pass = {.buckets = -1};
+    struct dumping dumping = {.buckets = -1};
     uint32_t cut;
     uint32_t size;
 
@@ -478,13 +478,13 @@ static void short_verdicts_are_refused(void)
         size = (uint32_t)packet.size - cut;
         memcpy(packet.bytes, &size, sizeof(size));
         packet.size = size;
-        CHECK_IS(pass_over_packet(&pass), -EBADMSG);
+        CHECK_IS(dumping_over_packet(&dumping), -EBADMSG);
     }
 }
 
 static void an_echoed_request_must_fit_its_verdict(void)
 {
-    struct pass pass = {.buckets = -1};
+    struct dumping dumping = {.buckets = -1};
     const uint32_t sizes[] = {0, 15, 17, UINT32_MAX};
     size_t i;
 
@@ -493,7 +493,7 @@ static void an_echoed_request_must_fit_its_verdict(void)
         packet_verdict(&packet, 1, EBUSY);
         packet.bytes[offsetof(struct nlmsghdr, nlmsg_flags) + 1] = 0;
         memcpy(packet.bytes + 20, &sizes[i], sizeof(sizes[i]));
-        CHECK_IS(pass_over_packet(&pass), -EBADMSG);
+        CHECK_IS(dumping_over_packet(&dumping), -EBADMSG);
     }
 }
 
@@ -782,7 +782,7 @@ static void deny_the_first(const uint8_t *data, size_t size)
     fake_queue(answer.bytes, answer.size, 0, 0);
 }
 
-static void missing_privilege_ends_the_pass(void)
+static void missing_privilege_ends_the_dump(void)
 {
     struct scan scan;
 
@@ -1104,7 +1104,7 @@ const struct test_case dump_cases[] = {
     CASE(batches_end_where_requests_still_fit),
     CASE(a_batch_without_its_ack_counts_as_lost),
     CASE(a_batch_that_lost_answers_counts_as_lost),
-    CASE(missing_privilege_ends_the_pass),
+    CASE(missing_privilege_ends_the_dump),
     CASE(only_the_answer_counts),
     CASE(sequence_numbers_may_wrap),
     CASE(a_send_that_fails_is_reported),
