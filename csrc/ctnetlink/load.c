@@ -1,19 +1,7 @@
 /* Creating many flows from the columns of a table. */
 #include "ctnetlink.h"
 
-#include <linux/netfilter/nfnetlink.h>
-#include <linux/netfilter/nfnetlink_conntrack.h>
 #include <stdlib.h>
-
-static bool is_new(const void *request, size_t size)
-{
-    struct wire wire = {request, size};
-    struct nlmsghdr header;
-    struct wire payload;
-
-    return wire_message(&wire, &header, &payload) == 1 && wire.left == 0 &&
-           header.nlmsg_type == message_type(NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_NEW);
-}
 
 struct load {
     struct nlct_tally *tally;
@@ -52,7 +40,7 @@ int nlct_load(struct nlct_socket *sock, const struct nlct_column *columns, size_
     batch = malloc(sizeof(*batch));
     if (!batch)
         return -ENOMEM;
-    batch_init(batch, sock, is_new, settle, &load);
+    batch_init(batch, sock, NULL, settle, &load);
     for (row = first; row < last && rc == 0; row++) {
         struct nlct_flow flow;
 

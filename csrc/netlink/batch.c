@@ -35,7 +35,7 @@ int batch_add(struct batch *batch, int size, uint32_t owner)
 {
     void *request = batch_room(batch);
 
-    if (size >= 0 && !batch->admits(request, (size_t)size))
+    if (size >= 0 && batch->admits && !batch->admits(request, (size_t)size))
         size = -EBADMSG;
     if (size < 0) {
         batch->settle(batch->context, owner, size);

@@ -244,7 +244,7 @@ struct batch {
     uint8_t bytes[BATCH_BYTES];
 };
 
-/* Starts without a request. 'context' is for 'settle'. */
+/* Starts without a request. NULL for 'admits' admits all; 'context' is for 'settle'. */
 void batch_init(struct batch *batch, struct nlct_socket *sock, batch_admits *admits,
                 batch_settle *settle, void *context);
 
