@@ -26,6 +26,14 @@ int bytes_add(struct nlct_bytes *bytes, const void *data, size_t size)
     return 0;
 }
 
+int bytes_bring(struct nlct_bytes *bytes, const uint8_t *from, struct nlct_span *span)
+{
+    const uint8_t *data = from + span->at;
+
+    span->at = (uint32_t)bytes->size;
+    return bytes_add(bytes, data, span->size);
+}
+
 void nlct_bytes_free(struct nlct_bytes *bytes)
 {
     free(bytes->data);

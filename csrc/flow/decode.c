@@ -239,14 +239,6 @@ int view_decode(struct view *view, const struct field *field)
     return rc == 0 && field->attr == CTA_ZONE ? decode_zone(view) : rc;
 }
 
-static int keep_span(const struct view *view, struct nlct_span *span, struct nlct_bytes *bytes)
-{
-    const uint8_t *data = view->payload.at + span->at;
-
-    span->at = (uint32_t)bytes->size;
-    return bytes_add(bytes, data, span->size);
-}
-
 static int keep_unknown(struct view *view, struct nlct_bytes *bytes)
 {
     struct nlct_span *span = &view->flow.unknown;
@@ -283,9 +275,9 @@ int flow_decode(struct view *view, struct nlct_bytes *bytes)
     if (rc == 0)
         rc = decode_zone(view);
     if (rc == 0 && has(flow->present, NLCT_FLOW_HELPER_INFO))
-        rc = keep_span(view, &flow->helper_info, bytes);
+        rc = bytes_bring(bytes, view->payload.at, &flow->helper_info);
     if (rc == 0 && has(flow->present, NLCT_FLOW_SECCTX)) {
-        rc = keep_span(view, &flow->secctx, bytes);
+        rc = bytes_bring(bytes, view->payload.at, &flow->secctx);
         /* Text, whose null byte is not of interest. */
         if (rc == 0 && flow->secctx.size && !bytes->data[bytes->size - 1])
             flow->secctx.size--;

@@ -86,6 +86,9 @@ static inline uint64_t number_turn(uint64_t number, size_t size)
 /* Adds 'size' bytes. Returns 0 or -ENOMEM. */
 int bytes_add(struct nlct_bytes *bytes, const void *data, size_t size);
 
+/* Adds what a span has of 'from', and makes it lie here. Returns 0 or -ENOMEM. */
+int bytes_bring(struct nlct_bytes *bytes, const uint8_t *from, struct nlct_span *span);
+
 /* hash.c: SipHash-1-3, a hash with a key ------------------------------------------------------ */
 
 /* Flows are what others make: without a key they could choose addresses that share one slot. */

@@ -115,7 +115,7 @@ struct message {
     int error;
 };
 
-/* What any request may take. */
+/* Room for any request. */
 enum { REQUEST_MAX = 1024 };
 
 /* The type of messages about an operation of one of nfnetlink's subsystems. */

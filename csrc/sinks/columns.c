@@ -186,14 +186,6 @@ static int take(struct nlct_sink *sink, struct view *view)
     return rc ? rc : keep(columns, &view->flow);
 }
 
-static int bring_span(struct nlct_bytes *to, const uint8_t *from, struct nlct_span *span)
-{
-    const uint8_t *data = from + span->at;
-
-    span->at = (uint32_t)to->size;
-    return bytes_add(to, data, span->size);
-}
-
 int nlct_columns_add(struct nlct_sink *sink, const struct nlct_flow *flow, const uint8_t *bytes)
 {
     struct columns *columns = (struct columns *)sink;
@@ -203,11 +195,11 @@ int nlct_columns_add(struct nlct_sink *sink, const struct nlct_flow *flow, const
     if (columns->count == columns->limit)
         return 1;
     if (has(flow->present, NLCT_FLOW_HELPER_INFO))
-        rc = bring_span(&columns->bytes, bytes, &ours.helper_info);
+        rc = bytes_bring(&columns->bytes, bytes, &ours.helper_info);
     if (rc == 0 && has(flow->present, NLCT_FLOW_SECCTX))
-        rc = bring_span(&columns->bytes, bytes, &ours.secctx);
+        rc = bytes_bring(&columns->bytes, bytes, &ours.secctx);
     if (rc == 0 && has(flow->present, NLCT_FLOW_UNKNOWN))
-        rc = bring_span(&columns->bytes, bytes, &ours.unknown);
+        rc = bytes_bring(&columns->bytes, bytes, &ours.unknown);
     return rc ? rc : keep(columns, &ours);
 }
 
