@@ -470,10 +470,10 @@ void nlct_columns_row(const struct nlct_column *columns, size_t ncolumns, size_t
 
 /* Deletes and flushes ------------------------------------------------------------------------- */
 
-/* One of those who share a dump. It wants all that the dump's own filter lets through, or else what
-   a filter matches, or else a zone. */
+/* One of those who share a dump. With 'all' it wants whatever the dump's own filter lets through;
+   without, what its own filter matches; and without a filter, a zone. */
 struct nlct_target {
-    const struct nlct_filter *filter;
+    const struct nlct_filter *filter; /* or NULL */
     uint16_t zone;
     bool all;
 };
@@ -489,7 +489,8 @@ struct nlct_outcome {
    One that its original tuple does not find is tried by its reply, since the one may be the other
    of another flow. The dump's own filter must let through what the targets want. 'sock' and the
    filters must outlive the sink. A flow of which a filter cannot tell counts as refused with
-   EBADMSG, for that target alone. Returns 0, -ENOMEM, or -EINVAL when two targets want one zone. */
+   EBADMSG, for that target alone; where a target wants a zone, a malformed one ends the dump with
+   -EBADMSG. Returns 0, -ENOMEM, or -EINVAL when two targets want one zone. */
 int nlct_deletes_new(struct nlct_sink **sink, struct nlct_socket *sock,
                      const struct nlct_target *targets, size_t count);
 
@@ -498,8 +499,7 @@ const struct nlct_outcome *nlct_deletes_get(const struct nlct_sink *sink);
 
 /* How many requests of each target were refused with the errno that goes to '*error'; it lasts
    until the sink is used again. 'which' counts the errnos that there were; NULL past the last.
-   Requests without an answer, which the kernel's rules for a batch exclude, would count as ENOBUFS.
- */
+   Requests without an answer, which the kernel's rules for a batch exclude, count as ENOBUFS. */
 const uint64_t *nlct_deletes_refused(const struct nlct_sink *sink, size_t which, int *error);
 
 struct nlct_tally;
@@ -517,8 +517,7 @@ int nlct_flush_all(struct nlct_socket *sock);
 
 /* Loading ------------------------------------------------------------------------------------- */
 
-/* What became of requests sent in batches. Those without an answer count as refused with ENOBUFS.
- */
+/* What became of requests sent in batches. Those without an answer count as ENOBUFS. */
 struct nlct_tally {
     uint64_t done;
     uint64_t refused[4096]; /* by errno */
