@@ -551,12 +551,6 @@ enum { NLCT_ARROW_IPV4 = 15, NLCT_ARROW_IPV6 = 39, NLCT_ARROW_MORE = 32 };
 void nlct_arrow_addresses(const uint8_t *values, const uint8_t *valid, const uint8_t *families,
                           size_t rows, int32_t *offsets, char *data);
 
-/* Sets 'seen' of each value that is there to 1, of 256. */
-void nlct_arrow_seen(const uint8_t *values, const uint8_t *valid, size_t rows, uint8_t *seen);
-
-/* Writes the code of each value, of 256. */
-void nlct_arrow_codes(const uint8_t *values, size_t rows, const uint8_t *codes, uint8_t *coded);
-
 struct nlct_word {
     char text[24];
     size_t size;

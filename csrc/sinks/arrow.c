@@ -40,23 +40,6 @@ void nlct_arrow_addresses(const uint8_t *values, const uint8_t *valid, const uin
 
 /* Words ---------------------------------------------------------------------------------------- */
 
-void nlct_arrow_seen(const uint8_t *values, const uint8_t *valid, size_t rows, uint8_t *seen)
-{
-    size_t row;
-
-    for (row = 0; row < rows; row++)
-        if (there(valid, row))
-            seen[values[row]] = 1;
-}
-
-void nlct_arrow_codes(const uint8_t *values, size_t rows, const uint8_t *codes, uint8_t *coded)
-{
-    size_t row;
-
-    for (row = 0; row < rows; row++)
-        coded[row] = codes[values[row]];
-}
-
 void nlct_arrow_words(const uint8_t *values, const uint8_t *valid, size_t rows,
                       const struct nlct_word *words, int32_t *offsets, char *data)
 {
