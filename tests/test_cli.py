@@ -23,10 +23,10 @@ pytest.importorskip("rich", reason="MISSING: rich, which nlct[cli] brings")
 
 import nlct
 from nlct import Flow, Tuple, capabilities
-from nlct.cli import commands
 from nlct.cli.commands import cli
+from nlct.cli.commands import delete as delete_command
 from nlct.cli.options import zone_names
-from nlct.cli.output import Bar
+from nlct.cli.progress import Bar
 from nlct.fill import fill
 from nlct.table import COLUMNS
 from tests.support import flows, tool
@@ -402,7 +402,7 @@ def test_arrow_is_not_for_terminals(where: str) -> None:
     assert "terminal" in output
     for to in ((), ("--output", "-")):
         message = refused(nlct_("dump", where, *to, "--format", "parquet"), 2)
-        assert "parquet cannot go to standard output: give --output FILE" in message
+        assert "parquet cannot go to standard output: add --output FILE" in message
 
 
 # Filters -----------------------------------------------------------------------------------------
@@ -1048,7 +1048,7 @@ def test_deletes_that_failed_are_exit_code_1(
 def test_no_privilege_is_exit_code_3() -> None:
     """Run as a user without any, for real."""
     code = (
-        "import os, nlct.cli.commands as c\n"
+        "import json, os, nlct.cli.commands.count, nlct.cli.commands as c, nlct.conntrack\n"
         "if os.geteuid() == 0:\n"
         "    os.setgroups([])\n"
         "    os.setresgid(65534, 65534, 65534)\n"
@@ -1104,7 +1104,7 @@ def test_wrong_usage_is_exit_code_2(args: tuple[str, ...]) -> None:
 def test_wrong_usage_names_the_help_of_its_command(args: str) -> None:
     """Also where a value is missing."""
     command = args.split(maxsplit=1)[0]
-    assert f"(nlct {command} --help tells more)" in refused(nlct_(*args.split()), 2)
+    assert f"(see nlct {command} --help)" in refused(nlct_(*args.split()), 2)
 
 
 def test_an_empty_name_is_no_file(where: str) -> None:
@@ -1249,7 +1249,7 @@ def test_a_bar_knows_how_many_flows_a_walk_will_be_sent(
         totals.append(total)
         return Bar("", total)
 
-    monkeypatch.setattr(commands, "Bar", bar)
+    monkeypatch.setattr(delete_command, "Bar", bar)
     for args in (("--all", "--dry-run"), ("--all", "--yes"), ("--proto", "udp")):
         fill(ct, 10, 1)
         assert nlct_("delete", where, *args).exit_code == 0

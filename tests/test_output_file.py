@@ -73,7 +73,8 @@ def need_arrow(form: str) -> None:
 
 # Everything is imported while it may be read.
 AS_NOBODY = f"""
-import os, sys, nlct, nlct.fill, nlct.cli.commands as commands
+import json, os, sys, nlct, nlct.cli.commands.dump, nlct.cli.files, nlct.conntrack, nlct.fill
+from nlct.cli import commands
 try:
     import nlct.cli.formats; nlct.cli.formats.require_arrow(); import pyarrow.parquet
 except Exception: pass

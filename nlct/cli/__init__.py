@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 from nlct.cli.streams import open_closed
@@ -13,6 +14,8 @@ def main() -> None:
     """Run ``nlct``."""
     # Before anything that opens a file or a socket.
     open_closed()
+    # Collecting what imports allocate finds nothing, and takes a tenth of a small command's time.
+    gc.disable()
     try:
         # Late, so that a missing click is one clear line and not a traceback.
         from nlct.cli.commands import cli  # noqa: PLC0415

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 import click
@@ -30,16 +32,41 @@ class Failure(click.ClickException):
 class Command(click.Command):
     """A command whose errors say what they are of."""
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Work, now that all is loaded."""
+        if not gc.isenabled():
+            gc.freeze()
+            gc.enable()
+        return super().invoke(ctx)
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the arguments; --help is printed here."""
         with _told(ctx):
             return super().parse_args(ctx, args)
 
 
+class Modules(Mapping[str, click.Command]):
+    """Commands by name, each loaded from the module of its name when it is looked up."""
+
+    def __init__(self, package: str, names: Sequence[str]) -> None:
+        self._package = package
+        self._names = names
+
+    def __getitem__(self, name: str) -> click.Command:
+        if name not in self._names:
+            raise KeyError(name)
+        command: click.Command = import_module(f"{self._package}.{name}").command
+        return command
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
 class App(click.Group):
     """A group of commands that keeps our exit codes."""
-
-    command_class = Command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read what precedes the command; --help and --version are printed here."""
@@ -126,7 +153,7 @@ def complain(exc: click.ClickException | OSError, where: str | None = None) -> i
 def _words(exc: click.ClickException | OSError) -> str:
     if isinstance(exc, click.UsageError):
         command = "nlct" if exc.ctx is None else exc.ctx.command_path
-        return f"{exc.format_message()} ({command} --help tells more)"
+        return f"{exc.format_message()} (see {command} --help)"
     if isinstance(exc, click.ClickException):
         return exc.format_message()
     words = exc.strerror or str(exc)

@@ -12,7 +12,8 @@ from typing import Any, Callable
 import nlct
 from nlct.capabilities import require_empty
 from nlct.cli.limit import room
-from nlct.cli.output import Bar, flows_word
+from nlct.cli.output import flows_word
+from nlct.cli.progress import Bar
 from nlct.cli.signals import stoppable
 from nlct.cli.stats import Summary, ratio, summary
 from nlct.fill import fill, tables

@@ -10,7 +10,8 @@ from typing import Any, Callable, NamedTuple, Protocol
 import nlct
 from nlct._fields import FIELDS, column_reader
 from nlct.cli.app import Failure
-from nlct.cli.output import Bar, word
+from nlct.cli.output import word
+from nlct.cli.progress import Bar
 from nlct.table import COLUMNS
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any, Callable, TypeVar
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
 import click
-from click.shell_completion import CompletionItem
 
 import nlct
 from nlct.cli.places import Place
 from nlct.netns import NAMED, Identity
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 LAST_ZONE = 65535
@@ -43,6 +45,17 @@ def zone_set(texts: Iterable[str]) -> frozenset[int]:
     """Read zones: numbers and ranges, and lists of them with commas."""
     items = (item for text in texts for item in text.split(","))
     return frozenset(zone for item in items for zone in number_range(item, LAST_ZONE))
+
+
+def names_in(texts: Iterable[str], known: Collection[str]) -> tuple[str, ...]:
+    """Read names, each at most once: one by one, and in lists with commas."""
+    names = tuple(name for text in texts for name in text.split(","))
+    for name in names:
+        if name not in known:
+            raise click.BadParameter(f"{name!r} is not one of {', '.join(known)}")
+    if len(set(names)) < len(names):
+        raise click.BadParameter("it names one twice")
+    return names
 
 
 class Once(click.Option):

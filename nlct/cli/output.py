@@ -1,20 +1,17 @@
-"""What people and programs are shown.
-
-Drawing takes rich, whose import takes longer than a small dump: see draw.py.
-"""
+"""What people and programs are told: lines, and JSON."""
 
 from __future__ import annotations
 
-import json
+import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 import click
 
 from nlct._fields import plain
-from nlct.cli.streams import give_up, has_output, shares_terminal
+from nlct.cli.streams import give_up, has_output
 
 STANDARD_OUTPUT = "standard output"
 
@@ -72,6 +69,8 @@ def say(line: str, netns: str | None = None) -> None:
 
 def print_json(value: dict[str, Any], netns: str | None = None) -> None:
     """Print one object, on one line; otherwise like say()."""
+    import json  # noqa: PLC0415 - text does without
+
     _print(json.dumps(value if netns is None else {"netns": netns, **value}))
 
 
@@ -101,6 +100,11 @@ def flows_word(count: int) -> str:
     return f"{count:,} flow{'' if count == 1 else 's'}"
 
 
+def errnos_word(failed: Mapping[int, int]) -> str:
+    """Say how many failed, and why."""
+    return ", ".join(f"{count:,} {os.strerror(number)}" for number, count in failed.items())
+
+
 def word(value: Any) -> str:
     """Return a field's value as one word; "-" where it is absent."""
     value = plain(value)
@@ -108,53 +112,8 @@ def word(value: Any) -> str:
         return "-"
     if isinstance(value, list):
         return ",".join(map(str, value)) or "-"
-    return json.dumps(value, separators=(",", ":")) if isinstance(value, dict) else str(value)
+    if not isinstance(value, dict):
+        return str(value)
+    import json  # noqa: PLC0415 - rare
 
-
-# Progress ----------------------------------------------------------------------------------------
-
-
-class Bar:
-    """A progress bar on standard error, if that is a terminal; otherwise nothing.
-
-    ``total``: None where nobody knows. ``beside``: what is written to meanwhile; if it may end up
-    on the same terminal, nothing is shown, as the two would spoil each other. ``ticking``: redraw
-    by itself; without, only when told, so that it takes no time from what is being measured.
-    """
-
-    def __init__(
-        self,
-        what: str,
-        total: int | None,
-        *,
-        beside: NamedOutput | None = None,
-        ticking: bool = True,
-    ) -> None:
-        self._progress: Any = None
-        shown = sys.stderr.isatty() and not (beside and shares_terminal(beside.fileno()))
-        if shown:
-            from nlct.cli.draw import progress  # noqa: PLC0415 - see above
-
-            self._progress = progress(ticking)
-            self._task = self._progress.add_task(what, total=total)
-
-    @property
-    def active(self) -> bool:
-        """True if there is anything to be seen."""
-        return self._progress is not None
-
-    def at(self, done: int) -> None:
-        """Show that so much is done."""
-        if self._progress is not None:
-            self._progress.update(self._task, completed=done)
-
-    def step(self, what: str) -> None:
-        """Show that one more step is done, and what comes next."""
-        if self._progress is not None:
-            self._progress.update(self._task, advance=1, description=what, refresh=True)
-
-    @contextmanager
-    def shown(self) -> Iterator[Bar]:
-        """Show it meanwhile."""
-        with self._progress or nullcontext():
-            yield self
+    return json.dumps(value, separators=(",", ":"))

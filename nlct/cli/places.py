@@ -23,7 +23,13 @@ class Place(NamedTuple):
     name: str | None = None
 
 
-def in_each(places: tuple[Place, ...], work: Callable[[Place], None]) -> None:
+def flows_in(place: Place) -> int:
+    """Count the flows of a namespace; fail as any other work there would."""
+    with nlct.Conntrack(place.netns) as ct:
+        return ct.count()
+
+
+def in_each(places: tuple[Place, ...], work: Callable[[Place], object]) -> None:
     """Do the work in each namespace, whatever becomes of the others; fail as the worst did."""
     if len(places) == 1:
         work(places[0])

@@ -1,0 +1,46 @@
+"""The command line's commands: each is the object ``command`` in a module of its name."""
+
+# ruff: noqa: D301 - click needs the real character, which keeps it from wrapping what follows
+
+from __future__ import annotations
+
+import click
+
+import nlct
+from nlct.cli.app import App, Modules
+
+
+@click.group(
+    name="nlct",
+    cls=App,
+    commands=Modules(
+        __name__, ("completion", "count", "delete", "demo", "dump", "fill", "flush", "probe")
+    ),
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(nlct.__version__, message="%(prog)s %(version)s")
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """List, count and delete Linux conntrack entries, exactly and fast.
+
+    \b
+    Examples:
+      nlct probe                      show what this kernel can do
+      nlct count --by zone            count the flows of each zone
+      nlct dump --zone 7 --json       list zone 7, one JSON object per line
+      nlct flush --zone 7             delete zone 7 and nothing else
+      nlct delete --src 10.0.0.0/8    delete the flows from this network
+      nlct demo                       measure every way to flush, safely
+
+    \b
+    Exit codes:
+      0  done, also when nothing matched
+      1  done in part, or failed
+      2  wrong usage
+      3  missing privilege (CAP_NET_ADMIN)
+      4  not supported by this kernel
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+        ctx.exit(click.UsageError.exit_code)

@@ -1,0 +1,70 @@
+"""``nlct delete``."""
+
+# ruff: noqa: D301 - see the package
+
+from __future__ import annotations
+
+import click
+
+import nlct
+from nlct.cli.app import Command
+from nlct.cli.deleting import all_options, confirm, dry_run_option, passes_option, tell
+from nlct.cli.filters import filter_options
+from nlct.cli.options import json_option, netns_option
+from nlct.cli.places import Place, in_each
+from nlct.cli.progress import Bar, expected
+from nlct.cli.streams import require_output
+from nlct.filter import too_wide
+
+
+@click.command("delete", cls=Command)
+@filter_options
+@all_options
+@dry_run_option()
+@passes_option
+@netns_option
+@json_option
+def command(
+    wanted: nlct.Filter,
+    everything: bool,
+    yes: bool,
+    dry_run: bool,
+    passes: int,
+    places: tuple[Place, ...],
+    as_json: bool,
+) -> None:
+    """Delete the flows that match and nothing else.
+
+    A flow must match every option you give. The values of one option, repeated or in a list with
+    commas, are alternatives; --status and --label want all of theirs.
+
+    \b
+    Examples:
+      nlct delete --src 10.0.0.0/8 --proto udp --dport 53,5353
+      nlct delete --dst @blocked.txt --dry-run
+      nlct delete --zone 7 --proto tcp --state syn_sent --timeout 0-60
+      nlct delete --mark 0x100/0xff00 --status-none assured --json
+    """
+    reason = too_wide(wanted)
+    if everything and not wanted.matches_everything:
+        raise click.UsageError("--all and options that select flows contradict each other")
+    if not (everything or reason is None):
+        raise click.UsageError(
+            f"the filter {reason}: select flows, for example with --src ADDRESS, or delete every "
+            "flow with --all --yes"
+        )
+    if dry_run:
+        require_output()
+    elif everything and not yes and not confirm(places, yes, as_json):
+        return
+    # Nothing else means every flow.
+    chosen = nlct.ALL if everything else wanted
+    in_each(places, lambda place: _delete(place, chosen, dry_run, passes, as_json))
+
+
+def _delete(place: Place, wanted: nlct.Filter, dry_run: bool, passes: int, as_json: bool) -> None:
+    with nlct.Conntrack(place.netns) as ct:
+        what = "counting" if dry_run else "deleting"
+        with Bar(what, expected(ct, wanted)).shown() as bar:
+            result = ct.delete(wanted, dry_run=dry_run, passes=passes, progress=bar.at)
+    tell(place, result, None, dry_run, as_json)

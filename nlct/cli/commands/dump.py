@@ -1,0 +1,138 @@
+"""``nlct dump``."""
+
+# ruff: noqa: D301 - see the package
+
+from __future__ import annotations
+
+import sys
+from typing import Callable
+
+import click
+
+import nlct
+from nlct.cli import formats
+from nlct.cli.app import Command
+from nlct.cli.filters import filter_options
+from nlct.cli.options import Once, json_option, names_in, netns_option, offer
+from nlct.cli.output import STANDARD_OUTPUT, NamedOutput
+from nlct.cli.places import Place, flows_in, in_each
+from nlct.cli.progress import Bar, expected
+from nlct.cli.streams import require_output
+from nlct.table import COLUMNS
+
+
+def _columns(
+    _ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]
+) -> tuple[str, ...] | None:
+    return names_in(given, COLUMNS) or None
+
+
+def _named(_ctx: click.Context, _param: click.Parameter, files: tuple[str, ...]) -> tuple[str, ...]:
+    # What an unset variable of a script leaves.
+    if "" in files:
+        raise click.BadParameter("the name of the file is empty")
+    return files
+
+
+@click.command("dump", cls=Command)
+@filter_options
+@click.option(
+    "--format",
+    "format_",
+    cls=Once,
+    type=click.Choice(["text", "json", "arrow", "parquet"]),
+    help="text, the default: the lines of conntrack -L. json: as --json. arrow and parquet need "
+    "nlct[parquet].",
+)
+@click.option(
+    "--columns",
+    metavar="NAME[,NAME...]",
+    multiple=True,
+    callback=_columns,
+    shell_complete=offer(COLUMNS),
+    help="Only these columns, in this order: zone, src, dst, proto, sport, dport, mark, ... Text "
+    "separates them with tabs.",
+)
+@click.option(
+    "--output",
+    cls=Once,
+    metavar="FILE",
+    type=click.Path(dir_okay=False, readable=False, allow_dash=True),
+    default="-",
+    callback=_named,
+    help="Write to FILE, not to standard output. FILE keeps what it holds until the dump is "
+    "complete.",
+)
+@netns_option
+@json_option
+def command(
+    wanted: nlct.Filter,
+    format_: str | None,
+    columns: tuple[str, ...] | None,
+    output: str,
+    places: tuple[Place, ...],
+    as_json: bool,
+) -> None:
+    """List flows, as the kernel sends them.
+
+    Text is the lines of conntrack -L, for both families; --json prints one object per line
+    (NDJSON). A dump is not a snapshot: it may miss flows that appear while it runs.
+
+    \b
+    Examples:
+      nlct dump --zone 7
+      nlct dump --src 10.0.0.0/8 --dport 53,853 --columns src,dport,mark
+      nlct dump --json | jq -r 'select(.mark == 0) | .orig.src' | sort | uniq -c
+      nlct dump --format parquet --output flows.parquet
+    """
+    if len(places) > 1 and format_ in ("arrow", "parquet"):
+        raise click.UsageError(f"--format {format_} takes only one --netns")
+    write = _writer(format_, as_json, output)
+
+    def dump_to(out: NamedOutput) -> None:
+        in_each(places, lambda place: _dump(place, write, wanted, columns, out))
+
+    if output == "-":
+        require_output()
+        dump_to(NamedOutput(sys.stdout.buffer, STANDARD_OUTPUT))
+        return
+    from nlct.cli.files import written  # noqa: PLC0415 - few dumps need it
+
+    # Each table must be readable before a file that is written to directly is emptied.
+    in_each(places, flows_in)
+    with written(output) as out:
+        dump_to(out)
+
+
+def _dump(
+    place: Place,
+    write: Callable[[formats.Job], None],
+    wanted: nlct.Filter,
+    columns: tuple[str, ...] | None,
+    out: NamedOutput,
+) -> None:
+    with nlct.Conntrack(place.netns) as ct:
+        bar = Bar("listing", expected(ct, wanted), beside=out)
+        with bar.shown():
+            write(formats.Job(ct, wanted, columns, out, bar, place.name))
+
+
+def _writer(format_: str | None, as_json: bool, output: str) -> Callable[[formats.Job], None]:
+    """Choose what writes the format."""
+    if as_json and format_ not in (None, "json"):
+        raise click.UsageError(f"--json and --format {format_} contradict each other")
+    if format_ in ("arrow", "parquet"):
+        return _arrow_writer(format_, output)
+    return formats.ndjson if as_json or format_ == "json" else formats.text
+
+
+def _arrow_writer(format_: str, output: str) -> Callable[[formats.Job], None]:
+    if format_ == "parquet" and output == "-":
+        raise click.UsageError("parquet cannot go to standard output: add --output FILE")
+    if output == "-" and sys.stdout.isatty():
+        raise click.UsageError("arrow cannot go to a terminal: add --output FILE, or use a pipe")
+    # Before a file is opened and emptied.
+    formats.require_arrow()
+    if format_ == "parquet":
+        return formats.parquet
+    return formats.arrow_stream if output == "-" else formats.arrow_file

@@ -1,0 +1,89 @@
+"""``nlct fill``."""
+
+# ruff: noqa: D301 - see the package
+
+from __future__ import annotations
+
+import errno
+
+import click
+
+import nlct
+from nlct.cli.app import Command, Failure
+from nlct.cli.options import Once, json_option, netns_option
+from nlct.cli.output import duration, errnos_word, flows_word, print_json, say
+from nlct.cli.places import Place, in_each
+from nlct.cli.progress import Bar
+from nlct.fill import MAX_FLOWS, fill
+from nlct.netns import inhabited
+
+
+@click.command("fill", cls=Command)
+@click.option(
+    "--flows", cls=Once, type=click.IntRange(1, MAX_FLOWS), required=True, help="How many flows."
+)
+@click.option(
+    "--zones", cls=Once, type=click.IntRange(1, 65535), required=True, help="In how many zones."
+)
+@click.option(
+    "--yes-in-this-namespace",
+    is_flag=True,
+    help="Fill even the table of your own namespace, or that of process 1.",
+)
+@netns_option
+@json_option
+def command(
+    flows: int,
+    zones: int,
+    yes_in_this_namespace: bool,
+    places: tuple[Place, ...],
+    as_json: bool,
+) -> None:
+    """Create flows to try things on.
+
+    They are UDP flows in zones 1, 2, ... in turn, and live for a day.
+
+    \b
+    Examples:
+      ip netns add lab
+      nlct fill --netns lab --flows 100000 --zones 100
+    """
+    homes = inhabited()
+    at_home = any(netns is None or netns.identity in homes for netns, _ in places)
+    if at_home and not yes_in_this_namespace:
+        raise click.UsageError(
+            "name a --netns other than your own and that of process 1, or add "
+            "--yes-in-this-namespace"
+        )
+    in_each(places, lambda place: _fill(place, flows, zones, as_json))
+
+
+def _fill(place: Place, flows: int, zones: int, as_json: bool) -> None:
+    with nlct.Conntrack(place.netns) as ct:
+        _require_room(ct, flows)
+        with Bar("filling", flows).shown() as bar:
+            result = fill(ct, flows, zones, progress=bar.at)
+    if as_json:
+        failed = {errno.errorcode.get(n, str(n)): refused for n, refused in result.failed.items()}
+        told = {"created": result.created, "failed": failed, "seconds": result.seconds}
+        print_json(told, place.name)
+    else:
+        say(
+            f"{flows_word(result.created)} created in {zones:,} zone{'' if zones == 1 else 's'} "
+            f"({duration(result.seconds)})",
+            place.name,
+        )
+    if result.failed:
+        raise Failure("flows not created: " + errnos_word(result.failed))
+
+
+def _require_room(ct: nlct.Conntrack, flows: int) -> None:
+    there, limit = ct.count(), ct.limit
+    # A limit of 0 is none.
+    if limit and there + flows > limit:
+        from nlct.cli.limit import how_to_raise  # noqa: PLC0415 - few need it
+
+        raise Failure(
+            f"{flows_word(flows)} do not fit: nf_conntrack_max is {limit:,}, and the table holds "
+            f"{flows_word(there)}; as root, outside of any namespace: {how_to_raise(there + flows)}"
+        )

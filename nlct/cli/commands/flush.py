@@ -1,0 +1,82 @@
+"""``nlct flush``."""
+
+# ruff: noqa: D301 - see the package
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+import nlct
+from nlct.cli.app import Command
+from nlct.cli.deleting import all_options, confirm, dry_run_option, passes_option, tell
+from nlct.cli.options import Once, json_option, netns_option, zone_names, zone_option
+from nlct.cli.places import Place, in_each
+from nlct.cli.progress import Bar, expected
+from nlct.cli.streams import require_output
+
+
+@click.command("flush", cls=Command)
+@zone_option
+@all_options
+@dry_run_option("-n")
+@click.option(
+    "--strategy",
+    cls=Once,
+    type=click.Choice(("auto", "scan", "kernel")),
+    default="auto",
+    show_default=True,
+    help="scan: dump the table and delete each match by its id; safe on every kernel. kernel: let "
+    "the kernel flush; refused unless this kernel was seen to honour the zone. auto: the faster "
+    "of the two.",
+)
+@passes_option
+@netns_option
+@json_option
+def command(
+    zones: frozenset[int] | None,
+    everything: bool,
+    yes: bool,
+    dry_run: bool,
+    strategy: str,
+    passes: int,
+    places: tuple[Place, ...],
+    as_json: bool,
+) -> None:
+    """Delete the flows of zones, or all flows.
+
+    With --zone, flush touches nothing but these zones. Without it, flush asks on a terminal, and
+    needs --all --yes in a script.
+
+    \b
+    Examples:
+      nlct flush --zone 7
+      nlct flush --zone 10-20 --zone 30 --json
+      nlct flush --zone 7 --dry-run
+      nlct flush --all --yes --netns blue
+    """
+    if everything and zones is not None:
+        raise click.UsageError("--all and --zone contradict each other")
+    if dry_run:
+        require_output()
+    elif zones is None and not (everything and yes) and not confirm(places, yes, as_json):
+        return
+    options: dict[str, Any] = {"strategy": strategy, "dry_run": dry_run, "passes": passes}
+    in_each(places, lambda place: _flush(place, zones, options, as_json))
+
+
+def _flush(
+    place: Place, zones: frozenset[int] | None, options: dict[str, Any], as_json: bool
+) -> None:
+    strategy, dry_run = options["strategy"], options["dry_run"]
+    with nlct.Conntrack(place.netns) as ct:
+        # The kernel's own flush shows no progress.
+        by_scan = strategy == "scan" or (strategy == "auto" and zones is not None)
+        total = expected(ct, nlct.Filter(zone=zones)) if dry_run or by_scan else None
+        with Bar("counting" if dry_run else "flushing", total).shown() as bar:
+            if zones is None:
+                result = ct.flush_all(**options, progress=bar.at)
+            else:
+                result = ct.flush_zones(zones, **options, progress=bar.at)
+    tell(place, result, "all zones" if zones is None else zone_names(zones), dry_run, as_json)

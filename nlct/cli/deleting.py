@@ -1,0 +1,102 @@
+"""What ``nlct flush`` and ``nlct delete`` share: options, the question and the result."""
+
+from __future__ import annotations
+
+import sys
+from typing import Callable
+
+import click
+
+import nlct
+from nlct.cli.app import Failure
+from nlct.cli.options import Command, Once
+from nlct.cli.output import duration, errnos_word, flows_word, print_json, say
+from nlct.cli.places import Place, flows_in, in_each
+
+passes_option = click.option(
+    "--passes",
+    cls=Once,
+    type=click.IntRange(1, 1000),
+    default=1,
+    show_default=True,
+    help="Dump the table up to this many times, until a dump finds no match.",
+)
+
+
+def all_options(command: Command) -> Command:
+    """Take --all and --yes."""
+    yes = click.option("--yes", "-y", is_flag=True, help="Do not ask; a script needs it for --all.")
+    everything = click.option(
+        "--all", "everything", is_flag=True, help="Delete every flow of the namespace."
+    )
+    return everything(yes(command))
+
+
+def dry_run_option(*short: str) -> Callable[[Command], Command]:
+    """Take --dry-run."""
+    return click.option("--dry-run", *short, is_flag=True, help="Only count what would be deleted.")
+
+
+def confirm(places: tuple[Place, ...], yes: bool, as_json: bool) -> bool:
+    """Ask before everything is deleted; False if nothing is there, which is told."""
+    if yes:
+        raise click.UsageError("--yes alone flushes nothing: add --all, or name a --zone")
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise click.UsageError("without a terminal, deleting everything needs --all --yes")
+    counts: list[int] = []
+    in_each(places, lambda place: counts.append(flows_in(place)))
+    if not any(counts):
+        for place in places:
+            _tell_of_nothing(place, as_json)
+        return False
+    where = "this namespace"
+    if len(places) > 1:
+        where = ", ".join(f"{place.name} ({flows:,})" for place, flows in zip(places, counts))
+    try:
+        agreed = click.confirm(f"Delete all {flows_word(sum(counts))} of {where}?", err=True)
+    except click.Abort:
+        click.echo(err=True)
+        raise
+    if not agreed:
+        raise Failure("nothing was deleted")
+    return True
+
+
+def _tell_of_nothing(place: Place, as_json: bool) -> None:
+    if as_json:
+        nothing = nlct.FlushResult(0, 0, 0, 0, {}, passes=0)
+        print_json({**nothing.to_dict(), "dry_run": False}, place.name)
+    else:
+        say("there is nothing to delete", place.name)
+
+
+def tell(
+    place: Place, result: nlct.FlushResult, what: str | None, dry_run: bool, as_json: bool
+) -> None:
+    """Print the result, and fail where it is not complete."""
+    if as_json:
+        print_json({**result.to_dict(), "dry_run": dry_run}, place.name)
+    else:
+        say(("" if what is None else f"{what}: ") + _outcome(result, dry_run), place.name)
+    if not (result.complete or dry_run):
+        raise Failure("not complete: " + _trouble(result))
+
+
+def _outcome(result: nlct.FlushResult, dry_run: bool) -> str:
+    took = duration(result.seconds)
+    if dry_run:
+        return f"{flows_word(result.matched or 0)} would be deleted ({took})"
+    if result.deleted is None:
+        return f"flushed by the kernel, which does not count ({result.strategy}, {took})"
+    gone = f", {result.already_gone:,} already gone" if result.already_gone else ""
+    passes = "" if result.passes == 1 else f", {result.passes} passes"
+    return (
+        f"{flows_word(result.deleted)} deleted{gone} "
+        f"({result.strategy}, {result.scanned:,} scanned{passes}, {took})"
+    )
+
+
+def _trouble(result: nlct.FlushResult) -> str:
+    if result.failed:
+        return "flows not deleted: " + errnos_word(result.failed)
+    return "the table kept changing, so some flows may be left"
