@@ -13,7 +13,7 @@ from typing import Any
 from bench.measure import Series, Spread
 from bench.scale import FULL, Scale
 from bench.targets import TARGETS
-from nlct.cli.stats import summary
+from nlct.cli.measure import summary
 
 HEADERS = ("min", "median", "90 %ile", "99 %ile", "max", "mean", "total", "count")
 

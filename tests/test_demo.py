@@ -26,7 +26,7 @@ import nlct
 from nlct import capabilities
 from nlct.cli import limit, signals
 from nlct.cli.demo import ORDER, run
-from nlct.cli.stats import ratio, summary
+from nlct.cli.measure import ratio, summary
 from tests.support import flows as made
 from tests.support import oracle
 from tests.support.command import nlct_, process, refused

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Callable, NamedTuple
 
 from bench import peers
 from bench.report import Section
-from nlct.cli.stats import summary
+from nlct.cli.measure import summary
 
 if TYPE_CHECKING:
     from bench.run import Bench

@@ -7,16 +7,15 @@ import os
 import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from typing import Any, Callable
+from typing import Any
 
 import nlct
 from nlct.capabilities import require_empty
 from nlct.cli.limit import room
+from nlct.cli.measure import Summary, SyntheticTable, ratio, summary, timed
 from nlct.cli.output import flows_word
 from nlct.cli.progress import Bar
 from nlct.cli.signals import stoppable
-from nlct.cli.stats import Summary, ratio, summary
-from nlct.fill import fill, tables
 
 MANY = 50
 MANY_SAMPLES = 3
@@ -43,7 +42,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class ManyZones:
-    """Many zones in one pass, against one kernel flush after another; milliseconds.
+    """Many zones in one dump, against one kernel flush after another; milliseconds.
 
     ``one_pass`` is the median of a few.
     """
@@ -90,57 +89,51 @@ def run(flows: int, zones: int, samples: int) -> Report:
         ct = stack.enter_context(nlct.Conntrack(netns))
         require_empty(ct.count())
         if not nlct.probe().zones:
-            raise nlct.UnsupportedError(errno.EOPNOTSUPP, "flush zones: this kernel has none")
+            raise nlct.UnsupportedError(
+                errno.EOPNOTSUPP, "flush zones", reason="this kernel has none"
+            )
         fitting = stack.enter_context(room(ct, flows))
-        return _Demo(netns, ct, fitting, min(zones, fitting), samples).run()
-
-
-def _milliseconds(
-    work: Callable[..., nlct.FlushResult], *arguments: Any, **options: Any
-) -> tuple[float, nlct.FlushResult]:
-    started = time.perf_counter()
-    result = work(*arguments, **options)
-    return (time.perf_counter() - started) * 1000, result
+        old = stack.enter_context(nlct.Conntrack(netns, kernel_filter=False))
+        return _Demo(ct, old, fitting, min(zones, fitting), samples).run()
 
 
 class _Demo:
-    """One run on one table."""
+    """One run on one table; ``old`` has every flow sent to it, as by an old kernel."""
 
     def __init__(
-        self, netns: nlct.Netns, ct: nlct.Conntrack, flows: int, zones: int, samples: int
+        self, ct: nlct.Conntrack, old: nlct.Conntrack, flows: int, zones: int, samples: int
     ) -> None:
-        self._netns = netns
         self._ct = ct
-        self._flows = flows
-        self._zones = zones
+        self._old = old
+        self._table = SyntheticTable(ct, flows, zones)
         self._samples = samples
         self._probe = nlct.probe()
-        self._kernel_flushes = self._probe.zone_flush
         self._many = range(1, min(MANY, zones) + 1)
         self._exact = True
 
     def run(self) -> Report:
+        table = self._table
         started = time.monotonic()
-        with Bar(f"filling {flows_word(self._flows)}", self._flows).shown() as bar:
-            self._refill(bar.at)
+        with Bar(f"filling {flows_word(table.flows)}", table.flows).shown() as bar:
+            table.fill(bar.at)
         steps = 2 * sum(len(self._strategies(i)) for i in range(self._samples)) + 3 + MANY_SAMPLES
         # It does not tick by itself: that would take time from what is measured.
         with Bar("measuring", steps, ticking=False).shown() as bar:
-            zone = self._case(1, list(tables(self._flows, self._zones, zone=1)), bar)
-            empty_zone = self._case(self._zones + 1, [], bar)
-            bar.step("looking at the other zones")
-            self._check()
-            many_zones = self._many_zones(bar)
-            self._refill()
-            bar.step("flush everything")
-            flush_all, _ = _milliseconds(self._ct.flush_all)
+            zone = self._flush_again_and_again(1, bar)
+            empty_zone = self._flush_again_and_again(table.zones + 1, bar)
+            bar.step("counting the other zones")
+            self._exact &= table.is_whole()
+            many_zones = self._flush_many_zones(bar)
+            table.fill()
+            bar.step("flushing everything")
+            flush_all, _ = timed(self._ct.flush_all)
         return Report(
             kernel=self._probe.release,
             cpus=os.cpu_count(),
             buckets=self._ct.buckets,
             limit=self._ct.limit,
-            flows=self._flows,
-            zones=self._zones,
+            flows=table.flows,
+            zones=table.zones,
             samples=self._samples,
             probe=self._probe,
             zone=zone,
@@ -151,43 +144,33 @@ class _Demo:
             seconds=time.monotonic() - started,
         )
 
-    def _refill(self, progress: Callable[[int], None] | None = None) -> None:
-        fill(self._ct, self._flows, self._zones, progress=progress)
-        there = self._ct.count()
-        if there != self._flows:
-            raise nlct.TableFullError(
-                errno.ENOMEM, f"keep {flows_word(self._flows)} in the table ({there:,} are there)"
-            )
-
     def _strategies(self, sample: int) -> list[str]:
         """Which strategies run in a round."""
         left_out = set()
-        if not self._kernel_flushes:
+        if not self._probe.zone_flush:
             left_out.add("kernel")
         if sample % OLD_EVERY:
             left_out.add("old")
         first = sample % len(ORDER)
         return [name for name in ORDER[first:] + ORDER[:first] if name not in left_out]
 
-    def _case(self, zone: int, content: list[nlct.FlowTable], bar: Bar) -> Figures:
-        """Flush one zone again and again; it gets its content back each time."""
-        flows = sum(map(len, content))
+    def _flush_again_and_again(self, zone: int, bar: Bar) -> Figures:
+        """Flush one zone, and put it back each time."""
+        flows = sum(map(len, self._table.zone(zone)))
         what = f"a zone of {flows_word(flows)}" if flows else "an empty zone"
         rounds: list[dict[str, float]] = []
         used: set[str] = set()
-        with nlct.Conntrack(self._netns, kernel_filter=False) as old:
-            for sample in range(self._samples):
-                times: dict[str, float] = {}
-                for name in self._strategies(sample):
-                    bar.step(f"{what}, {sample + 1} of {self._samples}: {name}")
-                    ct, strategy = (old, "scan") if name == "old" else (self._ct, name)
-                    times[name], result = _milliseconds(ct.flush_zone, zone, strategy=strategy)
-                    if name == "auto":
-                        used.add(result.strategy)
-                    put_back = sum(self._ct.load(table).created for table in content)
-                    self._exact &= result.complete and put_back == flows
-                    self._exact &= result.deleted in (None, flows)
-                rounds.append(times)
+        for sample in range(self._samples):
+            times: dict[str, float] = {}
+            for name in self._strategies(sample):
+                bar.step(f"{what}, {sample + 1} of {self._samples}: {name}")
+                ct, strategy = (self._old, "scan") if name == "old" else (self._ct, name)
+                times[name], result = timed(ct.flush_zone, zone, strategy=strategy)
+                if name == "auto":
+                    used.add(result.strategy)
+                self._exact &= self._table.put_back(zone)
+                self._exact &= result.complete and result.deleted in (None, flows)
+            rounds.append(times)
         return Figures(
             zone=zone,
             zone_flows=flows,
@@ -198,40 +181,32 @@ class _Demo:
             to_kernel={
                 name: ratio((times[name], times["kernel"]) for times in rounds if name in times)
                 for name in rounds[0]
-                if self._kernel_flushes
+                if self._probe.zone_flush
             },
             auto_used=sorted(used),
         )
 
-    def _check(self) -> None:
-        """See whether every zone still has what it was given."""
-        each, more = divmod(self._flows, self._zones)
-        given = {zone: each + (zone <= more) for zone in range(1, self._zones + 1)}
-        self._exact &= self._ct.count_by("zone") == given
-
-    def _many_zones(self, bar: Bar) -> ManyZones:
+    def _flush_many_zones(self, bar: Bar) -> ManyZones:
         one_by_one = None
-        if self._kernel_flushes:
+        if self._probe.zone_flush:
             bar.step(f"{len(self._many)} zones, one kernel flush each")
             one_by_one = sum(
-                _milliseconds(self._ct.flush_zone, zone, strategy="kernel")[0]
-                for zone in self._many
+                timed(self._ct.flush_zone, zone, strategy="kernel")[0] for zone in self._many
             )
-        passes = [self._one_pass(bar) for _ in range(MANY_SAMPLES)]
-        one_pass = summary([milliseconds for milliseconds, _ in passes]).median
+        samples = [self._flush_in_one_dump(bar) for _ in range(MANY_SAMPLES)]
+        one_pass = summary([milliseconds for milliseconds, _ in samples]).median
         return ManyZones(
             zones=len(self._many),
             one_pass=one_pass,
-            one_pass_used=sorted({used for _, used in passes}),
+            one_pass_used=sorted({used for _, used in samples}),
             kernel_one_by_one=one_by_one,
             ratio=None if one_by_one is None else one_pass / one_by_one,
         )
 
-    def _one_pass(self, bar: Bar) -> tuple[float, str]:
+    def _flush_in_one_dump(self, bar: Bar) -> tuple[float, str]:
         """Return the milliseconds and the strategy."""
-        bar.step(f"{len(self._many)} zones, one pass")
-        self._refill()
-        milliseconds, result = _milliseconds(self._ct.flush_zones, self._many)
-        left = set(range(1, self._zones + 1)) - set(self._many)
-        self._exact &= result.complete and set(self._ct.count_by("zone")) == left
+        bar.step(f"{len(self._many)} zones, one dump")
+        self._table.fill()
+        milliseconds, result = timed(self._ct.flush_zones, self._many)
+        self._exact &= result.complete and self._table.is_whole(without=self._many)
         return milliseconds, result.strategy

@@ -7,8 +7,8 @@ from rich.table import Table
 
 from nlct.cli.demo import OLD_EVERY, Figures, Report
 from nlct.cli.draw import table
+from nlct.cli.measure import Summary
 from nlct.cli.output import duration, flows_word
-from nlct.cli.stats import Summary
 
 HEADINGS = {
     "auto": "auto",
@@ -87,7 +87,7 @@ def _others(report: Report) -> Table:
             f"{many.zones} zones, kernel, one by one", f"{many.kernel_one_by_one:,.0f}", "1.00"
         )
     rows.add_row(
-        f"{many.zones} zones, one pass",
+        f"{many.zones} zones, one dump",
         f"{many.one_pass:,.0f}",
         "-" if many.ratio is None else f"{many.ratio:.3f}",
     )

@@ -1,0 +1,112 @@
+"""What the demo and the benchmarks share: times, and a table that is whole before each of them."""
+
+from __future__ import annotations
+
+import errno
+import statistics
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Callable
+
+import nlct
+from nlct.fill import tables
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Some times, in milliseconds, and how many they are."""
+
+    min: float
+    median: float
+    p90: float
+    p99: float
+    max: float
+    mean: float
+    total: float
+    count: int
+
+
+def summary(times: Sequence[float]) -> Summary:
+    """Sum up at least one time. Percentiles are interpolated between the nearest times."""
+    # quantiles() wants two; one time is its own percentiles.
+    two = times if len(times) > 1 else [*times, *times]
+    percentiles = statistics.quantiles(two, n=100, method="inclusive")
+    return Summary(
+        min=min(times),
+        median=statistics.median(times),
+        p90=percentiles[89],
+        p99=percentiles[98],
+        max=max(times),
+        mean=statistics.fmean(times),
+        total=sum(times),
+        count=len(times),
+    )
+
+
+def ratio(pairs: Iterable[tuple[float, float]]) -> float:
+    """Return the median of the ratios of times that were taken side by side."""
+    return statistics.median(ours / theirs for ours, theirs in pairs)
+
+
+def timed(work: Callable[..., Any], *arguments: Any, **options: Any) -> tuple[float, Any]:
+    """Call ``work``; return the milliseconds it took and its result."""
+    started = time.perf_counter()
+    result = work(*arguments, **options)
+    return (time.perf_counter() - started) * 1000, result
+
+
+class SyntheticTable:
+    """The flows of nlct.fill, in zones 1 to ``zones`` in turn, alone in a table.
+
+    Other flows: override tables(), zone() and counts().
+    """
+
+    def __init__(self, ct: nlct.Conntrack, flows: int, zones: int) -> None:
+        self.ct = ct
+        self.flows = flows
+        self.zones = zones
+        self._made: dict[int, list[nlct.FlowTable]] = {}
+
+    def tables(self) -> Iterable[nlct.FlowTable]:
+        """Return all flows."""
+        return tables(self.flows, self.zones)
+
+    def zone(self, zone: int) -> list[nlct.FlowTable]:
+        """Return the flows of a zone; of one above ``zones`` none."""
+        if zone > self.zones:
+            return []
+        if zone not in self._made:
+            self._made[zone] = list(tables(self.flows, self.zones, zone=zone))
+        return self._made[zone]
+
+    def fill(self, progress: Progress | None = None) -> None:
+        """Create what is missing. Raises TableFullError if the table then holds more or less."""
+        done = 0
+        for table in self.tables():
+            self.ct.load(table)
+            done += len(table)
+            if progress is not None:
+                progress(done)
+        there = self.ct.count()
+        if there != self.flows:
+            why = f"it holds {there:,} flows, not {self.flows:,}"
+            raise nlct.TableFullError(errno.ENOMEM, "fill the table", reason=why)
+
+    def counts(self) -> dict[int, int]:
+        """Return how many flows each zone has."""
+        each, more = divmod(self.flows, self.zones)
+        return {zone: each + (zone <= more) for zone in range(1, self.zones + 1)}
+
+    def put_back(self, zone: int) -> bool:
+        """Create the flows of a zone that was flushed; tell if the flush had left none of them."""
+        made = self.zone(zone)
+        return sum(self.ct.load(table).created for table in made) == sum(map(len, made))
+
+    def is_whole(self, *, without: Iterable[int] = ()) -> bool:
+        """Tell if every zone has its flows, and those of ``without`` none."""
+        flushed = set(without)
+        expected = {zone: flows for zone, flows in self.counts().items() if zone not in flushed}
+        return self.ct.count_by("zone") == expected
