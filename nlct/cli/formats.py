@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Iterable, Iterator
 from typing import Any, Callable, NamedTuple, Protocol
 
@@ -61,6 +60,8 @@ def _named(lines: bytes, name: str) -> bytes:
 
 def ndjson(job: Job) -> None:
     """Write an object for each flow; of columns, one without objects in it."""
+    import json  # noqa: PLC0415 - text does without
+
     columns = job.columns
     first = {} if job.netns is None else {"netns": job.netns}
     objects: Iterator[dict[str, Any]]
