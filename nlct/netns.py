@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import errno
 import os
-import socket as socketlib
-from typing import Any, Callable, Protocol, Union
+from typing import TYPE_CHECKING, Any, Callable, Protocol, Union
 
 from nlct import _check
 from nlct._closing import Closing
 from nlct._ffi import descriptor, ffi, lib, slot
 from nlct.errors import Error, InvalidRequestError, PrivilegeError, check
+
+if TYPE_CHECKING:
+    import socket as socketlib
 
 NAMED = "/run/netns"
 
@@ -156,6 +158,9 @@ class Netns(Closing):
 
     def socket(self, family: int, kind: int, proto: int = 0) -> socketlib.socket:
         """Open a socket inside the namespace."""
+        # Imported when it is needed, to start quickly.
+        import socket as socketlib  # noqa: PLC0415
+
         fd = descriptor()
         rc = lib.nlct_netns_socket(self.to_c(), family, kind, proto, fd)
         check(rc, "open a socket in a network namespace")
