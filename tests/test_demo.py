@@ -32,7 +32,7 @@ from tests.support import oracle
 from tests.support.command import nlct_, process, refused
 
 SMALL = ("demo", "--flows", "2000", "--zones", "10", "--samples", "3")
-WAITING = b"another demo is running, and nf_conntrack_max is for one to change: waiting for it\n"
+WAITING = b"another demo is running, and only one may change nf_conntrack_max: waiting for it\n"
 # The machine's: some tests put others in their place.
 LIMIT, LOCK = limit.LIMIT, limit.LOCK
 FIGURES = {"min", "median", "p90", "p99", "max", "mean", "total", "count"}
@@ -298,7 +298,7 @@ def test_where_the_limit_cannot_be_raised_fewer_flows_do(monkeypatch: pytest.Mon
 
 def test_two_demos_at_once_put_the_limit_back(raisable: int) -> None:
     """Who comes second waits until the first has put it back, and then finds what was there."""
-    raised = "nf_conntrack_max raised from {} to {} for the time of the demo\n"
+    raised = "nf_conntrack_max raised from {} to {} for the demo\n"
     with process("demo", "--flows", str(raisable + 1)) as first:
         assert first_words(first) == raised.format(raisable, raisable + 1)
         with process("demo", "--flows", str(raisable + 2)) as second:

@@ -62,7 +62,7 @@ def _wait(lock: int, kind: int) -> None:
     while not _lock(lock, kind):
         if not waiting:
             note(
-                "another demo is running, and nf_conntrack_max is for one to change: waiting for it"
+                "another demo is running, and only one may change nf_conntrack_max: waiting for it"
             )
             waiting = True
         # Not in the kernel, where a signal that comes right before would not wake us.
@@ -85,7 +85,7 @@ def _raised(ct: nlct.Conntrack, flows: int) -> Iterator[int]:
         before = _read_limit()
         try:
             if before is not None and _write_limit(flows):
-                note(f"nf_conntrack_max raised from {before} to {flows} for the time of the demo")
+                note(f"nf_conntrack_max raised from {before} to {flows} for the demo")
             else:
                 note(
                     f"nf_conntrack_max is {ct.limit}, and only root in the initial namespace may "

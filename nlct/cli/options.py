@@ -151,7 +151,7 @@ def zone_option(command: Command) -> Command:
         metavar="ZONE[-ZONE]",
         multiple=True,
         callback=lambda _ctx, _param, texts: zone_set(texts) or None,
-        help="Only this zone, from 0 to 65535, or these, as in 10-20. May be repeated.",
+        help="Only this zone, 0 to 65535, or a range, as in 10-20. May be repeated.",
     )(command)
 
 

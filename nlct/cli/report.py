@@ -104,8 +104,8 @@ def _notes(report: Report) -> str:
     return "\n".join(
         (
             kernel,
-            f"auto took {used} for the zone with flows, {used_empty} for the empty one.",
-            f"On an old kernel every flow is sent; sampled once in {OLD_EVERY} rounds.",
+            f"auto used {used} for the zone with flows, {used_empty} for the empty one.",
+            f"An old kernel sends every flow; measured in one of {OLD_EVERY} rounds.",
             "Exact: what was flushed is gone, and every other zone kept all its flows."
             if report.exact
             else "NOT EXACT: flows were left, or other zones lost some.",
