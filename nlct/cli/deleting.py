@@ -9,17 +9,12 @@ import click
 
 import nlct
 from nlct.cli.app import Failure
-from nlct.cli.options import Command, Once
+from nlct.cli.options import Command, number_option
 from nlct.cli.output import duration, errnos_word, flows_word, print_json, say
 from nlct.cli.places import Place, flows_in, in_each
 
-passes_option = click.option(
-    "--passes",
-    cls=Once,
-    type=click.IntRange(1, 1000),
-    default=1,
-    show_default=True,
-    help="Dump the table up to this many times, until a dump finds no match.",
+passes_option = number_option(
+    "--passes", 1, 1000, "Dump the table up to N times, until a dump finds no match.", default=1
 )
 
 

@@ -59,22 +59,19 @@ def _open_lock() -> Iterator[int]:
 
 def _wait(lock: int, kind: int) -> None:
     waiting = False
-    while not _lock(lock, kind):
-        if not waiting:
-            note(
-                "another demo is running, and only one may change nf_conntrack_max: waiting for it"
-            )
-            waiting = True
+    while True:
+        try:
+            fcntl.flock(lock, kind | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if not waiting:
+                note(
+                    "another demo is running, and only one may change nf_conntrack_max: "
+                    "waiting for it"
+                )
+                waiting = True
         # Not in the kernel, where a signal that comes right before would not wake us.
         time.sleep(0.1)
-
-
-def _lock(lock: int, kind: int) -> bool:
-    try:
-        fcntl.flock(lock, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 @contextmanager

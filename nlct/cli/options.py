@@ -73,6 +73,21 @@ class Once(click.Option):
         return values[0] if values else None
 
 
+def number_option(
+    name: str, low: int, high: int | None, help: str, **attributes: Any
+) -> Callable[[Command], Command]:
+    """Take one number."""
+    return click.option(
+        name,
+        cls=Once,
+        type=click.IntRange(low, high),
+        metavar="N",
+        show_default=True,
+        help=help,
+        **attributes,
+    )
+
+
 def _open(ctx: click.Context, spec: str) -> nlct.Netns:
     try:
         netns = nlct.Netns.open(spec)

@@ -1,7 +1,5 @@
 """The command line's commands: each is the object ``command`` in a module of its name."""
 
-# ruff: noqa: D301 - click needs the real character, which keeps it from wrapping what follows
-
 from __future__ import annotations
 
 import click

@@ -1,7 +1,5 @@
 """``nlct count``."""
 
-# ruff: noqa: D301 - see the package
-
 from __future__ import annotations
 
 from typing import Any
@@ -11,7 +9,7 @@ import click
 import nlct
 from nlct.cli.app import Command
 from nlct.cli.filters import filter_options
-from nlct.cli.options import Once, json_option, names_in, netns_option, offer
+from nlct.cli.options import json_option, names_in, netns_option, number_option, offer
 from nlct.cli.output import print_json, say, word
 from nlct.cli.places import Place, in_each
 from nlct.cli.progress import Bar, expected
@@ -39,13 +37,7 @@ def _by(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]) ->
     shell_complete=offer(FIELDS),
     help=f"Count for each value of one or two of {', '.join(FIELDS)}.",
 )
-@click.option(
-    "--top",
-    cls=Once,
-    type=click.IntRange(1),
-    metavar="N",
-    help="Show only the N largest counts, the largest first.",
-)
+@number_option("--top", 1, None, "Show only the N largest counts, the largest first.")
 @netns_option
 @json_option
 def command(

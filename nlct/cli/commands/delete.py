@@ -1,7 +1,5 @@
 """``nlct delete``."""
 
-# ruff: noqa: D301 - see the package
-
 from __future__ import annotations
 
 import click

@@ -1,44 +1,21 @@
 """``nlct demo``."""
 
-# ruff: noqa: D301 - see the package
-
 from __future__ import annotations
 
 import click
 
 from nlct.cli.app import Command, Failure
 from nlct.cli.demo import run
-from nlct.cli.options import Once, json_option
+from nlct.cli.options import json_option, number_option
 from nlct.cli.output import print_json
 from nlct.cli.streams import require_output
 from nlct.fill import MAX_FLOWS
 
 
 @click.command("demo", cls=Command)
-@click.option(
-    "--flows",
-    cls=Once,
-    type=click.IntRange(1, MAX_FLOWS),
-    default=500_000,
-    show_default=True,
-    help="Flows in the table.",
-)
-@click.option(
-    "--zones",
-    cls=Once,
-    type=click.IntRange(1, 65534),
-    default=500,
-    show_default=True,
-    help="Zones that hold them.",
-)
-@click.option(
-    "--samples",
-    cls=Once,
-    type=click.IntRange(1, 10_000),
-    default=25,
-    show_default=True,
-    help="Flushes of each kind.",
-)
+@number_option("--flows", 1, MAX_FLOWS, "Flows in the table.", default=500_000)
+@number_option("--zones", 1, 65534, "Zones that hold them.", default=500)
+@number_option("--samples", 1, 10_000, "Flushes of each kind.", default=25)
 @json_option
 def command(flows: int, zones: int, samples: int, as_json: bool) -> None:
     """Measure every way to flush a zone.

@@ -1,7 +1,5 @@
 """``nlct dump``."""
 
-# ruff: noqa: D301 - see the package
-
 from __future__ import annotations
 
 import sys

@@ -1,7 +1,5 @@
 """``nlct fill``."""
 
-# ruff: noqa: D301 - see the package
-
 from __future__ import annotations
 
 import errno
@@ -10,7 +8,7 @@ import click
 
 import nlct
 from nlct.cli.app import Command, Failure
-from nlct.cli.options import Once, json_option, netns_option
+from nlct.cli.options import json_option, netns_option, number_option
 from nlct.cli.output import duration, errnos_word, flows_word, print_json, say
 from nlct.cli.places import Place, in_each
 from nlct.cli.progress import Bar
@@ -19,12 +17,8 @@ from nlct.netns import inhabited
 
 
 @click.command("fill", cls=Command)
-@click.option(
-    "--flows", cls=Once, type=click.IntRange(1, MAX_FLOWS), required=True, help="How many flows."
-)
-@click.option(
-    "--zones", cls=Once, type=click.IntRange(1, 65535), required=True, help="In how many zones."
-)
+@number_option("--flows", 1, MAX_FLOWS, "How many flows.", required=True)
+@number_option("--zones", 1, 65535, "In how many zones.", required=True)
 @click.option(
     "--yes-in-this-namespace",
     is_flag=True,

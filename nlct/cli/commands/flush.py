@@ -1,7 +1,5 @@
 """``nlct flush``."""
 
-# ruff: noqa: D301 - see the package
-
 from __future__ import annotations
 
 from typing import Any

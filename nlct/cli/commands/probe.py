@@ -1,7 +1,5 @@
 """``nlct probe``."""
 
-# ruff: noqa: D301 - see the package
-
 from __future__ import annotations
 
 import click
