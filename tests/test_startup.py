@@ -18,8 +18,8 @@ LIBRARY = (
     "_cffi_backend __future__ atexit contextlib copy importlib.machinery ipaddress mmap re socket "
     "struct typing weakref"
 )
-# The command's, with what click loads when it reads arguments.
-COMMAND = f"{LIBRARY} click gc gettext locale"
+# The command's.
+COMMAND = f"{LIBRARY} click gc"
 # Of nlct, what is not for everybody.
 RARE = {"nlct.arrow", "nlct.fill", "nlct.flusher"}
 EACH = {

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any
+from typing import Any, Callable
 
 import click
 
@@ -29,6 +29,27 @@ class Failure(click.ClickException):
     exit_code = PARTIAL
 
 
+class Shown(click.Option):
+    """An option that shows a text and does nothing else.
+
+    click's own --help and --version load gettext and locale, for texts that it has in one language.
+    """
+
+    def __init__(
+        self, names: Sequence[str], show: Callable[[click.Context], str], **attributes: Any
+    ) -> None:
+        def print_and_exit(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
+            if wanted and not ctx.resilient_parsing:
+                click.echo(show(ctx), color=ctx.color)
+                ctx.exit()
+
+        flag: dict[str, Any] = {"is_flag": True, "is_eager": True, "expose_value": False}
+        super().__init__(names, **flag, callback=print_and_exit, **attributes)
+
+
+_HELP = Shown(["-h", "--help"], click.Context.get_help, help="Show this message and exit.")
+
+
 class Command(click.Command):
     """A command whose errors say what they are of."""
 
@@ -38,6 +59,10 @@ class Command(click.Command):
             gc.freeze()
             gc.enable()
         return super().invoke(ctx)
+
+    def get_help_option(self, ctx: click.Context) -> click.Option:  # noqa: ARG002
+        """Return --help."""
+        return _HELP
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the arguments; --help is printed here."""
@@ -67,6 +92,10 @@ class Modules(Mapping[str, click.Command]):
 
 class App(click.Group):
     """A group of commands that keeps our exit codes."""
+
+    def get_help_option(self, ctx: click.Context) -> click.Option:  # noqa: ARG002
+        """Return --help."""
+        return _HELP
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read what precedes the command; --help and --version are printed here."""

@@ -124,6 +124,15 @@ def netns_names(
     return [name for name in names if name.startswith(incomplete)]
 
 
+def files(
+    _ctx: click.Context, _param: click.Parameter, incomplete: str
+) -> list[str | CompletionItem]:
+    """Let the shell offer files."""
+    from click.shell_completion import CompletionItem  # noqa: PLC0415 - slow to import
+
+    return [CompletionItem(incomplete, type="file")]
+
+
 def offer(names: Iterable[str]) -> Callable[..., list[str | CompletionItem]]:
     """Return what offers these names behind every comma of a list."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 import nlct
-from nlct.cli.app import App, Modules
+from nlct.cli.app import App, Modules, Shown
 
 
 @click.group(
@@ -15,9 +15,13 @@ from nlct.cli.app import App, Modules
         __name__, ("completion", "count", "delete", "demo", "dump", "fill", "flush", "probe")
     ),
     invoke_without_command=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.version_option(nlct.__version__, message="%(prog)s %(version)s")
+@click.option(
+    "--version",
+    cls=Shown,
+    show=lambda _ctx: f"nlct {nlct.__version__}",
+    help="Show the version and exit.",
+)
 @click.pass_context
 def cli(ctx: click.Context) -> None:
     """List, count and delete Linux conntrack entries, exactly and fast.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Callable
 
@@ -11,7 +12,7 @@ import nlct
 from nlct.cli import formats
 from nlct.cli.app import Command
 from nlct.cli.filters import filter_options
-from nlct.cli.options import Once, json_option, names_in, netns_option, offer
+from nlct.cli.options import Once, files, json_option, names_in, netns_option, offer
 from nlct.cli.output import STANDARD_OUTPUT, NamedOutput
 from nlct.cli.places import Place, flows_in, in_each
 from nlct.cli.progress import Bar, expected
@@ -25,10 +26,13 @@ def _columns(
     return names_in(given, COLUMNS) or None
 
 
-def _named(_ctx: click.Context, _param: click.Parameter, files: tuple[str, ...]) -> tuple[str, ...]:
-    # What an unset variable of a script leaves.
-    if "" in files:
-        raise click.BadParameter("the name of the file is empty")
+def _file(_ctx: click.Context, _param: click.Parameter, files: tuple[str, ...]) -> tuple[str, ...]:
+    for file in files:
+        # What an unset variable of a script leaves.
+        if not file:
+            raise click.BadParameter("the name of the file is empty")
+        if os.path.isdir(file):
+            raise click.BadParameter(f"{file!r} is a directory")
     return files
 
 
@@ -55,9 +59,9 @@ def _named(_ctx: click.Context, _param: click.Parameter, files: tuple[str, ...])
     "--output",
     cls=Once,
     metavar="FILE",
-    type=click.Path(dir_okay=False, readable=False, allow_dash=True),
     default="-",
-    callback=_named,
+    callback=_file,
+    shell_complete=files,
     help="Write to FILE, not to standard output. FILE keeps what it holds until the dump is "
     "complete.",
 )
