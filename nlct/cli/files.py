@@ -85,7 +85,7 @@ def _find(stack: ExitStack, path: str) -> _Target | None:
     directory, name = followed
     # Or the owner and the mode of one file would be given to another.
     if old is not None and not _is(old, directory, name):
-        raise OSError(errno.ESTALE, "another file has just taken its place")
+        raise OSError(errno.ESTALE, "another file has just replaced it")
     return _Target(directory, name, old, _temporary())
 
 
