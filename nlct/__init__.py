@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 # What each module hands on. It is loaded at first use; type checkers read __init__.pyi.
 _NAMES = {
     "capabilities": "Capabilities probe",
-    "conntrack": "Conntrack LoadResult",
+    "conntrack": "Conntrack",
     "enums": "DccpState Proto SctpState Status TcpState",
     "errors": "Error ExistsError InterruptedDumpError InvalidRequestError NotFoundError "
     "OverrunError PrivilegeError TableFullError UnsupportedError",
@@ -21,6 +21,7 @@ _NAMES = {
     "flow": "Flow Tuple",
     "flush": "FlushResult",
     "flusher": "Flusher",
+    "load": "LoadResult",
     "netns": "Netns",
     "table": "FlowTable",
 }

@@ -1,7 +1,6 @@
 from nlct.capabilities import Capabilities as Capabilities
 from nlct.capabilities import probe as probe
 from nlct.conntrack import Conntrack as Conntrack
-from nlct.conntrack import LoadResult as LoadResult
 from nlct.enums import DccpState as DccpState
 from nlct.enums import Proto as Proto
 from nlct.enums import SctpState as SctpState
@@ -22,6 +21,7 @@ from nlct.flow import Flow as Flow
 from nlct.flow import Tuple as Tuple
 from nlct.flush import FlushResult as FlushResult
 from nlct.flusher import Flusher as Flusher
+from nlct.load import LoadResult as LoadResult
 from nlct.netns import Netns as Netns
 from nlct.table import FlowTable as FlowTable
 

@@ -1,84 +1,70 @@
-"""One walk over the table, in steps short enough for Ctrl-C."""
+"""What every dump needs: the kernel's filter, zones where there are none, repeating, progress."""
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Callable
 
-from nlct._ffi import NO_SINK, descriptor, ffi, lib, slot
-from nlct._forks import process
-from nlct._socket import Socket
+from nlct import capabilities
+from nlct._ffi import NO_SINK, ffi, lib
+from nlct._handle import Dump, Handle, everything
+from nlct.errors import InterruptedDumpError, UnsupportedError
 from nlct.filter import Filter
 
-STEP_MILLISECONDS = 5
+Progress = Callable[[int], None]
+
+# A dump that a resize has disturbed is made so often before we say so.
+MAX_DUMPS = 10
 
 
-# No descriptor of nf_conntrack_buckets.
-NOTHING = descriptor()
-
-
-class Dump:
-    """One walk over the table that feeds a sink.
-
-    ``zone_request``: the kernel is asked to leave out what it can, and for a zone in this way
-    (``lib.NLCT_ZONE_...``); it is matched again all the same. None asks for the whole table.
-    ``buckets``: a descriptor of nf_conntrack_buckets, NOTHING where there is no such file.
-    """
-
-    def __init__(
-        self, sock: Socket, filter: Filter, zone_request: int | None, buckets: ffi.CData
-    ) -> None:
-        self._sock = sock
-        self._filter = filter.to_c()
-        self._buckets = buckets
-        self._progress = ffi.new("struct nlct_progress *")
-        self._ask = ffi.NULL if zone_request is None else filter.ask(zone_request)
-        self._start()
-
-    def _start(self) -> None:
-        self._dump = slot("struct nlct_dump **", lib.nlct_dump_free)
-        sock = self._sock
-        sock.clean = self.ended = False
-        rc = lib.nlct_dump_start(
-            self._dump, sock.handle, self._filter[0], self._ask, self._buckets.fd
+def require(handle: Handle, zones: frozenset[int] | None) -> None:
+    """Refuse zones where the kernel was built without them. Raises ValueError after close()."""
+    handle.pool.check_open()
+    if not zones:
+        return
+    if handle.has_zones is None:
+        handle.has_zones = capabilities.has_zones(handle)
+    if not handle.has_zones and zones != {0}:
+        raise UnsupportedError(
+            errno.EOPNOTSUPP,
+            f"use zone {max(zones)}",
+            reason="the kernel was built without conntrack zones",
         )
-        sock.check(rc, "ask for the table")
 
-    def _refused(self, rc: int) -> bool:
-        """Tell if the kernel will not be asked for less than everything."""
-        return rc in (-errno.EINVAL, -errno.EOPNOTSUPP) and self._ask != ffi.NULL
 
-    def steps(self, sink: ffi.CData = NO_SINK) -> Iterator[None]:
-        """Walk on, yielding after each step, also after the last."""
-        more = 1
-        while more:
-            if self._sock.process != process():
-                raise RuntimeError("a walk does not outlive a fork: begin a new one")
-            rc = lib.nlct_dump_next(self._dump[0], sink[0], STEP_MILLISECONDS)
-            if self._refused(rc) and not self.scanned:
-                self._ask = ffi.NULL
-                self._start()
-                continue
-            lib.nlct_dump_progress(self._dump[0], self._progress)
-            more = self._sock.check(rc, "walk over the table")
-            self._sock.clean = self.ended = not more
-            yield
+@contextmanager
+def dump(handle: Handle, wanted: Filter, *, whole: bool = False) -> Iterator[Dump]:
+    """Begin a dump, on a socket of its own. First require() what it is about.
 
-    def close(self) -> None:
-        """Stop receiving. Before the socket is closed or used again."""
-        ffi.release(self._dump)
+    ``whole``: all that the kernel sends reaches the sink, which matches by itself.
+    """
+    asked = ffi.NULL
+    if handle.kernel_filter:
+        zoned = handle.has_zones is not False
+        asked = wanted.ask(capabilities.zone_request() if zoned else lib.NLCT_ZONE_UNASKED)
+    matching = everything() if whole else wanted.to_c()
+    with handle.pool.lend() as sock, Dump(sock, matching, asked, handle.open_buckets()) as begun:
+        yield begun
 
-    @property
-    def scanned(self) -> int:
-        """Flows that the kernel sent so far."""
-        return int(self._progress.scanned)
 
-    @property
-    def matched(self) -> int:
-        """Flows among them that matched."""
-        return int(self._progress.matched)
+def undisturbed(
+    handle: Handle,
+    wanted: Filter,
+    operation: str,
+    make_sink: Callable[[], ffi.CData] = lambda: NO_SINK,
+    progress: Progress | None = None,
+) -> Dump:
+    """Dump until a dump was not disturbed by a resize, with a new sink each time.
 
-    @property
-    def disturbed(self) -> bool:
-        """True if the table was resized, so that flows may be missing or repeated."""
-        return bool(self._progress.resized or self._progress.interrupted)
+    Raises InterruptedDumpError of the operation where none was.
+    """
+    for _ in range(MAX_DUMPS):
+        with dump(handle, wanted) as made:
+            for _ in made.steps(make_sink()):
+                if progress is not None:
+                    progress(made.scanned)
+        if not made.disturbed:
+            return made
+    raise InterruptedDumpError(errno.EINTR, operation)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 from typing import Any, Callable
 
 from nlct._nlct import ffi, lib
-from nlct.errors import check
 
 __all__ = ["NO_SINK", "descriptor", "ffi", "lib", "new_sink", "slot", "text"]
 
@@ -36,9 +36,10 @@ def new_sink(make: Callable[..., int], *arguments: Any) -> ffi.CData:
     rc = make(sink, *arguments)
     if rc == -errno.ENOMEM:
         raise MemoryError
-    check(rc, "prepare a walk")
+    if rc < 0:
+        raise ValueError(f"a sink cannot be made of this: {os.strerror(-rc)}")
     return sink
 
 
-# For a walk that feeds none.
+# For a dump that feeds none.
 NO_SINK = ffi.new("struct nlct_sink **")

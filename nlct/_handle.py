@@ -1,22 +1,29 @@
-"""One namespace's table as the kernel offers it: sockets, walks, counters."""
+"""One namespace's table as the kernel offers it: sockets, requests, dumps of messages, counters.
+
+It knows neither filters nor what a kernel can do: that stands above.
+"""
 
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Callable
+from typing import Any
 
-from nlct import _buckets, _check, capabilities
-from nlct._dump import NOTHING, Dump
-from nlct._ffi import NO_SINK, ffi, lib, slot
-from nlct._socket import SocketPool
-from nlct.errors import Error, InterruptedDumpError, UnsupportedError
-from nlct.filter import Filter
-from nlct.flow import Flow, flows_from, to_c
-from nlct.netns import Netns
+from nlct import _threads
+from nlct._closing import Closing
+from nlct._ffi import NO_SINK, descriptor, ffi, lib, slot, text
+from nlct._forks import process
+from nlct.errors import Error, NotFoundError, TableFullError, check, error
+from nlct.netns import Netns, NetnsLike
 
-Progress = Callable[[int], None]
+# The size of the hash table, by which a resize is told: the kernel does not speak of it.
+BUCKETS = "/proc/sys/net/netfilter/nf_conntrack_buckets"
+MAX_IDLE = 4
+STEP_MILLISECONDS = 5
+# No descriptor of BUCKETS.
+NOTHING = descriptor()
 
 
 class Heap:
@@ -32,34 +39,283 @@ class Heap:
         return taken
 
 
-class Handle:
-    """The table of one namespace.
+# Sockets -----------------------------------------------------------------------------------------
 
-    ``kernel_filter``: let the kernel leave out of a walk what it can.
+
+class Socket:
+    """A netlink socket that is proved to be in a namespace, for one thread at a time."""
+
+    def __init__(self, netns: Netns) -> None:
+        self._slot = slot("struct nlct_socket **", lib.nlct_socket_close)
+        check(lib.nlct_socket_open(self._slot, netns.to_c()), "open a netlink socket")
+        self.handle = self._slot[0]
+        self.process = process()
+        # False while an answer is still under way.
+        self.clean = True
+
+    def close(self) -> None:
+        """Close the socket now."""
+        self.handle = ffi.NULL
+        ffi.release(self._slot)
+
+    def check(self, rc: int, operation: str) -> int:
+        """Return what the core returned, or raise it with the kernel's own words."""
+        if rc < 0:
+            raise error(-rc, operation, text(lib.nlct_socket_text(self.handle)))
+        return rc
+
+
+class SocketPool:
+    """Lends a socket to each operation, so that any thread may begin one at any time.
+
+    A socket comes back only if its exchange with the kernel was completed; after a fork the
+    child leaves the parent's sockets alone and opens its own.
     """
 
-    def __init__(self, netns: Netns, kernel_filter: bool) -> None:
+    def __init__(self, netns: Netns) -> None:
+        self._netns = netns
+        # Reentrant: a signal handler may begin an operation in the middle of a loan.
+        self._lock = _threads.Lock()
+        self._idle: list[Socket] = []
+        self._process = process()
+        self._closed = False
+
+    @contextmanager
+    def lend(self) -> Iterator[Socket]:
+        """Lend a socket. An exception inside closes it."""
+        sock = self._take()
+        try:
+            yield sock
+        except BaseException:
+            sock.close()
+            raise
+        self._give(sock)
+
+    def close(self) -> None:
+        """Close the idle sockets; lent ones are closed when they come back.
+
+        After that no socket is opened any more, so the namespace may be let go of.
+        """
+        with self._guard():
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for sock in idle:
+            sock.close()
+
+    def check_open(self) -> None:
+        """Raise ValueError after close()."""
+        if self._closed:
+            raise ValueError("this Conntrack is closed")
+
+    def _guard(self) -> Any:
+        if self._process != process():
+            # The lock may have been held by a thread that does not exist here.
+            self._lock = _threads.Lock()
+            self._idle = []
+            self._process = process()
+        return self._lock.real
+
+    def _take(self) -> Socket:
+        with self._guard():
+            self.check_open()
+            while self._idle:
+                kept = self._idle.pop()
+                # Its number may be somebody else's by now, who was told to close all of them.
+                if lib.nlct_socket_is(kept.handle):
+                    return kept
+            return Socket(self._netns)
+
+    def _give(self, sock: Socket) -> None:
+        with self._guard():
+            of_us = not self._closed and sock.process == self._process
+            if of_us and sock.clean and len(self._idle) < MAX_IDLE:
+                self._idle.append(sock)
+                return
+        sock.close()
+
+
+# Dumps -------------------------------------------------------------------------------------------
+
+
+def everything() -> ffi.CData:
+    """Make a ``struct nlct_filter **`` that lets every flow through."""
+    made = slot("struct nlct_filter **", lib.nlct_filter_free)
+    check(lib.nlct_filter_new(made, ffi.NULL, 0), "make a filter")
+    return made
+
+
+class Dump(Closing):
+    """One dump that feeds a sink, in steps short enough for Ctrl-C.
+
+    ``matching``: the ``struct nlct_filter **`` that flows must pass to reach the sink.
+    ``kernel_filter``: the ``struct nlct_kernel_filter *``, what the kernel is asked to leave out
+    for speed alone; NULL asks for the whole table.
+    ``buckets``: a descriptor of BUCKETS, NOTHING where there is no such file.
+    ``insist``: raise where the kernel refuses that filter, instead of asking for the whole table.
+    """
+
+    def __init__(
+        self,
+        sock: Socket,
+        matching: ffi.CData,
+        kernel_filter: ffi.CData,
+        buckets: ffi.CData,
+        insist: bool = False,
+    ) -> None:
+        self._sock = sock
+        self._matching = matching
+        self._kernel_filter = kernel_filter
+        self._buckets = buckets
+        self._insist = insist
+        self._progress = ffi.new("struct nlct_progress *")
+        self._start()
+
+    def _start(self) -> None:
+        self._dump = slot("struct nlct_dump **", lib.nlct_dump_free)
+        sock = self._sock
+        sock.clean = self.ended = False
+        rc = lib.nlct_dump_start(
+            self._dump, sock.handle, self._matching[0], self._kernel_filter, self._buckets.fd
+        )
+        sock.check(rc, "ask for the table")
+
+    def _refused(self, rc: int) -> bool:
+        """Tell if the kernel will not be asked for less than everything."""
+        return (
+            not self._insist
+            and rc in (-errno.EINVAL, -errno.EOPNOTSUPP)
+            and self._kernel_filter != ffi.NULL
+        )
+
+    def steps(self, sink: ffi.CData = NO_SINK) -> Iterator[None]:
+        """Go on, yielding after each step, also after the last."""
+        more = 1
+        while more:
+            if self._sock.process != process():
+                raise RuntimeError("a walk does not outlive a fork: begin a new one")
+            rc = lib.nlct_dump_next(self._dump[0], sink[0], STEP_MILLISECONDS)
+            if self._refused(rc) and not self.scanned:
+                self._kernel_filter = ffi.NULL
+                self._start()
+                continue
+            lib.nlct_dump_progress(self._dump[0], self._progress)
+            more = self._sock.check(rc, "walk over the table")
+            self._sock.clean = self.ended = not more
+            yield
+
+    def close(self) -> None:
+        """Stop receiving. Before the socket is closed or used again."""
+        ffi.release(self._dump)
+
+    @property
+    def scanned(self) -> int:
+        """Flows that the kernel sent so far."""
+        return int(self._progress.scanned)
+
+    @property
+    def matched(self) -> int:
+        """Flows among them that reached the sink."""
+        return int(self._progress.matched)
+
+    @property
+    def disturbed(self) -> bool:
+        """True if the table was resized, so that flows may be missing or repeated."""
+        return bool(self._progress.resized or self._progress.interrupted)
+
+
+# The table of a namespace ------------------------------------------------------------------------
+
+
+class Handle(Closing):
+    """The table of one namespace.
+
+    ``kernel_filter``: let the kernel leave out of a dump what it can.
+    """
+
+    def __init__(self, netns: Netns, kernel_filter: bool = True) -> None:
         self._netns = netns
         self.pool = SocketPool(netns)
         self.kernel_filter = kernel_filter
-        # Is the kernel built with zones? None until it is asked.
-        self._has_zones: bool | None = None
+        # The kernel was built with zones. None until it is asked.
+        self.has_zones: bool | None = None
+        # Seconds that a dump takes here in which the kernel sends nothing. None until one was seen.
+        self.dump_seconds: float | None = None
         self._buckets = NOTHING
 
+    @classmethod
+    def open(cls, netns: NetnsLike | None, kernel_filter: bool) -> Handle:
+        """Hold a namespace, that of the calling thread for None; see Netns.open()."""
+        where = Netns.current() if netns is None else Netns.open(netns)
+        return cls(where, kernel_filter)
+
     def close(self) -> None:
-        """Let go of sockets and namespace."""
+        """Let go of sockets and namespace. May be called again."""
         self.pool.close()
-        # Walks that are under way hold it, too.
+        # Dumps that are under way hold it, too.
         self._buckets = NOTHING
         self._netns.close()
 
+    def __del__(self) -> None:
+        if hasattr(self, "_buckets"):
+            self.close()
+
+    # Requests ------------------------------------------------------------------------------
+
     def stats(self) -> tuple[int, int]:
-        """Return the number of entries and their limit."""
+        """Return the number of entries and their limit (``CTA_STATS_GLOBAL_...``)."""
         entries = ffi.new("uint32_t *")
         limit = ffi.new("uint32_t *")
         with self.pool.lend() as sock:
             sock.check(lib.nlct_stats(sock.handle, entries, limit), "read the counters")
         return entries[0], limit[0]
+
+    def get(self, key: ffi.CData, operation: str) -> tuple[bytes, bytes]:
+        """Return the flow with the original tuple and zone of ``key``, as a row and its heap.
+
+        Raises NotFoundError (``IPCTNL_MSG_CT_GET``).
+        """
+        row = ffi.new("struct nlct_flow *")
+        heap = Heap()
+        with self.pool.lend() as sock:
+            rc = lib.nlct_get(sock.handle, key, row, heap.c)
+            # That there is none is an answer like any other: the socket is kept.
+            if rc != -errno.ENOENT:
+                sock.check(rc, operation)
+        if rc == -errno.ENOENT:
+            raise NotFoundError(errno.ENOENT, operation)
+        return ffi.buffer(row)[:], heap.take()
+
+    def create(self, row: ffi.CData, heap: ffi.CData) -> None:
+        """Create a flow (``IPCTNL_MSG_CT_NEW``). Raises TableFullError, ExistsError."""
+        operation = "create a flow"
+        with self.pool.lend() as sock:
+            rc = lib.nlct_create(sock.handle, row, heap)
+            if rc == -errno.ENOMEM:
+                raise TableFullError(errno.ENOMEM, operation)
+            sock.check(rc, operation)
+
+    def update(self, row: ffi.CData, heap: ffi.CData) -> None:
+        """Change the flow with the tuple and zone of a row to what else is in it."""
+        with self.pool.lend() as sock:
+            sock.check(lib.nlct_update(sock.handle, row, heap), "update a flow")
+
+    def delete(self, row: ffi.CData) -> None:
+        """Delete the flow with the tuple, zone and id of a row (``IPCTNL_MSG_CT_DELETE``)."""
+        with self.pool.lend() as sock:
+            sock.check(lib.nlct_delete(sock.handle, row), "delete a flow")
+
+    def flush_all(self) -> None:
+        """Let the kernel flush everything."""
+        with self.pool.lend() as sock:
+            sock.check(lib.nlct_flush_all(sock.handle), "flush everything")
+
+    def flush_zone(self, zone: int, zone_request: int) -> None:
+        """Let the kernel flush one zone. DANGER: only where it has been seen to honour it."""
+        with self.pool.lend() as sock:
+            rc = lib.nlct_flush_zone(sock.handle, zone, zone_request)
+            sock.check(rc, f"flush zone {zone}")
+
+    # The size of the hash table --------------------------------------------------------------
 
     @property
     def buckets(self) -> int | None:
@@ -72,16 +328,27 @@ class Handle:
     def read_buckets(self) -> int | None:
         """Return the size of the hash table, None where the kernel has no file of it."""
         # Held while it is read: close() may come from another thread.
-        held = self._open_buckets()
-        return _buckets.read(held)
+        held = self.open_buckets()
+        if held.fd < 0:
+            return None
+        operation = f"read {BUCKETS}"
+        try:
+            said = os.pread(held.fd, 32, 0)
+        except OSError as exc:
+            raise error(exc.errno or 0, operation) from exc
+        try:
+            return int(said)
+        except ValueError:
+            reason = f"it must hold a number, not {said!r}"
+            raise error(errno.EBADMSG, operation, reason=reason) from None
 
-    def _open_buckets(self) -> ffi.CData:
-        """Open the file at need."""
+    def open_buckets(self) -> ffi.CData:
+        """Open BUCKETS at need, and hold it. Without a descriptor until conntrack is loaded."""
         self.pool.check_open()
         held = self._buckets
         # Somebody may have closed our number.
         if held.fd < 0 or not lib.nlct_fd_is(held):
-            held = _buckets.watch(self._netns)
+            held = self._watch()
             self._buckets = held
             # Only now: a close() that comes later lets go of what is kept.
             try:
@@ -91,62 +358,15 @@ class Handle:
                 raise
         return held
 
-    def get(self, key: Flow, operation: str = "get a flow") -> Flow:
-        """Return the flow with this original tuple and zone. Raises NotFoundError."""
-        row, _heap = to_c(key)
-        found = ffi.new("struct nlct_flow *")
-        heap = Heap()
-        with self.pool.lend() as sock:
-            sock.check(lib.nlct_get(sock.handle, row, found, heap.c), operation)
-        return next(flows_from(ffi.buffer(found)[:], heap.take()))
+    def _watch(self) -> ffi.CData:
+        held = descriptor()
+        rc = lib.nlct_netns_file(self._netns.to_c(), BUCKETS.encode(), os.O_RDONLY, held)
+        if rc != -errno.ENOENT:
+            check(rc, f"open {BUCKETS}, which tells of a resize")
+        return held
 
-    def require(self, wanted: Filter) -> None:
-        """Refuse zones where the kernel was built without them."""
-        self.pool.check_open()
-        if not wanted.zone:
-            return
-        if self._has_zones is None:
-            with self.pool.lend() as sock:
-                self._has_zones = capabilities.has_zones(sock)
-        if not self._has_zones and wanted.zone != {0}:
-            raise UnsupportedError(
-                errno.EOPNOTSUPP,
-                f"use zone {max(wanted.zone)}",
-                reason="the kernel was built without conntrack zones",
-            )
 
-    @contextmanager
-    def walk(self, wanted: Filter) -> Iterator[Dump]:
-        """Begin a walk over the table, on a socket of its own."""
-        ask = None
-        if self.kernel_filter:
-            zoned = self._has_zones is not False
-            ask = capabilities.zone_request() if zoned else lib.NLCT_ZONE_UNASKED
-        with self.pool.lend() as sock:
-            walk = Dump(sock, wanted, ask, self._open_buckets())
-            try:
-                yield walk
-            finally:
-                walk.close()
+class Holder(Closing):
+    """What works on a handle that others may share, as a Flusher shares that of a Conntrack."""
 
-    def look(
-        self,
-        wanted: Filter,
-        operation: str,
-        make_sink: Callable[[], ffi.CData] = lambda: NO_SINK,
-        progress: Progress | None = None,
-    ) -> Dump:
-        """Walk over the table until a walk was not disturbed, with a new sink each time.
-
-        Raises InterruptedDumpError of the operation where none was.
-        """
-        _check.function("progress", progress)
-        self.require(wanted)
-        for _pass in range(_buckets.MAX_PASSES):
-            with self.walk(wanted) as walk:
-                for _ in walk.steps(make_sink()):
-                    if progress is not None:
-                        progress(walk.scanned)
-            if not walk.disturbed:
-                return walk
-        raise InterruptedDumpError(errno.EINTR, operation)
+    _handle: Handle

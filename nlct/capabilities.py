@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
 
-from nlct import _buckets, _log, _socket, _threads
-from nlct._dump import NOTHING, Dump
-from nlct._ffi import ffi, lib, slot
+from nlct import _log, _threads
+from nlct._ffi import ffi, lib, new_sink
+from nlct._handle import NOTHING, Dump, Handle, Heap, everything
 from nlct.errors import Error, InterruptedDumpError, NotFoundError, UnsupportedError
-from nlct.filter import Filter
 from nlct.flow import Flow, Tuple, to_c
 from nlct.netns import Netns
 
@@ -33,8 +32,8 @@ class Capabilities(NamedTuple):
     ``zone0_flush``: the same for zone 0, which early kernels got wrong.
     ``evidence``: by name, "measured" in a scratch namespace, or "release" where no namespace
     could be had. A release number proves too little to send a zone flush, so there both
-    flushes are False; ``zones`` is measured there too where a look at the caller's own table is
-    allowed, and otherwise False.
+    flushes are False; ``zones`` is measured there too where a request to the caller's own table
+    is allowed, and otherwise False.
     """
 
     release: str
@@ -47,9 +46,12 @@ class Capabilities(NamedTuple):
 
 
 _FIELDS = ("zones", "zone_filter", "zone_dump", "zone_flush", "zone0_flush")
+_ZONES = (0, 1, 2)
+# A measurement that a resize has disturbed is made so often.
+MAX_TIMES = 10
 # Reentrant: a signal handler may ask while the main thread measures.
 _lock = _threads.Lock()
-# What was measured, by release.
+# What was measured, by release; what an entry lacks goes by the release.
 _known: dict[str, Capabilities] = {}
 # Releases of which it was said that their zones are flushed by scanning.
 _warned: set[str] = set()
@@ -67,38 +69,73 @@ os.register_at_fork(after_in_child=_after_fork)
 def probe() -> Capabilities:
     """Find out what this kernel can do, without touching any table but a scratch one.
 
-    The first call measures, later ones remember; where measuring was not possible the next call
-    tries again. Needs no privilege where user namespaces are allowed. Measuring walks the
-    machine's hash table three times: some 15 ms, up to half a second where that holds half a
-    million flows, of whatever namespace. It measures again where that table is resized meanwhile.
+    What was measured is remembered, and only the rest is asked. Where measuring was not possible
+    the next call tries again. Needs no privilege where user namespaces are allowed. To measure all
+    of it takes three dumps of a scratch namespace, which go over the machine's whole hash table:
+    some 15 ms, up to half a second where that holds half a million flows, of whatever namespace.
+    It measures again where that table is resized meanwhile.
     """
+    return _ask(_FIELDS)
+
+
+def known() -> Capabilities:
+    """Return what this process has measured; what it has not goes by the release."""
     release = os.uname().release
+    return _known.get(release) or by_release(release)
+
+
+def zone_request() -> int:
+    """Return how to ask this kernel for a zone, as far as is known (``lib.NLCT_ZONE_...``)."""
+    return _zone_request(known())
+
+
+def _zone_request(found: Capabilities) -> int:
+    return int(lib.NLCT_ZONE_EXPLICIT if found.zone_filter else lib.NLCT_ZONE_PLAIN)
+
+
+def may_flush(zones: frozenset[int]) -> bool:
+    """Tell if this kernel has been seen to flush each of these zones, and nothing more.
+
+    What was not measured yet is, a question at a time.
+    """
+    questions = _questions(zones)
+    found = _ask(questions)
+    return all(getattr(found, each) and _is_measured(found, each) for each in questions)
+
+
+def unasked(zones: frozenset[int]) -> int:
+    """Return how many questions may_flush() would measure; each takes a dump."""
+    found = known()
+    return sum(not _is_measured(found, each) for each in _questions(zones))
+
+
+def _questions(zones: frozenset[int]) -> list[str]:
+    return ["zone0_flush"] * (0 in zones) + ["zone_flush"] * bool(zones - {0})
+
+
+def _is_measured(found: Capabilities, name: str) -> bool:
+    return found.evidence[name] == MEASURED
+
+
+def _ask(names: Collection[str]) -> Capabilities:
+    """Return what is known with these answers in it, measured where that is possible."""
     said: list[_log.Said] = []
     with _log.keep(said), _lock.real:
-        found = _known.get(release) or _probe(release)
+        found = _answer(names)
     _log.say_all(said)
     return found
 
 
-def known() -> Capabilities | None:
-    """Return what probe() has measured in this process, None as long as it has not."""
-    return _known.get(os.uname().release)
-
-
-def zone_request() -> int:
-    """Return how to ask this kernel for a zone, as far as is known."""
-    found = known()
-    explicit = found is not None and found.zone_filter
-    return int(lib.NLCT_ZONE_EXPLICIT if explicit else lib.NLCT_ZONE_PLAIN)
-
-
-def _probe(release: str) -> Capabilities:
+def _answer(names: Collection[str]) -> Capabilities:
+    found, release = known(), os.uname().release
+    missing = [name for name in names if not _is_measured(found, name)]
     try:
-        found = _known[release] = measure(release)
+        if missing:
+            found = _known[release] = measure(release, missing)
     except Error as exc:
         _log.say(_log.DEBUG, "no scratch namespace to measure the kernel in: %s", exc)
-        found = _with_zones(by_release(release))
-    if not found.zone_flush and release not in _warned:
+        found = _with_zones(found)
+    if "zone_flush" in names and not found.zone_flush and release not in _warned:
         _warned.add(release)
         _log.say(
             _log.WARNING,
@@ -110,23 +147,24 @@ def _probe(release: str) -> Capabilities:
 
 
 def _with_zones(found: Capabilities) -> Capabilities:
-    """Add what one look-up in the caller's own table tells: whether flows may have a zone."""
+    """Add what one request to the caller's own table tells: whether flows may have a zone."""
     try:
-        with Netns.current() as netns:
-            sock = _socket.Socket(netns)
-        try:
-            zones = has_zones(sock)
-        finally:
-            sock.close()
+        with Handle(Netns.current()) as handle:
+            return _with(found, {"zones": has_zones(handle)})
     except Error:
         return found
-    return found._replace(zones=zones, evidence={**found.evidence, "zones": MEASURED})
 
 
-def has_zones(sock: _socket.Socket) -> bool:
+def _with(found: Capabilities, answers: dict[str, Any]) -> Capabilities:
+    """Add what was measured."""
+    evidence = {**found.evidence, **dict.fromkeys(answers, MEASURED)}
+    return found._replace(**answers, evidence=evidence)
+
+
+def has_zones(handle: Handle) -> bool:
     """Ask for a flow in a zone: a kernel without zones refuses that."""
     try:
-        _find(sock, 1)
+        _is_there(handle, 1)
     except UnsupportedError as exc:
         return _refused(exc)
     return True
@@ -149,57 +187,58 @@ def by_release(release: str) -> Capabilities:
     )
 
 
+# Measuring ---------------------------------------------------------------------------------------
+
+
 def example(zone: int) -> Flow:
     """Make a flow to try things with; its addresses are for documentation."""
     orig = Tuple(src="192.0.2.1", dst="192.0.2.2", proto="udp", sport=1, dport=1)
     return Flow(orig, zone=zone, timeout=60)
 
 
-def _find(sock: _socket.Socket, zone: int) -> bool:
+def _is_there(handle: Handle, zone: int) -> bool:
     """Tell if the example of a zone is there."""
-    row, _heap = to_c(example(zone))
-    found = ffi.new("struct nlct_flow *")
-    heap = slot("struct nlct_bytes *", lib.nlct_bytes_free)
+    key, _heap = to_c(example(zone))
     try:
-        sock.check(lib.nlct_get(sock.handle, row, found, heap), f"find the flow in zone {zone}")
+        handle.get(key, f"find the flow in zone {zone}")
     except NotFoundError:
         return False
     return True
 
 
-class _Bench:
-    """A scratch namespace with one flow in each of some zones."""
+def _fill(handle: Handle) -> None:
+    """Have one flow in each of some zones."""
+    for zone in _ZONES:
+        if not _is_there(handle, zone):
+            handle.create(*to_c(example(zone)))
 
-    def __init__(self, sock: _socket.Socket, zones: tuple[int, ...]) -> None:
-        self._sock = sock
-        self._zones = zones
 
-    def fill(self) -> None:
-        for zone in self._zones:
-            if not _find(self._sock, zone):
-                rc = lib.nlct_create(self._sock.handle, *to_c(example(zone)))
-                self._sock.check(rc, f"create a flow in zone {zone}")
-
-    def dumps_one_zone(self, zone: int, ask: int) -> bool:
-        """Tell if a dump of 'zone' shows its flow and no other."""
-        self.fill()
-        try:
-            walk = Dump(self._sock, Filter(zone=zone), ask, NOTHING)
-            for _ in walk.steps():
+def _dumps_one_zone(handle: Handle, zone: int, request: int) -> bool:
+    """Tell if a dump of ``zone`` holds its flow and no other."""
+    _fill(handle)
+    rows, heap = ffi.new("struct nlct_flow[]", len(_ZONES)), Heap()
+    sink = new_sink(lib.nlct_rows_new, rows, len(_ZONES), heap.c)
+    asked = ffi.new("struct nlct_kernel_filter *", {"zone_request": request, "zone": zone})
+    try:
+        with (
+            handle.pool.lend() as sock,
+            Dump(sock, everything(), asked, NOTHING, insist=True) as dump,
+        ):
+            for _ in dump.steps(sink):
                 pass
-        except Error as exc:
-            return _refused(exc)
-        return (walk.scanned, walk.matched) == (1, 1)
+    except Error as exc:
+        return _refused(exc)
+    return dump.scanned == 1 and bool(rows[0].zone == zone)
 
-    def flushes_one_zone(self, zone: int, ask: int) -> bool:
-        """Tell if a flush of 'zone' deletes its flow and no other."""
-        self.fill()
-        try:
-            rc = lib.nlct_flush_zone(self._sock.handle, zone, ask)
-            self._sock.check(rc, f"flush zone {zone}")
-        except Error as exc:
-            return _refused(exc)
-        return [z for z in self._zones if not _find(self._sock, z)] == [zone]
+
+def _flushes_one_zone(handle: Handle, zone: int, request: int) -> bool:
+    """Tell if a flush of ``zone`` deletes its flow and no other."""
+    _fill(handle)
+    try:
+        handle.flush_zone(zone, request)
+    except Error as exc:
+        return _refused(exc)
+    return [each for each in _ZONES if not _is_there(handle, each)] == [zone]
 
 
 def _refused(exc: Error) -> bool:
@@ -212,30 +251,30 @@ def _refused(exc: Error) -> bool:
     return False
 
 
-def measure(release: str) -> Capabilities:
-    """Try it all in a scratch namespace. Raises Error where none can be had, or it fails."""
-    with Netns.scratch() as netns:
-        sock = _socket.Socket(netns)
-        try:
-            require_empty(_count(sock))
-            # Only now: the first request may make the kernel load conntrack, and with it the file.
-            answers = _measure_undisturbed(sock, _buckets.watch(netns))
-        finally:
-            sock.close()
-    return Capabilities(release, **answers, evidence=dict.fromkeys(_FIELDS, MEASURED))
+def measure(release: str, names: Collection[str] = _FIELDS) -> Capabilities:
+    """Try it in a scratch namespace. Raises Error where none can be had, or it fails.
+
+    What else is known of the release stays as it is.
+    """
+    found = _known.get(release) or by_release(release)
+    with Handle(Netns.scratch()) as handle:
+        require_empty(handle.stats()[0])
+        return _with(found, _measure_undisturbed(handle, found, names))
 
 
-def _measure_undisturbed(sock: _socket.Socket, buckets: ffi.CData) -> dict[str, bool]:
+def _measure_undisturbed(
+    handle: Handle, found: Capabilities, names: Collection[str]
+) -> dict[str, bool]:
     """Measure until no resize fell into it: flows seem to be missing while the table is resized."""
-    for _ in range(_buckets.MAX_PASSES):
-        before = _buckets.read(buckets)
+    for _ in range(MAX_TIMES):
+        before = handle.read_buckets()
         try:
-            answers = _measure(sock)
+            answers = _measure(handle, found, names)
         except Error:
-            if _buckets.read(buckets) == before:
+            if handle.read_buckets() == before:
                 raise
             continue
-        if _buckets.read(buckets) == before:
+        if handle.read_buckets() == before:
             return answers
     raise InterruptedDumpError(errno.EINTR, "measure what the kernel does")
 
@@ -246,25 +285,22 @@ def require_empty(flows: int) -> None:
         raise Error(errno.EEXIST, _USE_SCRATCH, reason=f"{flows} flows are there already")
 
 
-def _count(sock: _socket.Socket) -> int:
-    entries = ffi.new("uint32_t *")
-    sock.check(lib.nlct_stats(sock.handle, entries, ffi.new("uint32_t *")), _USE_SCRATCH)
-    return int(entries[0])
-
-
-def _measure(sock: _socket.Socket) -> dict[str, bool]:
-    bench = _Bench(sock, (0, 1, 2))
+def _measure(handle: Handle, found: Capabilities, names: Collection[str]) -> dict[str, bool]:
+    """Answer these questions, and what must be known before."""
     try:
-        bench.fill()
+        _fill(handle)
     except UnsupportedError:
         return dict.fromkeys(_FIELDS, False)
-    # The explicit filter first: a refusal says more than silence.
-    explicit = bench.dumps_one_zone(1, lib.NLCT_ZONE_EXPLICIT)
-    ask = lib.NLCT_ZONE_EXPLICIT if explicit else lib.NLCT_ZONE_PLAIN
-    return {
-        "zones": True,
-        "zone_filter": explicit,
-        "zone_dump": explicit or bench.dumps_one_zone(1, ask),
-        "zone_flush": bench.flushes_one_zone(1, ask),
-        "zone0_flush": bench.flushes_one_zone(0, ask),
-    }
+    answers = {"zones": True}
+    # The explicit filter first, by which all else is asked: a refusal says more than silence.
+    if not _is_measured(found, "zone_filter"):
+        answers["zone_filter"] = _dumps_one_zone(handle, 1, lib.NLCT_ZONE_EXPLICIT)
+    found = _with(found, answers)
+    request = _zone_request(found)
+    if "zone_dump" in names:
+        answers["zone_dump"] = found.zone_filter or _dumps_one_zone(handle, 1, request)
+    if "zone_flush" in names:
+        answers["zone_flush"] = _flushes_one_zone(handle, 1, request)
+    if "zone0_flush" in names:
+        answers["zone0_flush"] = _flushes_one_zone(handle, 0, request)
+    return answers

@@ -7,11 +7,11 @@ import socket
 import sys
 from array import array
 from collections.abc import Iterator, Mapping
-from typing import Callable
+from typing import Callable, Protocol
 
 from nlct import _check
 from nlct._fields import ADDRESS_SIZE
-from nlct.conntrack import Conntrack, LoadResult
+from nlct.load import LoadResult
 from nlct.table import FlowTable
 
 TIMEOUT = 86400
@@ -63,8 +63,15 @@ def tables(
         )
 
 
+class Loads(Protocol):
+    """What loads flows: a Conntrack."""
+
+    def load(self, flows: FlowTable, /) -> LoadResult:
+        """Create many flows."""
+
+
 def fill(
-    conntrack: Conntrack,
+    conntrack: Loads,
     flows: int,
     zones: int,
     *,

@@ -1,27 +1,19 @@
-"""Flushing: by scanning or by the kernel, with an honest result."""
+"""Flushing: one engine that scans, for one target or many; the kernel; and an honest result."""
 
 from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Mapping
-from contextlib import suppress
-from typing import Any, NamedTuple
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Callable, NamedTuple, TypeVar
 
-from nlct import _buckets, _check
+from nlct import _check, _log, capabilities, strategy
+from nlct._dump import MAX_DUMPS, Progress, dump, require, undisturbed
 from nlct._ffi import ffi, lib, new_sink
-from nlct._handle import Handle, Progress
-from nlct.capabilities import zone_request
-from nlct.errors import Error
+from nlct._handle import Dump, Handle, Socket
+from nlct.errors import UnsupportedError
 from nlct.filter import Filter
-from nlct.strategy import (
-    Scan,
-    by_kernel,
-    check_strategy,
-    experience,
-    kernel_ends_it_faster,
-    zone_by_zone,
-)
 
 
 class FlushResult(NamedTuple):
@@ -37,8 +29,8 @@ class FlushResult(NamedTuple):
     ``failed``: how many could not be deleted, by errno.
     ``strategy``: "scan" (dump, match, delete by id), "kernel" (one request a zone), or
     "scan+kernel" where a scan met so much that the kernel was asked to do the rest.
-    ``passes``: walks over the table. ``seconds``: what it took.
-    ``complete``: every flow that matched is gone: nothing failed, and the last walk was not
+    ``passes``: dumps, and flushes of the kernel. ``seconds``: what it took.
+    ``complete``: every flow that matched is gone: nothing failed, and the last dump was not
     disturbed by a resize of the table. After a dry run it is only so if nothing matched.
 
     The kernel's own flush says nothing but that it is done: there ``scanned``, ``matched`` and
@@ -61,29 +53,252 @@ class FlushResult(NamedTuple):
         return {**self._asdict(), "failed": named}
 
 
-class Tally:
-    """What became of requests sent in batches."""
+class Target:
+    """What somebody wants deleted, and what has come of it.
 
-    def __init__(self) -> None:
-        self.c = ffi.new("struct nlct_tally *")
+    ``zone``: the zones that it is restricted to, None where it is not.
+    ``zones``: the same where it is about nothing else.
+    """
+
+    def __init__(self, wanted: Filter) -> None:
+        self.wanted = wanted
+        self.zone = wanted.zone
+        self.zones = self.zone if wanted.is_zones else None
+        self._scanned = self._matched = self._deleted = 0
+        # Dumps so far, and flushes of the kernel.
+        self.passes = 0
+        self._refused: Counter[int] = Counter()
+        # Did the latest dump see the whole table, and hit what it aimed at?
+        self._certain = self._found_some = False
+        # The kernel did a part of it, and did not say how much.
+        self._by_kernel = False
 
     @property
-    def done(self) -> int:
-        """Requests that succeeded."""
-        return int(self.c.done)
+    def single(self) -> int | None:
+        """The zone, where the target is one zone and nothing else."""
+        return next(iter(self.zones)) if self.zones and len(self.zones) == 1 else None
 
-    def refused(self) -> dict[int, int]:
-        """Return how many did not, by errno."""
-        counts = memoryview(ffi.buffer(self.c.refused)).cast("Q")
-        if not any(counts):
-            return {}
-        return {number: count for number, count in enumerate(counts) if count}
+    def add(self, made: Dump, matched: int, deleted: int, refused: dict[int, int]) -> None:
+        """Add what a dump did."""
+        self._scanned += made.scanned
+        self._matched += matched
+        self._deleted += deleted
+        self._refused.update(refused)
+        self.passes += 1
+        # To the kernel "already gone" and "no such zone or id" are one answer, so a dump that hit
+        # nothing it aimed at is not believed: the next one shows what is left.
+        self._certain = not (made.disturbed or (matched > 0 and deleted == 0))
+        self._found_some = matched > 0
+
+    def add_kernel(self, flushes: int) -> None:
+        """Add what the kernel did after a dump that was left."""
+        self.passes += flushes
+        self._by_kernel = self._certain = True
+        self._found_some = False
+
+    def add_part(self, part: Target) -> None:
+        """Add what came of one of several parts of it; what one of them does not know is not known.
+
+        After the first one it is as certain as the least certain of them.
+        """
+        self._certain = part._certain and (self._certain or not self.passes)
+        self._scanned += part._scanned
+        self._matched += part._matched
+        self._deleted += part._deleted
+        self._refused.update(part._refused)
+        self.passes += part.passes
+        self._by_kernel = self._by_kernel or part._by_kernel
+
+    def wants_more(self, passes: int) -> bool:
+        """Tell if to dump again."""
+        asked = self._found_some and self.passes < passes
+        return asked or (not self._certain and self.passes < MAX_DUMPS)
+
+    def result(self) -> FlushResult:
+        """Return what has come of it so far."""
+        failed = dict(self._refused)
+        gone = failed.pop(errno.ENOENT, 0)
+        return FlushResult(
+            scanned=None if self._by_kernel else self._scanned,
+            matched=None if self._by_kernel else self._matched,
+            deleted=None if self._by_kernel else self._deleted,
+            already_gone=gone,
+            failed=failed,
+            strategy="scan+kernel" if self._by_kernel else "scan",
+            passes=self.passes,
+            complete=self._certain and not failed,
+        )
+
+
+AnyTarget = TypeVar("AnyTarget", bound=Target)
+
+
+# Scanning ----------------------------------------------------------------------------------------
+
+
+class _Sink:
+    """Deletes what any of the targets wants."""
+
+    def __init__(self, sock: Socket, targets: Sequence[Target]) -> None:
+        self._targets = targets
+        # Zones cost one look-up for all of them, filters one test each.
+        self._filters = [t.wanted.to_c() if t.single is None else [ffi.NULL] for t in targets]
+        rows = ffi.new("struct nlct_target[]", len(targets))
+        for row, target, wanted in zip(rows, targets, self._filters):
+            row.filter = wanted[0]
+            row.zone = target.single or 0
+        self.c = new_sink(lib.nlct_deletes_new, sock.handle, rows, len(targets))
+
+    def outcome(self, number: int) -> tuple[int, int]:
+        """Return how many flows a target matched so far, and how many of them are deleted."""
+        outcome = lib.nlct_deletes_get(self.c[0])[number]
+        return int(outcome.matched), int(outcome.done)
+
+    def account(self, made: Dump) -> None:
+        """Tell each target what the dump did for it."""
+        refused = self._refused()
+        for number, target in enumerate(self._targets):
+            own = {error: counts[number] for error, counts in refused.items() if counts[number]}
+            target.add(made, *self.outcome(number), own)
+
+    def _refused(self) -> dict[int, ffi.CData]:
+        """Return how many were refused, by errno, then by target."""
+        error = ffi.new("int *")
+        refused: dict[int, ffi.CData] = {}
+        while True:
+            counts = lib.nlct_deletes_refused(self.c[0], len(refused), error)
+            if counts == ffi.NULL:
+                return refused
+            refused[error[0]] = counts
+
+
+class Auto:
+    """Decides for one table which way is the fastest.
+
+    ``counts``: the kernel, which does not count, is to do none of it.
+    """
+
+    def __init__(self, handle: Handle, counts: bool) -> None:
+        self._handle = handle
+        self._facts = strategy.Facts(
+            zones=0,
+            flows=handle.stats()[0],
+            buckets=handle.buckets,
+            filtered=handle.kernel_filter and capabilities.known().zone_dump,
+        )
+        self._kernel = not counts and handle.kernel_filter and self._facts.buckets is not None
+
+    def plan(self, targets: Iterable[Target]) -> strategy.Plan:
+        """Plan dumps for some targets: one for each of their zones, or one for all."""
+        zones = [target.zones for target in targets]
+        together = frozenset[int]().union(*(each or () for each in zones))
+        return strategy.choose(self._about(frozenset() if None in zones else together))
+
+    def _about(self, zones: frozenset[int]) -> strategy.Facts:
+        facts = self._facts._replace(zones=len(zones), dump_seconds=self._handle.dump_seconds)
+        if not self._kernel:
+            return facts
+        questions = capabilities.unasked(zones)
+        may = None if questions else capabilities.may_flush(zones)
+        return facts._replace(kernel=may, questions=questions)
+
+    def is_for_kernel(self, target: Target, made: Dump, sink: _Sink, seconds: float) -> bool:
+        """Decide, in the middle of a dump for zones, whether the kernel does the rest.
+
+        Asks whether it may where that is worth it, and was not asked before.
+        """
+        zones = target.zones
+        matched, deleted = sink.outcome(0)
+        # If it sends other zones as well, it would flush them, too.
+        if not self._kernel or not zones or (len(zones) == 1 and made.scanned != matched):
+            return False
+        facts = self._about(zones)
+        plan = strategy.choose(
+            facts._replace(seconds=seconds, scanned=made.scanned, deleted=deleted)
+        )
+        if not plan.kernel:
+            return False
+        self._kernel = capabilities.may_flush(zones)
+        if self._kernel:
+            _log.say(
+                _log.DEBUG,
+                "kernel: after %d deletes the scan should take %.1f ms more, a kernel flush %.1f",
+                *(deleted, plan.scan_seconds * 1e3, plan.kernel_seconds * 1e3),
+            )
+        return self._kernel
+
+
+class Scan:
+    """Scans a table for what targets want.
+
+    ``passes``: dump up to so many times, until a dump finds nothing.
+    ``watch``: called after each step with the flows scanned so far; what it raises ends it all.
+    """
+
+    def __init__(self, handle: Handle, passes: int, watch: Callable[[int], object]) -> None:
+        self._handle = handle
+        self._passes = passes
+        self._watch = watch
+        self._scanned = 0
+
+    def run(self, target: Target, auto: Auto | None = None) -> None:
+        """Dump for one target until it is done, in the fastest way that ``auto`` knows."""
+        zones = sorted(target.zones or ())
+        if auto is not None and len(zones) > 1 and auto.plan([target]).each:
+            for zone in zones:
+                part = Target(Filter(zone=zone))
+                self.run(part, auto)
+                target.add_part(part)
+            return
+        while target.wants_more(self._passes):
+            if self._dump([target], auto):
+                zones *= max(1, self._passes - target.passes + 1)
+                _flush_zones(self._handle, zones)
+                target.add_kernel(len(zones))
+
+    def run_all(self, targets: list[AnyTarget]) -> Iterator[AnyTarget]:
+        """Dump once for all of the targets, and again for those that need it; yield who is done."""
+        while targets:
+            self._dump(targets, None)
+            yield from (target for target in targets if not target.wants_more(self._passes))
+            targets = [target for target in targets if target.wants_more(self._passes)]
+
+    def _dump(self, targets: Sequence[Target], auto: Auto | None) -> bool:
+        """Dump once, and tell if the kernel shall do the rest of it."""
+        first, *others = targets
+        # For several the kernel sends everything: no filter would let through what each wants.
+        wanted = Filter() if others else first.wanted
+        began = time.monotonic()
+        with dump(self._handle, wanted, whole=True) as made, self._handle.pool.lend() as sock:
+            sink = _Sink(sock, targets)
+            for _ in made.steps(sink.c):
+                self._watch(self._scanned + made.scanned)
+                seconds = time.monotonic() - began
+                if made.ended or auto is None:
+                    continue
+                if auto.is_for_kernel(first, made, sink, seconds):
+                    break
+        self._scanned += made.scanned
+        sink.account(made)
+        if made.ended and first.single is not None and not others:
+            self._learn(made, sink, seconds)
+        return not made.ended
+
+    def _learn(self, made: Dump, sink: _Sink, seconds: float) -> None:
+        """Note what a dump of one zone took, of which the kernel sent no other."""
+        matched, deleted = sink.outcome(0)
+        if made.scanned == matched:
+            before = self._handle.dump_seconds
+            self._handle.dump_seconds = strategy.learned(seconds, deleted, before)
+
+
+# Flushing ----------------------------------------------------------------------------------------
 
 
 def flush(
     handle: Handle,
     wanted: Filter,
-    strategy: str,
+    way: str,
     dry_run: bool,
     passes: int,
     progress: Progress | None,
@@ -91,174 +306,67 @@ def flush(
 ) -> FlushResult:
     """Delete what is wanted; with an empty filter, everything.
 
+    ``way``: one of strategy.STRATEGIES.
     ``operation``: "flush" or "delete". A delete counts: with "auto" the kernel does none of it.
     """
-    check_strategy(strategy)
+    strategy.check(way)
     passes = _check.integer("passes", passes, 1, 1000)
     _check.function("progress", progress)
-    way = "scan" if (strategy, operation) == ("auto", "delete") else strategy
     started = time.monotonic()
-    handle.require(wanted)
+    target = Target(wanted)
+    require(handle, target.zone)
+    counts = operation == "delete"
     if wanted.matches_nothing:
         result = FlushResult(0, 0, 0, 0, {}, passes=0)
     elif dry_run:
-        walk = handle.look(wanted, operation, progress=progress)
-        result = FlushResult(walk.scanned, walk.matched, 0, 0, {}, complete=walk.matched == 0)
-    elif by_kernel(handle, wanted, way):
-        flows, began = handle.stats()[0], time.monotonic_ns()
-        result = _by_kernel(handle, wanted, passes)
-        _learn_flush(handle, wanted, flows, (time.monotonic_ns() - began) / passes)
-    elif strategy == "auto" and zone_by_zone(handle, wanted):
-        assert wanted.zone is not None
-        result = _by_scans(handle, sorted(wanted.zone), way, passes, progress)
+        made = undisturbed(handle, wanted, operation, progress=progress)
+        result = FlushResult(made.scanned, made.matched, 0, 0, {}, complete=made.matched == 0)
+    elif way != "scan" and wanted.matches_everything and not (counts and way == "auto"):
+        for _ in range(passes):
+            handle.flush_all()
+        result = _by_kernel(passes)
+    elif way == "kernel":
+        zones = _kernels_own(target) * passes
+        _flush_zones(handle, zones)
+        result = _by_kernel(len(zones))
     else:
-        result = _by_scan(handle, wanted, way, passes, progress)
+        scan = Scan(handle, passes, progress or _ignore)
+        scan.run(target, Auto(handle, counts) if way == "auto" and target.zones else None)
+        result = target.result()
     return result._replace(seconds=time.monotonic() - started)
 
 
-def _by_kernel(handle: Handle, wanted: Filter, passes: int) -> FlushResult:
-    """Let the kernel flush some zones, or everything. It knows no other filter to be trusted."""
-    if wanted.matches_everything:
-        _flush_all(handle, passes)
-        walks = passes
-    elif wanted.is_zones and wanted.zone is not None:
-        _flush_zones(handle, sorted(wanted.zone) * passes)
-        walks = len(wanted.zone) * passes
-    else:
-        raise ValueError(f"the kernel must not flush {wanted!r}")
-    return FlushResult(None, None, None, 0, {}, strategy="kernel", passes=walks)
+def _ignore(_scanned: int) -> None:
+    """Do nothing, where nobody wants to see progress."""
 
 
-def _flush_all(handle: Handle, passes: int) -> None:
-    with handle.pool.lend() as sock:
-        for _ in range(passes):
-            sock.check(lib.nlct_flush_all(sock.handle), "flush everything")
+def _by_kernel(flushes: int) -> FlushResult:
+    return FlushResult(None, None, None, 0, {}, strategy="kernel", passes=flushes)
 
 
-def _flush_zones(handle: Handle, zones: list[int]) -> None:
-    with handle.pool.lend() as sock:
-        for zone in zones:
-            rc = lib.nlct_flush_zone(sock.handle, zone, zone_request())
-            sock.check(rc, f"flush zone {zone}")
+def _kernels_own(target: Target) -> list[int]:
+    """Return the zones that the kernel may flush by itself.
+
+    Raises UnsupportedError for another filter, and where this kernel has not been seen to honour
+    it.
+    """
+    if target.zones is None:
+        raise UnsupportedError(
+            errno.EOPNOTSUPP,
+            "delete with strategy='kernel'",
+            reason="the kernel flushes zones or everything, no more",
+        )
+    if not capabilities.may_flush(target.zones):
+        zones = "zone 0" if target.zones == {0} else "zones"
+        release = capabilities.known().release
+        raise UnsupportedError(
+            errno.EOPNOTSUPP,
+            f"flush {zones} with strategy='kernel'",
+            reason=f"Linux {release} has not been seen to honour the filter",
+        )
+    return sorted(target.zones)
 
 
-def _learn_flush(handle: Handle, wanted: Filter, flows: int, nanoseconds: float) -> None:
-    """Note what kernel flushes took, without what deleting itself did."""
-    buckets = handle.buckets
-    if not wanted.zone or buckets is None:
-        return
-    # What is done is done, whether or not there is something to learn from it.
-    with suppress(Error):
-        deleted = max(flows - handle.stats()[0], 0)
-        experience.learn_flush(len(wanted.zone), flows, buckets, deleted, nanoseconds)
-
-
-def _by_scan(
-    handle: Handle, wanted: Filter, strategy: str, passes: int, progress: Progress | None
-) -> FlushResult:
-    tally = Tally()
-    scanned = matched = walks = 0
-    looking = True
-    while looking:
-        done_before = tally.done
-        zones = len(wanted.zone) if wanted.is_zones and wanted.zone else 0
-        scan = Scan(zones, handle.stats()[0], handle.buckets or 0, 0, 0, 0)
-        handed_over = False
-        started = time.monotonic_ns()
-        with handle.walk(wanted) as walk, handle.pool.lend() as sock:
-            for _ in walk.steps(new_sink(lib.nlct_deleter_new, sock.handle, tally.c)):
-                if progress is not None:
-                    progress(scanned + walk.scanned)
-                scan = scan._replace(
-                    scanned=walk.scanned,
-                    deleted=tally.done - done_before,
-                    nanoseconds=time.monotonic_ns() - started,
-                )
-                handed_over = (
-                    strategy == "auto"
-                    and not walk.ended
-                    and kernel_ends_it_faster(handle, wanted, scan)
-                )
-                if handed_over:
-                    break
-        if handed_over:
-            rest = _by_kernel(handle, wanted, max(1, passes - walks))
-            return _result(tally, None, None, "scan+kernel", walks + 1 + rest.passes, True)
-        if zones and scan.buckets and handle.kernel_filter:
-            experience.learn_scan(scan)
-        walks += 1
-        scanned += walk.scanned
-        matched += walk.matched
-        # To the kernel "already gone" and "no such zone or id" are one answer, so a walk that
-        # hit nothing it aimed at is not believed: the next one shows what is left.
-        missed = walk.matched > 0 and tally.done == done_before
-        wanted_again = walks < passes and walk.matched > 0
-        unsure = walk.disturbed or missed
-        looking = wanted_again or (unsure and walks < _buckets.MAX_PASSES)
-    return _result(tally, scanned, matched, "scan", walks, not unsure)
-
-
-def _by_scans(
-    handle: Handle, zones: list[int], strategy: str, passes: int, progress: Progress | None
-) -> FlushResult:
-    """Scan for one zone after the other, as long as the kernel leaves out all others."""
-    results: list[FlushResult] = []
-    scanned = 0
-
-    def go_on(done: int) -> None:
-        if progress is not None:
-            progress(scanned + done)
-
-    while zones:
-        one = _by_scan(handle, Filter(zone=zones.pop(0)), strategy, passes, go_on)
-        results.append(one)
-        scanned += one.scanned or 0
-        if one.scanned != one.matched and zones:
-            results.append(_by_scan(handle, Filter(zone=zones), strategy, passes, go_on))
-            break
-    return _sum(results)
-
-
-def _sum(results: list[FlushResult]) -> FlushResult:
-    """One result of several; what one of them does not know is not known."""
-
-    def total(name: str) -> int | None:
-        values = [getattr(result, name) for result in results]
-        return None if None in values else sum(values)
-
-    failed: dict[int, int] = {}
-    for result in results:
-        for number, count in result.failed.items():
-            failed[number] = failed.get(number, 0) + count
-    return FlushResult(
-        scanned=total("scanned"),
-        matched=total("matched"),
-        deleted=total("deleted"),
-        already_gone=sum(result.already_gone for result in results),
-        failed=failed,
-        strategy=max((result.strategy for result in results), key=len),
-        passes=sum(result.passes for result in results),
-        complete=all(result.complete for result in results),
-    )
-
-
-def _result(
-    tally: Tally,
-    scanned: int | None,
-    matched: int | None,
-    strategy: str,
-    passes: int,
-    certain: bool,
-) -> FlushResult:
-    failed = tally.refused()
-    gone = failed.pop(errno.ENOENT, 0)
-    return FlushResult(
-        scanned=scanned,
-        matched=matched,
-        deleted=None if matched is None else tally.done,
-        already_gone=gone,
-        failed=failed,
-        strategy=strategy,
-        passes=passes,
-        complete=certain and not failed,
-    )
+def _flush_zones(handle: Handle, zones: Iterable[int]) -> None:
+    for zone in zones:
+        handle.flush_zone(zone, capabilities.zone_request())

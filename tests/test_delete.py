@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import nlct
-from nlct import ALL, Filter, Flow, SctpState, Status, TcpState, Tuple, _dump, strategy
+from nlct import ALL, Filter, Flow, SctpState, Status, TcpState, Tuple, _handle, strategy
 from nlct._ffi import lib
 from nlct.fill import fill
 from tests.support import filters, flows, oracle
@@ -178,23 +178,21 @@ def test_a_delete_counts(script: Script, first: str) -> None:
 def test_a_delete_counts_however_large_the_table(
     netns: nlct.Netns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where a flush is left to the kernel, from the beginning or in the middle of a scan."""
+    """Where the rest of a flush is left to the kernel as soon as it may."""
     nlct.probe()
-    monkeypatch.setattr(strategy.experience, "_factors", {})
-    monkeypatch.setattr(strategy.experience, "learn", lambda *_: None)
-    monkeypatch.setattr(strategy, "_scan_cost", lambda *_: 1e9)
-    monkeypatch.setattr(strategy, "_kernel_cost", lambda *_: 1e6)
+    choose = strategy.choose
+
+    def for_kernel(facts: strategy.Facts) -> strategy.Plan:
+        return choose(facts)._replace(kernel=facts.kernel is True)
+
+    monkeypatch.setattr(strategy, "choose", for_kernel)
     with nlct.Conntrack(netns) as ct, nlct.Flusher(ct) as flusher:
         for how in (lambda: ct.delete(Filter(zone=1)), lambda: flusher.delete(Filter(zone=1))):
-            for prefers in (True, False):
-                monkeypatch.setattr(
-                    strategy.experience, "prefers_kernel", lambda *_, prefers=prefers: prefers
-                )
-                fill(ct, 2000, 1)
-                assert "kernel" in ct.flush_zone(1).strategy
-                fill(ct, 2000, 1)
-                result = how()
-                assert (result.strategy, result.deleted, result.complete) == ("scan", 2000, True)
+            fill(ct, 20_000, 1)
+            assert ct.flush_zone(1).strategy == "scan+kernel"
+            fill(ct, 20_000, 1)
+            result = how()
+            assert (result.strategy, result.deleted, result.complete) == ("scan", 20_000, True)
 
 
 @pytest.mark.usefixtures("kernel_flush")
@@ -321,7 +319,7 @@ def test_a_refused_request_deletes_what_was_named(
         return int(lib.nlct_dump_start(handle, sock, wanted, ask, fd))
 
     flows.populate(ct)
-    monkeypatch.setattr(_dump, "lib", Lib(nlct_dump_start=start))
+    monkeypatch.setattr(_handle, "lib", Lib(nlct_dump_start=start))
     spec = {"family": "ipv4", "proto": "udp", "dport": 53}
     assert check(netns, (ct, "auto"), spec) == 6
     assert asked == [True, False]

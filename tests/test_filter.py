@@ -19,7 +19,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 import nlct
-from nlct import ALL, DccpState, Filter, Flow, SctpState, Status, TcpState, Tuple, _dump
+from nlct import ALL, DccpState, Filter, Flow, SctpState, Status, TcpState, Tuple, _handle
 from nlct._ffi import ffi, lib
 from tests.support import filters, oracle, tool
 from tests.support.core import Lib
@@ -291,7 +291,7 @@ def test_a_kernel_that_refuses_is_asked_for_everything(
         asked.append(ask != ffi.NULL)
         return int(lib.nlct_dump_start(handle, sock, wanted, ask, fd))
 
-    monkeypatch.setattr(_dump, "lib", Lib(nlct_dump_start=start))
+    monkeypatch.setattr(_handle, "lib", Lib(nlct_dump_start=start))
     spec = {"proto": "tcp", "family": "ipv4"}
     ids = filters.ids(where.table, spec)
     assert sorted(flow.id or 0 for flow in where.asking.dump(filters.build(spec))) == ids

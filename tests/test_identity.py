@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import nlct
-from nlct import _buckets
+from nlct import _handle
 from nlct import capabilities as probing
 from nlct import netns as namespaces
 from nlct._ffi import ffi, lib
@@ -180,7 +180,7 @@ def test_a_watch_that_cannot_be_kept_is_an_error(script: Script) -> None:
     """Without a descriptor for nf_conntrack_buckets no walk begins; a missing file may be."""
     code = """
 import resource
-from nlct import _buckets, _handle
+from nlct import _handle
 ct = nlct.Conntrack()
 ct.create(flows.udp(1, 7))
 before = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -197,7 +197,7 @@ for call in (lambda: ct.flush_zone(7, strategy="scan"), lambda: list(ct.dump()),
     else:
         raise AssertionError("it walked on")
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
-_buckets.PATH = "/proc/sys/net/netfilter/nlct-no-such-file"
+_handle.BUCKETS = "/proc/sys/net/netfilter/nlct-no-such-file"
 assert ct.buckets is None
 print(ct.flush_zone(7, strategy="scan").deleted)
 """
@@ -212,7 +212,7 @@ def test_a_watch_that_tells_no_size_is_an_error(
     ct: nlct.Conntrack, monkeypatch: pytest.MonkeyPatch, path: str, number: int
 ) -> None:
     """It cannot be read, is empty, or holds no number."""
-    monkeypatch.setattr(_buckets, "PATH", path)
+    monkeypatch.setattr(_handle, "BUCKETS", path)
     with pytest.raises(nlct.Error, match=f"read {path}") as caught:
         _ = ct.buckets
     assert caught.value.errno == number
@@ -237,7 +237,7 @@ def test_a_watch_that_is_opened_while_another_closes_is_let_go_of(
             return rc
 
     before = os.listdir("/proc/self/fd")
-    monkeypatch.setattr(_buckets, "lib", Lib())
+    monkeypatch.setattr(_handle, "lib", Lib())
     with pytest.raises(ValueError, match="closed"):
         _ = ct.buckets
     # That of the namespace went, and none came.

@@ -12,7 +12,7 @@ from typing import Any, Callable
 import pytest
 
 import nlct
-from nlct import Filter, capabilities
+from nlct import Filter, _handle
 from nlct._ffi import lib
 from tests.support import flows, oracle
 from tests.support.core import Lib
@@ -253,7 +253,7 @@ def test_a_kernel_without_zones_refuses_them(
     flows.populate(ct)
     before = oracle.dump(netns)
     nlct.probe()  # what it finds out is remembered
-    monkeypatch.setattr(capabilities, "lib", Lib(nlct_get=get))
+    monkeypatch.setattr(_handle, "lib", Lib(nlct_get=get))
     calls: list[Callable[[], object]] = [
         lambda: ct.flush_zone(7, strategy=strategy),
         lambda: ct.flush_zones({0, 7}, strategy=strategy),

@@ -14,7 +14,7 @@ import pytest
 import nlct
 from nlct import Flow, FlowTable, Status, Tuple
 from nlct import fill as filling
-from nlct.conntrack import LOAD_ROWS
+from nlct.load import ROWS as LOAD_ROWS
 from tests.support import filters, flows, oracle
 
 

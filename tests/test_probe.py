@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 import nlct
-from nlct import Capabilities, Error, UnsupportedError, _dump, errors, flush, strategy
+from nlct import Capabilities, Error, UnsupportedError, _handle, errors
 from nlct import capabilities as probing
+from nlct import netns as netns_module
 from nlct._ffi import lib
-from nlct._socket import Socket
+from nlct._handle import Socket
 from tests.support import flows, oracle
 from tests.support.core import Lib
 from tests.support.namespaces import where_am_i
@@ -179,7 +180,7 @@ def test_it_is_silent_where_all_is_well(caplog: pytest.LogCaptureFixture) -> Non
 def test_a_flush_that_empties_the_table_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel that ignores the zone, as before 6.8: it says 0, and all is gone."""
     fake = Lib(nlct_flush_zone=lambda sock, *_: lib.nlct_flush_all(sock))
-    monkeypatch.setattr(probing, "lib", fake)
+    monkeypatch.setattr(_handle, "lib", fake)
     found = probing.measure("old")
     assert (found.zones, found.zone_flush, found.zone0_flush) == (True, False, False)
     assert found.evidence["zone_flush"] == "measured"
@@ -194,7 +195,7 @@ def test_a_flush_that_is_wrong_for_zone_0_alone_is_noticed(
     def flush(sock: object, zone: int, ask: int) -> int:
         return int(lib.nlct_flush_zone(sock, zone, ask) if zone else lib.nlct_flush_all(sock))
 
-    monkeypatch.setattr(probing, "lib", Lib(nlct_flush_zone=flush))
+    monkeypatch.setattr(_handle, "lib", Lib(nlct_flush_zone=flush))
     found = probing.measure("early")
     assert (found.zone_flush, found.zone0_flush) == (True, False)
 
@@ -234,8 +235,7 @@ def test_a_kernel_with_the_explicit_filter_is_asked_by_it(
         return int(lib.nlct_flush_all(sock))
 
     backport = Lib(nlct_dump_start=start, nlct_flush_zone=flush_zone)
-    for module in (probing, _dump, flush):
-        monkeypatch.setattr(module, "lib", backport)
+    monkeypatch.setattr(_handle, "lib", backport)
     monkeypatch.setattr(probing, "_known", {})
     found = nlct.probe()
     assert (found.zone_filter, found.zone_dump, found.zone_flush, found.zone0_flush) == (True,) * 4
@@ -253,7 +253,7 @@ def test_a_kernel_with_the_explicit_filter_is_asked_by_it(
 @pytest.mark.parametrize("answer", [0, -errno.EINVAL, -errno.EOPNOTSUPP])
 def test_a_flush_that_does_nothing_is_noticed(monkeypatch: pytest.MonkeyPatch, answer: int) -> None:
     """Neither a refusal nor an idle yes is support."""
-    monkeypatch.setattr(probing, "lib", Lib(nlct_flush_zone=lambda *_: answer))
+    monkeypatch.setattr(_handle, "lib", Lib(nlct_flush_zone=lambda *_: answer))
     found = probing.measure("odd")
     assert (found.zone_flush, found.zone0_flush) == (False, False)
 
@@ -265,7 +265,7 @@ def test_a_kernel_without_zones_has_none_of_it(monkeypatch: pytest.MonkeyPatch) 
     def refuse(_sock: object, flow: object, _heap: object) -> int:
         return -errno.EOPNOTSUPP if flow.zone else 0  # type: ignore[attr-defined]
 
-    monkeypatch.setattr(probing, "lib", Lib(nlct_create=refuse, nlct_get=lambda *_: -errno.ENOENT))
+    monkeypatch.setattr(_handle, "lib", Lib(nlct_create=refuse, nlct_get=lambda *_: -errno.ENOENT))
     found = probing.measure("zoneless")
     assert not any(getattr(found, name) for name in FIELDS)
     assert found.evidence == dict.fromkeys(FIELDS, "measured")
@@ -317,7 +317,8 @@ def test_the_kernel_is_refused_where_it_was_not_seen_to_obey(
 def test_a_release_is_no_evidence_for_a_flush(
     ct: nlct.Conntrack, netns: nlct.Netns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Even a True is not believed where it was not measured."""
+    """Even a True is not believed where it was not measured, and cannot be."""
+    monkeypatch.setattr(nlct.Netns, "scratch", no_namespace)
     claims = {**dict.fromkeys(FIELDS, True), "zone_filter": False}
     release = os.uname().release
     known = {release: Capabilities(release, **claims, evidence=dict.fromkeys(FIELDS, "release"))}
@@ -331,93 +332,60 @@ def test_a_release_is_no_evidence_for_a_flush(
     assert ct.flush_all(strategy="kernel").complete
 
 
+class Counting:
+    """The core's calls that take a dump, of a table that is probed, by name."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("nlct_dump_start", "nlct_flush_zone", "nlct_netns_new"):
+            self.calls.append(name.replace("nlct_", ""))
+        return getattr(lib, name)
+
+
+@pytest.fixture
+def counting(monkeypatch: pytest.MonkeyPatch) -> Counting:
+    """Count what is sent, to any table."""
+    counting = Counting()
+    monkeypatch.setattr(_handle, "lib", counting)
+    monkeypatch.setattr(netns_module, "lib", counting)
+    return counting
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_a_flush_of_a_small_table_sends_no_probe(ct: nlct.Conntrack, counting: Counting) -> None:
+    """Nor do several; nothing is measured that nobody needs."""
+    flows.populate(ct)
+    counting.calls.clear()
+    for zone in (0, 5, 7):
+        assert ct.flush_zone(zone).strategy == "scan"
+    assert ct.delete(nlct.Filter(zone=1)).strategy == "scan"
+    assert counting.calls == ["dump_start"] * 4
+    assert set(probing.known().evidence.values()) == {"release"}
+
+
 @pytest.mark.usefixtures("forgotten", "kernel_flush")
-def test_auto_does_not_probe_for_the_sake_of_one_flush(
-    ct: nlct.Conntrack, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It scans at first, and measures the kernel once its scans have cost more than that would."""
-    monkeypatch.setattr(probing, "_known", {})
-    monkeypatch.setattr(strategy, "_lost", 0.0)
-    monkeypatch.setattr(strategy, "COUNTED", 0)
-    monkeypatch.setattr(strategy, "_scan_cost", lambda *_: 5.0)
-    monkeypatch.setattr(strategy, "_kernel_cost", lambda *_: 3.0)
-    monkeypatch.setattr(strategy.experience, "learn", lambda *_: None)
-    monkeypatch.setattr(strategy.experience, "_factors", {})
-    assert [ct.flush_zone(7).strategy for _ in range(6)] == ["scan"] * 4 + ["kernel"] * 2
-
-
-@pytest.mark.usefixtures("kernel_flush")
-def test_auto_learns_which_way_is_the_faster(
-    ct: nlct.Conntrack, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What a way took counts for more than what it was estimated to take; each is tried twice."""
-    nlct.probe()
-    monkeypatch.setattr(strategy, "COUNTED", 0)
-    monkeypatch.setattr(strategy, "_scan_cost", lambda *_: 1e6)
-    # One that is hopeless is not tried, one that may be the better is.
-    for cost, way in ((4e6, "scan"), (2e6, "kernel")):
-        monkeypatch.setattr(strategy.experience, "_factors", {})
-        monkeypatch.setattr(strategy, "_kernel_cost", lambda *_, cost=cost: cost)
-        assert ct.flush_zone(7).strategy == way
-    experience = strategy.Experience()
-    size = (1, 1000, 65536)
-    assert experience.is_new("scan", *size)
-    before = experience.cost("scan", *size)
-    for took, told in ((3, 3), (2, 2), (4, 2), (5, 2), (6, 4)):
-        experience.learn("scan", *size, took * before)
-        assert experience.cost("scan", *size) == pytest.approx(told * before)
-        assert experience.is_new("scan", *size) == (took == 3)
-    assert experience.cost("scan", 1, 500_000, 65536) == strategy.Experience().cost(
-        "scan", 1, 500_000, 65536
-    )
-
-
-@pytest.mark.parametrize("zones", [1, 9])
-def test_a_scan_teaches_what_most_of_it_was(zones: int) -> None:
-    """Few deletes leave what walking costs, many what they cost themselves; never beyond reason."""
-    experience = strategy.Experience()
-    size = (zones, 10_000, 16384)
-    walking = experience.cost("scan", *size)
-    few, many = strategy.Scan(*size, 10, 10, 0), strategy.Scan(*size, 10_000, 10_000_000, 0)
-    of_few, of_many = experience.deleting(few), experience.deleting(many)
-    assert of_few < walking < of_many
-    experience.learn_scan(few._replace(nanoseconds=2 * walking + of_few))
-    assert experience.cost("scan", *size) == pytest.approx(2 * walking)
-    experience.learn_scan(many._replace(nanoseconds=2 * walking + 2 * of_many))
-    assert experience.cost("scan", *size) == pytest.approx(2 * walking)
-    assert experience.deleting(many) == pytest.approx(1.5 * of_many)
-    for _ in range(100):
-        experience.learn_scan(many._replace(nanoseconds=0))
-    assert experience.deleting(many) == pytest.approx(of_many / 4)
-
-
-def test_a_kernel_flush_that_deleted_much_teaches_nothing_more() -> None:
-    """What deleting took is guessed: twice that is better than nothing, then it is only noise."""
-    experience = strategy.Experience()
-    size = (1, 10_000, 16384)
-    walking = experience.cost("kernel", *size)
-    for _ in range(strategy.Experience.ENOUGH):
-        experience.learn_flush(*size, 5000, 2 * walking + 5000 * strategy.FLUSHED)
-    assert not experience.is_new("kernel", *size)
-    assert experience.cost("kernel", *size) == pytest.approx(2 * walking)
-    for _ in range(strategy.Experience.LAST):
-        experience.learn_flush(*size, 5000, 0.5 * walking + 5000 * strategy.FLUSHED)
-        assert experience.cost("kernel", *size) == pytest.approx(2 * walking)
-    experience.learn_flush(*size, 5, 0.5 * walking + 5 * strategy.FLUSHED)
-    assert experience.cost("kernel", *size) == pytest.approx(0.5 * walking)
-
-
-@pytest.mark.parametrize(
-    ("scan", "kernel", "preferred"),
-    [(10, 9, True), (10, 11.9, True), (10, 12.1, False), (100, 104.9, True), (100, 105.1, False)],
-)
-def test_the_kernel_is_preferred_where_both_take_about_as_long(
-    scan: float, kernel: float, preferred: bool
-) -> None:
-    """Milliseconds: by a fifth, by a step of a walk at most."""
-    experience = strategy.Experience()
-    size = (1, 100_000, 65536)
-    for _ in range(strategy.Experience.ENOUGH):
-        experience.learn("scan", *size, scan * 1e6)
-        experience.learn("kernel", *size, kernel * 1e6)
-    assert experience.prefers_kernel(*size) is preferred
+def test_one_question_is_one_dump(ct: nlct.Conntrack, counting: Counting) -> None:
+    """Each is asked when it is needed, in a namespace of its own, and remembered."""
+    flows.populate(ct)
+    probing._known.clear()
+    counting.calls.clear()
+    ct.flush_zone(7, strategy="kernel")
+    # That of CTA_FILTER_ZONE first: a kernel that does not know it refuses, and makes no dump.
+    probe, own = ["netns_new", "dump_start", "flush_zone"], ["flush_zone"]
+    assert counting.calls == [*probe, *own]
+    assert {k for k, v in probing.known().evidence.items() if v == "measured"} == {
+        *("zones", "zone_filter", "zone_flush")
+    }
+    counting.calls.clear()
+    ct.flush_zones({5, 7}, strategy="kernel")
+    assert counting.calls == own * 2
+    counting.calls.clear()
+    ct.flush_zones({0, 5}, strategy="kernel")
+    assert counting.calls == ["netns_new", "flush_zone", *own * 2]
+    counting.calls.clear()
+    found = nlct.probe()
+    assert counting.calls == ["netns_new"] + ["dump_start"] * (not found.zone_filter)
+    assert found.evidence == dict.fromkeys(FIELDS, "measured")
+    assert nlct.probe() is found

@@ -8,18 +8,17 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable
 
 import pytest
 
 import nlct
-from nlct import _buckets, _handle, capabilities
-from nlct._dump import Dump
-from nlct._socket import Socket
+from nlct import _dump, _handle, capabilities, flush
+from nlct._handle import Dump
 from nlct.fill import fill
 from tests.support import oracle
 
-BUCKETS = Path(_buckets.PATH)
+BUCKETS = Path(_handle.BUCKETS)
 FLOWS, ZONES = int(os.environ.get("NLCT_TEST_FLOWS", "20000")), 10
 EACH = FLOWS // ZONES
 # The hash table fills whole pages.
@@ -72,7 +71,7 @@ class Resizing(Dump):
 def resizing(monkeypatch: pytest.MonkeyPatch, buckets: Path) -> type[Resizing]:
     """Let the passes of a table be disturbed by each of Resizing.sizes."""
     assert buckets == BUCKETS
-    monkeypatch.setattr(_handle, "Dump", Resizing)
+    monkeypatch.setattr(_dump, "Dump", Resizing)
     monkeypatch.setattr(Resizing, "done", 0, raising=False)
     return Resizing
 
@@ -106,7 +105,8 @@ def test_a_table_resized_again_and_again_is_not_called_complete(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """No more than so many walks, then the result says that it is unsure, and counting raises."""
-    monkeypatch.setattr(_buckets, "MAX_PASSES", 3)
+    monkeypatch.setattr(_dump, "MAX_DUMPS", 3)
+    monkeypatch.setattr(flush, "MAX_DUMPS", 3)
     before = oracle.dump(netns)
     resizing.sizes = itertools.cycle([65536, 131072])
     result = table.flush_zone(3, strategy="scan")
@@ -216,9 +216,9 @@ def test_a_probe_that_resizes_disturb_again_and_again_remembers_nothing(
     real, sizes = capabilities._measure, other_sizes(buckets)
     wrong: list[dict[str, bool] | nlct.Error] = [{}, nlct.ExistsError(errno.EEXIST, "create")]
 
-    def disturbed(sock: Socket) -> dict[str, bool]:
+    def disturbed(*arguments: Any) -> dict[str, bool]:
         if not wrong:
-            return real(sock)
+            return real(*arguments)
         buckets.write_text(str(next(sizes)))
         answer = wrong.pop()
         if isinstance(answer, nlct.Error):
@@ -230,9 +230,24 @@ def test_a_probe_that_resizes_disturb_again_and_again_remembers_nothing(
     monkeypatch.setattr(capabilities, "_measure", disturbed)
     assert capabilities.measure("alone") == alone
     assert not wrong
-    wrong.extend([{}] * _buckets.MAX_PASSES)
+    wrong.extend([{}] * capabilities.MAX_TIMES)
     with caplog.at_level("DEBUG"):
         assert nlct.probe().evidence["zone_flush"] == "release"
     assert "the table was resized while it was walked" in caplog.text
     assert not wrong
     assert nlct.probe().evidence["zone_flush"] == "measured"
+
+
+@SIZES
+def test_auto_dumps_again(
+    table: nlct.Conntrack, resizing: type[Resizing], netns: nlct.Netns, size: int
+) -> None:
+    """One zone, and several, by whichever dumps auto takes."""
+    before = oracle.dump(netns)
+    table._handle.kernel_filter = True
+    for zones in ({3}, {4, 5}):
+        resizing.sizes = iter([size if zones == {3} else 262144])
+        result = table.flush_zones(zones)
+        assert (result.complete, result.deleted) == (True, EACH * len(zones))
+        assert result.passes > 1
+    assert oracle.dump(netns) == oracle.outside(before, {3, 4, 5})

@@ -17,7 +17,7 @@ from tests.support.memory import allocated, resident
 
 _trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
-# Operations leave a few sockets for the next, see nlct._socket.
+# Operations leave a few sockets for the next, see nlct._handle.
 IDLE_SOCKETS = 4
 # What may come and go, as when a large dictionary of Python's own is rebuilt; and what may creep up
 # in each round, where pieces fit badly. A leak of 100 bytes in each operation takes more.

@@ -18,8 +18,8 @@ from typing import Any, Callable
 MODULES = {
     f"nlct.{name}"
     for name in (
-        *("netns", "conntrack", "flush", "capabilities", "table", "counts"),
-        *("_ffi", "_forks", "_socket", "_dump", "_handle", "_buckets"),
+        *("netns", "conntrack", "flush", "load", "capabilities", "table", "counts"),
+        *("_ffi", "_forks", "_dump", "_handle", "_lookup"),
     )
 }
 

@@ -1,0 +1,122 @@
+"""Creating many flows, in batches."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Callable, NamedTuple
+
+from nlct import _check, _reasons
+from nlct._ffi import ffi, lib
+from nlct._handle import Handle
+from nlct.errors import Error
+from nlct.flow import Flow
+from nlct.table import FlowTable
+
+# Rows given to the core at once: some 20 ms of creating.
+ROWS = 4096
+# Flows that are looked up after a load, where the first ones are gone already.
+SAMPLES = 100
+
+
+class LoadResult(NamedTuple):
+    """What a load did.
+
+    ``created``: flows that are new. ``failed``: how many were refused, by errno (EEXIST: it was
+    there; ENOMEM: the table is full; EINVAL: a flow that create() would refuse, among them those
+    with a timeout of 0 and those without any). ``seconds``: what it took. ``dropped``: from how
+    many of the created flows the kernel dropped a field, by its name, as one of them shows that was
+    looked up afterwards: labels where no rule uses labels, and what this kernel was built without;
+    None where no look-up was possible afterwards.
+    """
+
+    created: int
+    failed: Mapping[int, int]
+    seconds: float
+    dropped: Mapping[str, int] | None
+
+
+class _Load:
+    """One load under way. ``find``: finds a flow that was just created, None if it is gone."""
+
+    def __init__(
+        self, handle: Handle, table: FlowTable, find: Callable[[Flow], Flow | None]
+    ) -> None:
+        self._handle = handle
+        self._table = table
+        self._find = find
+        self._tally = ffi.new("struct nlct_tally *")
+        self._created = bytearray(len(table))
+
+    @property
+    def created(self) -> int:
+        """Flows that are new."""
+        return int(self._tally.done)
+
+    def failed(self) -> dict[int, int]:
+        """Return how many were refused, by errno."""
+        counts = memoryview(ffi.buffer(self._tally.refused)).cast("Q")
+        return {number: count for number, count in enumerate(counts) if count}
+
+    def run(self) -> Iterator[int]:
+        """Create them all, those with a master last; yield how many were answered so far."""
+        has_children = any(name.startswith("master_") for name in self._table.names)
+        for children in (False, True)[: 1 + has_children]:
+            for first in range(0, len(self._table), ROWS):
+                self._send(first, min(first + ROWS, len(self._table)), children)
+                yield self.created + sum(self.failed().values())
+
+    def _send(self, first: int, last: int, children: bool) -> None:
+        columns, heap = self._table.to_c()
+        with self._handle.pool.lend() as sock:
+            rc = lib.nlct_load(
+                *(sock.handle, columns, len(columns), heap, len(self._table.heap)),
+                *(first, last, children, self._tally, ffi.from_buffer(self._created)),
+            )
+            sock.check(rc, "create flows")
+
+    def dropped(self) -> dict[str, int] | None:
+        """Return how many of the created flows lost a field, None where that cannot be told."""
+        try:
+            return self._lost() if self.created else {}
+        except Error:
+            # They are created all the same, and counted.
+            return None
+
+    def _lost(self) -> dict[str, int]:
+        """Return how many of the created flows lost a field, as one of each kind shows."""
+        lost: dict[str, int] = {}
+        for name, proto in _reasons.AT_RISK:
+            kind = (self._table, name, proto, self._created)
+            for row in itertools.islice(_reasons.rows_with(*kind), SAMPLES):
+                flow = self._table[row]
+                found = self._find(flow)
+                if found is None:
+                    continue
+                if name in _reasons.dropped(flow, found):
+                    count = sum(1 for _ in _reasons.rows_with(*kind))
+                    lost[name] = lost.get(name, 0) + count
+                break
+        return lost
+
+
+def load(
+    handle: Handle,
+    flows: FlowTable | Iterable[Flow],
+    find: Callable[[Flow], Flow | None],
+    progress: Callable[[int], None] | None,
+) -> LoadResult:
+    """Create flows, see Conntrack.load(). ``find``: see _Load."""
+    started = time.monotonic()
+    _check.function("progress", progress)
+    handle.pool.check_open()
+    table = flows if isinstance(flows, FlowTable) else FlowTable.from_flows(flows)
+    work = _Load(handle, table, find)
+    done = 0
+    for answered in work.run():
+        if progress is not None and answered != done:
+            done = answered
+            progress(done)
+    dropped = work.dropped()
+    return LoadResult(work.created, work.failed(), time.monotonic() - started, dropped)

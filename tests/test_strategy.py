@@ -1,0 +1,168 @@
+"""The rule of auto, fact by fact. Nothing is sent here, and no clock is read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import nlct
+from nlct import strategy
+from nlct.strategy import SOON, Facts, Plan, choose
+
+# 500,000 flows in 262,144 buckets, of which a dump that is sent nothing takes 0.1 s.
+LARGE = Facts(zones=1, flows=500_000, buckets=262_144, filtered=True, dump_seconds=0.1, kernel=True)
+
+
+def at(part: float, of_zone: int, facts: Facts = LARGE, **more: Any) -> Facts:
+    """Facts in a dump that has seen a part of the table, of a zone that has so many flows."""
+    deleted = int(part * of_zone)
+    assert facts.dump_seconds is not None
+    if facts.filtered and facts.zones == 1:
+        scanned, seconds = deleted, part * facts.dump_seconds + strategy.DELETED * deleted
+    else:
+        scanned = int(part * facts.flows)
+        seconds = part * (facts.dump_seconds + strategy.SENT * facts.flows)
+    return facts._replace(seconds=seconds, scanned=scanned, deleted=deleted, **more)
+
+
+@pytest.mark.parametrize(
+    ("facts", "each"),
+    [
+        # One zone is one dump; a few are one each; many, one for all.
+        (LARGE, True),
+        (LARGE._replace(zones=5), True),
+        (LARGE._replace(zones=8), True),
+        (LARGE._replace(zones=9), False),
+        (LARGE._replace(zones=50), False),
+        # Where the table holds little, sending it all costs little.
+        (LARGE._replace(zones=2, flows=1000, dump_seconds=0.01), False),
+        # Another filter, or a kernel that sends other zones all the same.
+        (LARGE._replace(zones=0), False),
+        (LARGE._replace(filtered=False), False),
+        (LARGE._replace(zones=2, filtered=False), False),
+        # What a dump takes here is not known yet: estimated from the size of the table.
+        (LARGE._replace(zones=7, dump_seconds=None), True),
+        (LARGE._replace(zones=8, dump_seconds=None), False),
+        (LARGE._replace(zones=5, dump_seconds=None, flows=100), False),
+        (LARGE._replace(zones=5, dump_seconds=None, buckets=None), True),
+        (Facts(zones=1, flows=0, buckets=None, filtered=True), True),
+    ],
+)
+def test_a_dump_for_each_or_one_for_all(facts: Facts, each: bool) -> None:
+    """Whichever should take less; before anything was seen the kernel does nothing."""
+    plan = choose(facts)
+    assert (plan.each, plan.kernel) == (each, False)
+
+
+@pytest.mark.parametrize(
+    ("facts", "kernel"),
+    [
+        # A zone that holds much of the table, from the first step on; and one that holds little.
+        (at(0.01, 500_000), True),
+        (at(0.01, 100_000), True),
+        (at(0.05, 50_000), True),
+        (at(0.05, 5_000), False),
+        (at(0.05, 1_000), False),
+        (at(0.05, 0), False),
+        # Towards the end little is left to gain, and a kernel flush begins from the beginning.
+        (at(0.5, 50_000), False),
+        (at(0.9, 500_000), False),
+        # It may not, or nobody has asked it yet: a question takes a dump, and must be worth it.
+        (at(0.01, 500_000, kernel=False), False),
+        (at(0.01, 500_000, kernel=None, questions=1), True),
+        (at(0.05, 30_000, kernel=None, questions=1, dump_seconds=None), False),
+        (at(0.05, 50_000, kernel=None, questions=1, dump_seconds=None), True),
+        (at(0.05, 50_000, kernel=None, questions=2, dump_seconds=None), False),
+        # Once a dump was seen there will be more of them, and the answer is worth it.
+        (at(0.05, 30_000, kernel=None, questions=1), True),
+        # What is soon done is left to the scan.
+        (at(0.1, 5_000, LARGE._replace(flows=10_000, dump_seconds=0.002)), False),
+        (at(0.1, 90_000, LARGE._replace(flows=90_000, dump_seconds=0.002)), True),
+        # One dump for several zones: each would be a flush of its own. Flows of other namespaces,
+        # which no estimate knows of, make it slow.
+        (at(0.1, 400_000, LARGE._replace(zones=2, filtered=False)), True),
+        (at(0.1, 400_000, LARGE._replace(zones=50)), False),
+        (at(0.1, 4_000, LARGE._replace(flows=20_000, zones=9, dump_seconds=0.009)), True),
+        (
+            at(0.1, 4_000, LARGE._replace(flows=20_000, zones=9, dump_seconds=0.009))._replace(
+                seconds=0.03
+            ),
+            False,
+        ),
+        # A hash table of a million buckets, where a dump takes long, and a kernel flush does not.
+        (at(0.1, 0, LARGE._replace(flows=1000, buckets=1 << 20, dump_seconds=0.035)), True),
+        # No clock, no size: never a division by nothing.
+        (Facts(1, 0, 0, True, 0.0001, True, seconds=0, scanned=0, deleted=1), False),
+        (Facts(2, 0, 0, False, None, True, seconds=1, scanned=0, deleted=1), False),
+    ],
+)
+def test_the_kernel_does_the_rest(facts: Facts, kernel: bool) -> None:
+    """Where the deletes to come, as many as so far, cost more than a flush of what is left."""
+    assert choose(facts).kernel == kernel
+
+
+def test_it_is_not_left_to_the_kernel_what_is_nearly_done() -> None:
+    """Whatever the zone holds: what is chosen costs no more than so much above the other."""
+    for flows in (1_000, 20_000, 100_000, 500_000):
+        for dump_seconds in (0.005, 0.02, 0.1, 0.3):
+            size = LARGE._replace(flows=flows, dump_seconds=dump_seconds)
+            for part in (0.01, 0.1, 0.3, 0.7, 1.0):
+                for share in (0, 0.002, 0.01, 0.05, 0.2, 0.6, 1):
+                    facts = at(part, int(share * flows), size)
+                    plan = choose(facts)
+                    spent = facts.seconds
+                    scan, kernel = spent + plan.scan_seconds, spent + plan.kernel_seconds
+                    taken = kernel if plan.kernel else scan
+                    assert taken <= max(strategy.TIE * min(scan, kernel), min(scan, kernel) + SOON)
+
+
+def test_it_is_a_function_of_facts_alone() -> None:
+    """The same facts, the same plan; and it says what it expects."""
+    facts = at(0.05, 100_000)
+    assert choose(facts) == choose(facts) == choose(Facts(*facts))
+    plan = choose(LARGE)
+    buckets = (strategy.BUCKET - strategy.FLUSH_BUCKET) * 262_144
+    assert plan == Plan(each=True, kernel=False, scan_seconds=0.1, kernel_seconds=0.1 - buckets)
+    whole = choose(LARGE._replace(zones=50))
+    assert whole.scan_seconds == pytest.approx(0.1 + 500_000 * strategy.SENT)
+    assert whole.kernel_seconds == pytest.approx(50 * (0.1 - buckets))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "deleted", "before", "learned"),
+    [
+        (0.1, 0, None, 0.1),
+        (0.1, 10_000, None, 0.07),
+        (0.1, 20_000, None, None),
+        (0.1, 10_000, 0.2, 0.2),
+        (0.1, 2_000, 0.2, 0.094),
+        # Whatever disturbs a dump makes it longer: a longer one is believed by half.
+        (0.3, 0, 0.1, 0.2),
+        (0.001, 1_000_000, None, None),
+    ],
+)
+def test_what_a_dump_takes_is_learned_where_it_was_not_mostly_deletes(
+    seconds: float, deleted: int, before: float | None, learned: float | None
+) -> None:
+    """What deleting took is an estimate, and may be wrong by half."""
+    assert strategy.learned(seconds, deleted, before) == pytest.approx(learned)
+
+
+@pytest.mark.parametrize("name", ["Auto", "", "fast", None, 1])
+def test_another_strategy_is_refused(name: Any) -> None:
+    """With those that there are, and before anything is sent."""
+    with pytest.raises(ValueError, match="strategy must be one of auto, scan, kernel, not"):
+        strategy.check(name)
+
+
+def test_a_handle_learns_what_a_dump_takes(ct: nlct.Conntrack) -> None:
+    """Of one zone that the kernel sends alone; nothing of it belongs to the process."""
+    if not nlct.probe().zone_dump:
+        pytest.skip("MISSING: a kernel that filters a dump by zone")
+    assert ct._handle.dump_seconds is None
+    ct.delete(nlct.Filter(zone={1, 2}), strategy="scan")
+    ct.delete(nlct.Filter(proto="udp"))
+    assert ct._handle.dump_seconds is None
+    ct.flush_zone(7)
+    assert ct._handle.dump_seconds is not None
