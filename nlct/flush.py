@@ -214,7 +214,7 @@ class Auto:
             return False
         facts = self._about(zones)
         plan = strategy.choose(
-            facts._replace(seconds=seconds, scanned=made.scanned, deleted=deleted)
+            facts._replace(seconds=seconds, scanned=made.scanned, matched=matched, deleted=deleted)
         )
         if not plan.kernel:
             return False

@@ -28,6 +28,8 @@ FLUSHED = 0.4e-6
 
 # A kernel flush must promise to be faster by this factor: it takes as long as a dump, give or take.
 TIE = 1.2
+# The first steps of a dump are slower than the rest, by less than this factor.
+UNEVEN = 1.25
 # What a scan does in this time is left to it, however fast the kernel would be.
 SOON = 0.02
 
@@ -41,7 +43,7 @@ class Facts(NamedTuple):
     ``dump_seconds``: what a dump took here that was sent nothing, None as long as there was none.
     ``kernel``: the kernel may flush these zones, as it has been seen to do; None where it was not
     asked yet, and ``questions`` are open, which take a dump each.
-    ``seconds``, ``scanned``, ``deleted``: of the dump under way.
+    ``seconds``, ``scanned``, ``matched``, ``deleted``: of the dump under way.
     """
 
     zones: int
@@ -53,6 +55,7 @@ class Facts(NamedTuple):
     questions: int = 0
     seconds: float = 0.0
     scanned: int = 0
+    matched: int = 0
     deleted: int = 0
 
 
@@ -86,11 +89,12 @@ def choose(facts: Facts) -> Plan:
     else:
         seen = min(facts.scanned / max(facts.flows, 1), 1)
         # The pace tells more than any estimate: other namespaces may have many flows.
-        slower = max(facts.seconds / max(seen, 0.01) / whole, 1)
-        whole, empty = whole * slower, empty * slower
+        slower = facts.seconds / max(seen, 0.01) / whole
+        if slower > UNEVEN:
+            whole, empty = whole * slower, empty * slower
     flush = max(empty - (BUCKET - FLUSH_BUCKET) * (facts.buckets or 0), empty / 4)
     # As much in what is left as in what was seen.
-    more = facts.deleted * (1 - seen) / max(seen, 0.01)
+    more = facts.matched * (1 - seen) / max(seen, 0.01)
     scan = (1 - seen) * facts.zones * empty + DELETED * more if each else (1 - seen) * whole
     kernel = facts.zones * flush + FLUSHED * more
     # A handle that has seen a dump is no one-off: its next flush wants to know, too.

@@ -23,7 +23,8 @@ def at(part: float, of_zone: int, facts: Facts = LARGE, **more: Any) -> Facts:
     else:
         scanned = int(part * facts.flows)
         seconds = part * (facts.dump_seconds + strategy.SENT * facts.flows)
-    return facts._replace(seconds=seconds, scanned=scanned, deleted=deleted, **more)
+    seen = {"seconds": seconds, "scanned": scanned, "matched": deleted, "deleted": deleted}
+    return facts._replace(**seen, **more)
 
 
 @pytest.mark.parametrize(
@@ -93,8 +94,8 @@ def test_a_dump_for_each_or_one_for_all(facts: Facts, each: bool) -> None:
         # A hash table of a million buckets, where a dump takes long, and a kernel flush does not.
         (at(0.1, 0, LARGE._replace(flows=1000, buckets=1 << 20, dump_seconds=0.035)), True),
         # No clock, no size: never a division by nothing.
-        (Facts(1, 0, 0, True, 0.0001, True, seconds=0, scanned=0, deleted=1), False),
-        (Facts(2, 0, 0, False, None, True, seconds=1, scanned=0, deleted=1), False),
+        (Facts(1, 0, 0, True, 0.0001, True, seconds=0, scanned=0, matched=1, deleted=1), False),
+        (Facts(2, 0, 0, False, None, True, seconds=1, scanned=0, matched=1, deleted=1), False),
     ],
 )
 def test_the_kernel_does_the_rest(facts: Facts, kernel: bool) -> None:
