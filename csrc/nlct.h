@@ -502,11 +502,6 @@ const struct nlct_outcome *nlct_deletes_get(const struct nlct_sink *sink);
    Requests without an answer, which the kernel's rules for a batch exclude, count as ENOBUFS. */
 const uint64_t *nlct_deletes_refused(const struct nlct_sink *sink, size_t which, int *error);
 
-struct nlct_tally;
-
-/* Sink: the same for all that the dump's own filter lets through. 'tally' must outlive it. */
-int nlct_deleter_new(struct nlct_sink **sink, struct nlct_socket *sock, struct nlct_tally *tally);
-
 /* The kernel's own flush of one zone, asked for in one of the two ways. DANGER: kernels that do not
    know the filter answer NLCT_ZONE_PLAIN by emptying the whole table; call it only where this
    kernel has been seen to honour it, asked in this way. */

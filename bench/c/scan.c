@@ -41,13 +41,13 @@ static struct nlct_filter *make_filter(bool one_zone)
 static int make_sink(struct nlct_sink **sink, const char *work, struct nlct_socket *sock,
                      char *lines)
 {
-    static struct nlct_tally tally;
+    const struct nlct_target all = {.all = true};
     static uint8_t wanted[128];
     const unsigned zone = field_named("zone");
 
     memset(wanted, 1, sizeof(wanted));
     if (strcmp(work, "flush") == 0)
-        return nlct_deleter_new(sink, sock, &tally);
+        return nlct_deletes_new(sink, sock, &all, 1);
     if (strcmp(work, "count") == 0)
         return nlct_counts_new(sink, &zone, 1);
     if (strcmp(work, "table") == 0)

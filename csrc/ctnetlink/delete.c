@@ -130,8 +130,7 @@ struct deletes {
     /* What has come of it. */
     struct nlct_outcome *outcomes;
     struct refusals *refusals;
-    bool out_of_memory;       /* something was not counted */
-    struct nlct_tally *tally; /* of nlct_deleter_new() */
+    bool out_of_memory; /* something was not counted */
     /* A flow that several want is deleted once: a request belongs to a row of targets, which ends
        with NOBODY. These are the rows of the requests in the batches. */
     uint32_t *owners;
@@ -178,8 +177,6 @@ static void settle(void *context, uint32_t owner, int result)
     struct deletes *deletes = context;
     const uint32_t *target;
 
-    if (deletes->tally)
-        batch_tally(deletes->tally, owner, result);
     for (target = deletes->owners + owner; *target != NOBODY; target++) {
         if (result < 0)
             refuse(deletes, *target, -result);
@@ -387,16 +384,6 @@ int nlct_deletes_new(struct nlct_sink **sink, struct nlct_socket *sock,
     rc = set_targets(new, targets);
     if (rc < 0)
         nlct_sink_free(sink);
-    return rc;
-}
-
-int nlct_deleter_new(struct nlct_sink **sink, struct nlct_socket *sock, struct nlct_tally *tally)
-{
-    const struct nlct_target all = {.all = true};
-    const int rc = nlct_deletes_new(sink, sock, &all, 1);
-
-    if (rc == 0)
-        ((struct deletes *)*sink)->tally = tally;
     return rc;
 }
 

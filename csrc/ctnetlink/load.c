@@ -14,8 +14,12 @@ static void settle(void *context, uint32_t owner, int result)
 {
     struct load *load = context;
 
-    batch_tally(load->tally, owner, result);
-    if (load->created && result == 0)
+    if (result < 0) {
+        load->tally->refused[-result]++;
+        return;
+    }
+    load->tally->done++;
+    if (load->created)
         load->created[load->first + owner] = 1;
 }
 

@@ -20,17 +20,6 @@ void *batch_room(struct batch *batch)
     return batch->bytes + batch->size;
 }
 
-void batch_tally(void *tally, uint32_t owner, int result)
-{
-    struct nlct_tally *sums = tally;
-
-    (void)owner;
-    if (result < 0)
-        sums->refused[-result]++;
-    else
-        sums->done++;
-}
-
 int batch_add(struct batch *batch, int size, uint32_t owner)
 {
     void *request = batch_room(batch);

@@ -248,9 +248,6 @@ struct batch {
 void batch_init(struct batch *batch, struct nlct_socket *sock, batch_admits *admits,
                 batch_settle *settle, void *context);
 
-/* A 'settle' that counts in a struct nlct_tally, whoever the owner is. */
-void batch_tally(void *tally, uint32_t owner, int result);
-
 /* Room for one request of up to REQUEST_MAX bytes. */
 void *batch_room(struct batch *batch);
 
