@@ -152,7 +152,7 @@ class _Sink:
     def outcome(self, number: int) -> tuple[int, int]:
         """Return how many flows a target matched so far, and how many of them are deleted."""
         outcome = lib.nlct_deletes_get(self.c[0])[number]
-        return int(outcome.matched), int(outcome.done)
+        return int(outcome.matched), int(outcome.deleted)
 
     def account(self, made: Dump) -> None:
         """Tell each target what the dump did for it."""
