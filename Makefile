@@ -54,10 +54,14 @@ NFCT := $(wildcard /usr/include/libnetfilter_conntrack/libnetfilter_conntrack.h)
 BENCH_SOURCES := $(filter-out $(if $(NFCT),,%/nfct.c),$(wildcard bench/c/*.c))
 BENCH_BUILT := $(addprefix bench/build/,floor neighbour old.so $(if $(NFCT),nfct))
 
-bench: $(VENV)/bench $(BENCH_BUILT) ## every case beside its peers, into bench/ (as root); see bench/run.py
-	$(BIN)/python -m bench.run $(if $(CASES),--cases $(CASES)) $(if $(SAMPLES),--samples $(SAMPLES)) \
+BENCH_TO = $(or $(TO),$(if $(QUICK),bench/build/quick,bench))
+# The report is of those cases, too, that ran before one failed.
+bench: $(VENV)/bench $(BENCH_BUILT) ## every case beside its peers, into bench/ (as root); see docs/benchmarks.md
+	$(BIN)/pytest bench -q --benchmark-quiet --benchmark-json=bench/build/benchmark.json \
+		$(if $(CASES),-k "$(CASES)") $(if $(SAMPLES),--samples $(SAMPLES)) \
 		$(if $(LIMIT),--limit $(LIMIT)) $(if $(OVSTEST),--ovstest $(OVSTEST)) \
-		$(if $(TO),--to $(TO)) $(if $(QUICK),--quick)
+		$(if $(OLD),--old $(OLD)) $(if $(QUICK),--quick) $(BENCH); status=$$?; \
+	$(BIN)/python -m bench.report bench/build/benchmark.json $(BENCH_TO) && exit $$status
 
 bench/build/nfct: LDLIBS := -lnetfilter_conntrack
 bench/build/%.so: bench/c/%.c
@@ -68,7 +72,7 @@ bench/build/%: bench/c/%.c $(wildcard bench/c/*.h)
 	$(CC) $(STRICT) -o $@ $< $(LDLIBS)
 
 profile: $(VENV)/installed bench/build/scan ## where our share of a walk goes: instructions, by callgrind
-	$(BIN)/python -m bench.profile
+	bench/profile.sh $(BIN)/nlct
 
 bench/build/scan: bench/c/scan.c $(CORE)
 	@mkdir -p $(@D)

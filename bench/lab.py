@@ -1,78 +1,41 @@
-"""A scratch namespace, and the tables that are made in it again and again."""
+"""A scratch namespace, and the tables that are made in it."""
 
 from __future__ import annotations
 
-import errno
 import os
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from typing import Any
 
 import nlct
+from bench.machine import Settings
 from nlct import fill
 from nlct.capabilities import require_empty
+from nlct.cli.measure import SyntheticTable
 
 
 class TableError(Exception):
     """The table does not hold what it should, so what is measured would not be true."""
 
 
-class NoRoomError(TableError):
-    """The kernel does not take all flows."""
+class NoRoomError(Exception):
+    """The kernel does not take all flows of a table."""
 
 
-class Content:
-    """UDP flows in zones."""
+class Shares(SyntheticTable):
+    """A zone for each of ``shares``, in percent, from zone 1 on, and one for the rest."""
 
-    def __init__(self, flows: int) -> None:
-        self.flows = flows
-
-    def tables(self) -> Iterable[nlct.FlowTable]:
-        """Return all of them."""
-        raise NotImplementedError
-
-    def zone(self, zone: int) -> Sequence[nlct.FlowTable]:
-        """Return those of one zone."""
-        raise NotImplementedError
-
-
-class Even(Content):
-    """In zones 1 to ``zones`` in turn."""
-
-    def __init__(self, flows: int, zones: int) -> None:
-        super().__init__(flows)
-        self._zones = zones
-        self._made: dict[int, list[nlct.FlowTable]] = {}
-
-    def tables(self) -> Iterable[nlct.FlowTable]:  # noqa: D102
-        return fill.tables(self.flows, self._zones)
-
-    def zone(self, zone: int) -> Sequence[nlct.FlowTable]:  # noqa: D102
-        if zone > self._zones:
-            return []
-        if zone not in self._made:
-            self._made[zone] = list(fill.tables(self.flows, self._zones, zone=zone))
-        return self._made[zone]
-
-
-class Shares(Content):
-    """A zone for each share of 100, from zone 1 on; what they leave is in one more zone."""
-
-    def __init__(self, flows: int, shares: Sequence[float]) -> None:
-        super().__init__(flows)
-        self._zones: list[nlct.FlowTable] = []
+    def __init__(self, ct: nlct.Conntrack, flows: int, shares: tuple[float, ...]) -> None:
+        super().__init__(ct, flows, len(shares) + 1)
         whole = next(fill.tables(flows, 1, rows=flows))
         begin = 0
-        for share in (*shares, 100 - sum(shares)):
-            end = min(begin + round(flows * share / 100), flows)
-            self._zones.append(_in_zone(whole[begin:end], len(self._zones) + 1))
+        for zone, share in enumerate((*shares, 100 - sum(shares)), start=1):
+            end = flows if zone == self.zones else begin + round(flows * share / 100)
+            self._made[zone] = [_in_zone(whole[begin:end], zone)]
             begin = end
-        self.flows = begin
 
     def tables(self) -> Iterable[nlct.FlowTable]:  # noqa: D102
-        return self._zones
-
-    def zone(self, zone: int) -> Sequence[nlct.FlowTable]:  # noqa: D102
-        return self._zones[zone - 1 : zone]
+        return [table for made in self._made.values() for table in made]
 
 
 def _in_zone(table: nlct.FlowTable, zone: int) -> nlct.FlowTable:
@@ -83,47 +46,69 @@ def _in_zone(table: nlct.FlowTable, zone: int) -> nlct.FlowTable:
 class Lab:
     """A namespace of our own. ``inside``: what leads a command into it."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.netns = nlct.Netns.scratch()
         self.ct = nlct.Conntrack(self.netns)
         require_empty(self.ct.count())
         self.inside = ["nsenter", f"--net=/proc/{os.getpid()}/fd/{self.netns.fileno()}"]
-        self._content: Content = Even(0, 1)
+        self._settings = settings
+        self._table = SyntheticTable(self.ct, 0, 1)
+        self._held: object = None
+        self._impossible: dict[object, str] = {}
 
-    def hold(self, content: Content) -> None:
-        """Have this in the table and nothing else. Raises NoRoomError if it does not fit."""
-        self._content = content
+    def hold(self, kind: type[SyntheticTable], *arguments: Any, buckets: int = 0) -> None:
+        """Have this table here and nothing else; make it if it is not the one that is here.
+
+        ``buckets``: of the hash table, 0 for as many as there were. Raises NoRoomError.
+        """
+        wanted = (kind, arguments, buckets)
+        if wanted in self._impossible:
+            raise NoRoomError(self._impossible[wanted])
+        if wanted == self._held:
+            return
+        self.forget()
+        # The hash table is resized while it is empty, which is quick.
         self.ct.flush_all()
-        self.fill_up()
+        self._settings.set_buckets(buckets)
+        self._table = kind(self.ct, *arguments)
+        self.make_room(self._table.flows)
+        try:
+            self._table.fill()
+        except nlct.TableFullError as exc:
+            self._impossible[wanted] = f"no room in {self.ct.buckets or 0:,} buckets: {exc}"
+            raise NoRoomError(self._impossible[wanted]) from exc
+        self._held = wanted
 
-    def even(self, flows: int, zones: int) -> None:
-        """The same with so many flows in so many zones in turn."""
-        self.hold(Even(flows, zones))
-
-    def fill_up(self) -> None:
-        """Bring back whatever was flushed."""
-        failed: dict[int, int] = {}
-        for table in self._content.tables():
-            failed.update(self.ct.load(table).failed)
-            if failed.keys() - {errno.EEXIST}:
-                break
-        there = self.ct.count()
-        if there != self._content.flows:
-            reasons = ", ".join(map(os.strerror, failed)) or "others are there"
-            raise NoRoomError(
-                f"the kernel holds {there:,} flows in place of {self._content.flows:,}: {reasons}"
-            )
+    def make_room(self, flows: int) -> None:
+        """Have the kernel allow so many flows, and as many of others."""
+        self._settings.make_room(2 * flows)
 
     def put_back(self, *zones: int) -> None:
         """Bring back zones that were flushed. Raises TableError if more or less than they were."""
         for zone in zones:
-            for table in self._content.zone(zone):
-                left = len(table) - self.ct.load(table).created
-                if left:
-                    raise TableError(f"{left:,} of {len(table):,} flows of zone {zone} were left")
-        gone = self._content.flows - self.ct.count()
+            if not self._table.put_back(zone):
+                raise TableError(f"flows of zone {zone} were left")
+        gone = self._table.flows - self.ct.count()
         if gone > 0:
             raise TableError(f"{gone:,} flows of other zones are gone")
+
+    def fill_up(self, gone: int) -> None:
+        """Bring back ``gone`` flows of whatever zones. Raises TableError if others are gone."""
+        there = self.ct.count()
+        if there != self._table.flows - gone:
+            raise TableError(f"{there:,} flows were left of {self._table.flows:,} less {gone:,}")
+        self._table.fill()
+
+    def empty(self, created: int) -> None:
+        """Flush what was created. Raises TableError if that was another number of flows."""
+        there = self.ct.count()
+        self.ct.flush_all()
+        if there != created:
+            raise TableError(f"{there:,} flows were created, not {created:,}")
+
+    def forget(self) -> None:
+        """Make the next table anew: this one may be broken."""
+        self._held = None
 
     def close(self) -> None:
         """Leave nothing behind."""

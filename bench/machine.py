@@ -5,18 +5,15 @@ from __future__ import annotations
 import os
 import platform
 import re
-import shutil
+import signal
 import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
-from nlct.cli.signals import raise_first, stoppable, unstoppable
-
 LIMIT = Path("/proc/sys/net/netfilter/nf_conntrack_max")
 BUCKETS = Path("/proc/sys/net/netfilter/nf_conntrack_buckets")
+STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def describe() -> str:
@@ -37,50 +34,50 @@ def describe() -> str:
 def versions() -> dict[str, str]:
     """Return the versions of what is measured, as far as they are here."""
     found = {"Python": platform.python_version()}
-    for package in ("nlct", "pyroute2", "pyarrow", "matplotlib"):
-        try:
+    for package in ("nlct", "pyroute2", "pyarrow", "pytest-benchmark"):
+        with suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    for name, package in (
-        ("conntrack", "conntrack"),
-        ("libnetfilter_conntrack", "libnetfilter-conntrack3"),
-    ):
-        version = _debian(package)
-        if version:
-            found[name] = version
+    for package in ("conntrack", "libnetfilter-conntrack3"):
+        command = ("dpkg-query", "--show", "--showformat=${Version}", package)
+        with suppress(FileNotFoundError, subprocess.CalledProcessError):
+            found[package] = subprocess.check_output(command, text=True, stderr=subprocess.DEVNULL)
     return found
 
 
-def _debian(package: str) -> str | None:
-    if not shutil.which("dpkg-query"):
-        return None
-    return _output("dpkg-query", "--show", "--showformat=${Version}", package) or None
+class Settings:
+    """The kernel's settings: those that are changed are put back."""
 
+    def __init__(self) -> None:
+        self._before: dict[Path, int] = {}
 
-def _output(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    def make_room(self, flows: int) -> None:
+        """Have the limit allow so many flows. A limit of 0 is none."""
+        if 0 < int(LIMIT.read_text()) < flows:
+            self._set(LIMIT, flows)
 
+    def set_buckets(self, buckets: int) -> None:
+        """Resize the hash table, with 0 to what it was."""
+        if buckets or BUCKETS in self._before:
+            self._set(BUCKETS, buckets or self._before[BUCKETS])
 
-@contextmanager
-def kept(flows: int) -> Iterator[None]:
-    """Make room for so many flows; at the end limit and buckets are what they were."""
-    # No signal may come in place of what is done at the end.
-    with unstoppable() as came:
-        before = {path: int(path.read_text()) for path in (LIMIT, BUCKETS)}
-        try:
-            # A limit of 0 is none.
-            set_to(LIMIT, before[LIMIT] and max(before[LIMIT], flows))
-            with stoppable():
-                raise_first(came)
-                yield
-        finally:
-            for path, value in before.items():
-                set_to(path, value)
+    def put_back(self) -> None:
+        """Have everything as it was."""
+        for path, value in self._before.items():
+            path.write_text(f"{value}\n")
 
-
-def set_to(path: Path, value: int) -> None:
-    """Write a setting, where it is not so yet."""
-    if int(path.read_text()) != value:
+    def _set(self, path: Path, value: int) -> None:
+        self._before.setdefault(path, int(path.read_text()))
         path.write_text(f"{value}\n")
-        print(f"{path.name} is {path.read_text().strip()}", file=sys.stderr)
+
+
+def stop_once() -> None:
+    """Let the signals that end a program unwind it first, and only the first of them."""
+
+    def stop(*_: object) -> None:
+        for each in heard:
+            signal.signal(each, lambda *_: None)
+        raise KeyboardInterrupt
+
+    heard = [each for each in STOP if signal.getsignal(each) is not signal.SIG_IGN]
+    for each in heard:
+        signal.signal(each, stop)

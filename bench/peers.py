@@ -1,86 +1,92 @@
-"""The tools that are measured, each in processes of its own inside the scratch namespace.
+"""Whoever is measured, each in processes of its own inside the scratch namespace.
 
 A Program stays: it is asked for one operation after another. A Command is started for each.
-A new peer is a line in find().
+A new peer is a method of Peers, named as it is.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
-import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing, suppress
 from importlib import util
 from pathlib import Path
-from typing import Callable, NamedTuple, Union
+from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
+from typing import Any, Callable, NamedTuple, Union
 
 import nlct
-from bench.worker import OPERATIONS
 
 HERE = Path(__file__).resolve().parent
 BUILT = HERE / "build"
-# conntrack's exit code then.
-NOTHING_DELETED = 1
+WORKERS = HERE / "py"
+ROOT = Path(nlct.__file__).resolve().parent.parent
 
 
 class PeerError(Exception):
     """A tool did not do what it was asked to."""
 
 
+class MissingError(Exception):
+    """A tool is not here."""
+
+
+class Answer(NamedTuple):
+    """Seconds, and what else a tool says of its work."""
+
+    seconds: float
+    notes: dict[str, Any]
+
+
+def start(argv: Sequence[object], **options: Any) -> Popen[str]:
+    """Start a process, and each Python as an installed one: with bytecode from then on."""
+    env = {**os.environ, "PYTHONPYCACHEPREFIX": str(BUILT / "bytecode")}
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
+    return Popen(list(map(str, argv)), text=True, env={**env, **options.pop("env", {})}, **options)
+
+
 class Program:
-    """A program that answers each line with the seconds that it took."""
+    """A program that answers each line with the seconds that it took, by its own clock.
 
-    starts = "once, before the work"
+    ``greeting``: its first line. ``start_up``: seconds until that came.
+    """
 
-    def __init__(self, name: str, argv: Sequence[str], operations: Iterable[str]) -> None:
-        self.name = name
-        self.operations = frozenset(operations)
-        self.argv = [str(word) for word in argv]
+    def __init__(self, argv: Sequence[object], env: Mapping[str, str] | None = None) -> None:
+        self._argv, self._env = argv, env or {}
         started = time.perf_counter()
         # In a session of its own, so that Ctrl-C reaches the one who cleans up alone.
-        self._process = subprocess.Popen(
-            self.argv,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            bufsize=1,
-            start_new_session=True,
-            cwd=HERE.parent,
-        )
-        self.hear()
+        pipes = {"stdin": PIPE, "stdout": PIPE, "bufsize": 1}
+        self._process = start(argv, **pipes, start_new_session=True, env=self._env)
+        self.greeting = self.hear()
         self.start_up = time.perf_counter() - started
 
-    def tell(self, line: str) -> None:
+    def tell(self, *words: object) -> None:
         """Write a line."""
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.write(f"{' '.join(map(str, words))}\n")
 
     def hear(self) -> str:
         """Read a line."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        if not line:
-            raise PeerError(f"{self.name} ended with {self._process.wait()}")
-        if line.startswith("error: "):
-            raise PeerError(f"{self.name}: {line.strip()}")
+        if not line or line.startswith("error: "):
+            how = line.strip() or f"ended with {self._process.wait()}"
+            raise PeerError(f"{' '.join(map(str, self._argv))}: {how}")
         return line.strip()
 
-    def ask(self, operation: str, *arguments: object) -> str:
-        """Have an operation done; return what it says of it."""
-        self.tell(" ".join(map(str, (operation, *arguments))))
-        return self.hear()
+    def run(self, operation: str, *arguments: object) -> Answer:
+        """Have an operation done."""
+        self.tell(operation, *arguments)
+        said = json.loads(self.hear())
+        return Answer(said.pop("seconds"), said) if isinstance(said, dict) else Answer(said, {})
 
-    def run(self, operation: str, *arguments: object) -> float:
-        """Have an operation done; return the seconds."""
-        return float(self.ask(operation, *arguments).split()[0])
-
-    def start(self) -> float:
-        """Start another of it and end that; return the seconds until it was ready."""
-        other = Program(self.name, self.argv, ())
-        other.close()
-        return other.start_up
+    def start(self) -> Answer:
+        """Start another of it and end that."""
+        with closing(Program(self._argv, self._env)) as other:
+            return Answer(other.start_up, {})
 
     def close(self) -> None:
         """End it."""
@@ -90,57 +96,40 @@ class Program:
                     pipe.close()
         try:
             self._process.wait(5)
-        except subprocess.TimeoutExpired:
+        except TimeoutExpired:
             self._process.kill()
             self._process.wait()
 
 
-Arguments = Callable[..., Sequence[str]]
-
-
 class Command:
-    """A command that is started for each operation.
+    """A command that is started for each operation, and timed from its start to its end.
 
-    ``operations``: makes of an operation's arguments those of the command. ``idle``: arguments
-    with which it does nothing. ``deletes``: operations that fail where nothing is to be deleted.
+    ``operations``: makes of an operation's arguments those of the command; "start" is to do
+    nothing. ``fine``: exit codes.
     """
-
-    starts = "for each operation, counted in its times"
 
     def __init__(
         self,
-        name: str,
-        argv: Sequence[str],
-        operations: Mapping[str, Arguments],
-        idle: Sequence[str],
-        deletes: Collection[str] = (),
+        argv: Sequence[object],
+        operations: Mapping[str, Callable[..., Sequence[object]]],
+        fine: Sequence[int] = (0,),
     ) -> None:
-        self.name = name
-        self.operations = frozenset(operations)
-        self._argv = list(argv)
-        self._arguments = operations
-        self._idle = idle
-        self._deletes = deletes
+        self._argv, self._operations, self._fine = list(argv), operations, fine
 
-    def run(self, operation: str, *arguments: object) -> float:
-        """Do an operation; return the seconds."""
-        fine = (0, NOTHING_DELETED) if operation in self._deletes else (0,)
-        return self._timed(self._arguments[operation](*arguments), fine)
-
-    def start(self) -> float:
-        """Start it and have it do nothing; return the seconds."""
-        return self._timed(self._idle, (0, 1))
-
-    def _timed(self, arguments: Sequence[str], fine: tuple[int, ...]) -> float:
-        argv = [*self._argv, *arguments]
+    def run(self, operation: str, *arguments: object) -> Answer:
+        """Do an operation."""
+        argv = [*self._argv, *self._operations[operation](*arguments)]
         started = time.perf_counter()
-        done = subprocess.run(
-            argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False, text=True
-        )
+        process = start(argv, stdout=DEVNULL, stderr=PIPE)
+        _, said = process.communicate()
         seconds = time.perf_counter() - started
-        if done.returncode not in fine:
-            raise PeerError(f"{self.name} {' '.join(arguments)}: {done.stderr.strip()}")
-        return seconds
+        if process.returncode not in self._fine:
+            raise PeerError(f"{' '.join(map(str, argv))}: {said.strip()}")
+        return Answer(seconds, {})
+
+    def start(self) -> Answer:
+        """Start it and have it do nothing."""
+        return self.run("start")
 
     def close(self) -> None:
         """Nothing is left of it."""
@@ -149,97 +138,150 @@ class Command:
 Peer = Union[Program, Command]
 
 
-class Missing(NamedTuple):
-    """A peer that is not here, and why."""
+class Checkout:
+    """A checkout of nlct with its compiled module, and the Python that runs it."""
 
-    name: str
-    reason: str
+    def __init__(self, root: Path) -> None:
+        own = root / ".venv/bin/python"
+        self.root = root
+        self.python = str(own) if root != ROOT and own.exists() else sys.executable
+        self.installed = root == ROOT or own.exists()
+
+    def worker(self, inside: Sequence[str], *flags: str) -> Program:
+        """Start nlct. Raises PeerError if it is another one."""
+        path = os.pathsep.join(filter(None, (str(self.root), os.environ.get("PYTHONPATH"))))
+        argv = [*inside, self.python, WORKERS / "nlct_worker.py", *flags]
+        worker = Program(argv, {"PYTHONPATH": path})
+        came = Path(worker.greeting.partition(" ")[2]).resolve()
+        if self.root not in came.parents:
+            worker.close()
+            raise PeerError(f"{came} was imported, and nothing of {self.root}")
+        return worker
 
 
-def worker(inside: Sequence[str], *, old: bool = False) -> Program:
-    """Start nlct in a process of its own. ``old``: as on an old kernel."""
-    name = "nlct as on an old kernel" if old else "nlct"
-    argv = [*inside, sys.executable, "-m", "bench.worker", *["--old"] * old]
-    return Program(name, argv, OPERATIONS)
+class Peers:
+    """Those that are here, each started when it is first asked for.
 
+    ``inside``: what leads a command into the namespace. ``old``: another checkout of nlct, whose
+    peers are named as ours with "@old" behind.
+    """
 
-def find(inside: Sequence[str], ovstest: str | None) -> tuple[dict[str, Peer], list[Missing]]:
-    """Start every peer that is here, in the namespace that ``inside`` leads to."""
-    here: dict[str, Peer] = {}
-    missing: list[Missing] = []
-    floor = [*inside, str(BUILT / "floor")]
-    here["floor"] = Program("bare C loop", floor, ("dump", "zone_dump", "create"))
-    if nlct.probe().zone_flush:
-        here["kernel"] = Program("kernel's own flush", floor, ("flush_zone",))
-    else:
-        missing.append(Missing("the kernel's own flush", "this kernel would flush every zone"))
-    here["nlct"] = worker(inside)
-    here["old"] = worker(inside, old=True)
-    if util.find_spec("click") and util.find_spec("rich"):
-        here["cli"] = Command(
-            "nlct (command)",
-            [*inside, sys.executable, "-m", "nlct"],
-            {"text": lambda path: ["dump", "--output", str(path)]},
-            ["--version"],
+    def __init__(self, inside: Sequence[str], ovstest: str | None, old: Path | None) -> None:
+        self._inside, self._ovstest = list(inside), ovstest
+        self._checkouts = {"": Checkout(ROOT), "old": Checkout((old or ROOT).resolve())}
+        self._started: dict[str, Peer] = {}
+        self._stack = ExitStack()
+        self.close = self._stack.close
+
+    def get(self, name: str) -> Peer:
+        """Return a peer. Raises MissingError."""
+        if name not in self._started:
+            peer = self.make(name)
+            self._stack.callback(peer.close)
+            self._started[name] = peer
+        return self._started[name]
+
+    def make(self, name: str, *flags: str) -> Any:
+        """Start another of it."""
+        kind, _, version = name.partition("@")
+        checkouts = [self._checkouts[version]] if kind.startswith("nlct") else []
+        return getattr(self, kind.replace("-", "_"))(*checkouts, *flags)
+
+    def floor(self) -> Peer:
+        """The bare C loops."""
+        return Program([*self._inside, BUILT / "floor"])
+
+    def kernel(self) -> Peer:
+        """The kernel's own flush, asked for by a bare C program."""
+        if not nlct.probe().zone_flush:
+            raise MissingError("this kernel would flush every zone")
+        return self.floor()
+
+    def neighbour(self) -> Peer:
+        """Who does small things meanwhile."""
+        return Program([*self._inside, BUILT / "neighbour"])
+
+    def nlct(self, checkout: Checkout, *flags: str) -> Peer:
+        """The library."""
+        return checkout.worker(self._inside, *flags)
+
+    def nlct_on_old_kernel(self, checkout: Checkout) -> Peer:
+        """The library as on an old kernel."""
+        return checkout.worker(self._inside, "--old-kernel")
+
+    def nlct_one_cpu(self, checkout: Checkout) -> Peer:
+        """The library with one processor."""
+        return checkout.worker(self._inside, "--one-cpu")
+
+    def nlct_command(self, checkout: Checkout) -> Peer:
+        """The command line, and the import, of an installed nlct."""
+        if not checkout.installed or not (util.find_spec("click") and util.find_spec("rich")):
+            raise MissingError("it, click or rich is not installed")
+        command = ["-m", "nlct"]
+        return Command(
+            [*self._inside, checkout.python, "-I"],
+            {
+                "start": lambda: [*command, "--version"],
+                "text": lambda path: [*command, "dump", "--output", path],
+                "flush": lambda: [*command, "flush", "--zone", 7],
+                "count": lambda: [*command, "count"],
+                "dump": lambda: [*command, "dump"],
+                "import": lambda: ["-c", "import nlct"],
+            },
         )
-    else:
-        missing.append(Missing("nlct (command)", "click and rich are not installed"))
-    if shutil.which("conntrack"):
-        here["conntrack"] = conntrack(inside)
-    else:
-        missing.append(Missing("conntrack", "the command is not installed"))
-    if (BUILT / "nfct").exists():
-        here["nfct"] = Program(
-            "libnetfilter_conntrack",
-            [*inside, str(BUILT / "nfct")],
-            ("dump", "flush_zone", "create"),
+
+    def python(self) -> Peer:
+        """A Python that imports what nlct cannot do without, and does nothing."""
+        python = [*self._inside, sys.executable, "-I", "-c"]
+        imports = {"start": lambda: ["pass"], "import": lambda modules: [f"import {modules}"]}
+        return Command(python, imports)
+
+    def conntrack(self) -> Peer:
+        """Debian's conntrack."""
+        if not shutil.which("conntrack"):
+            raise MissingError("the command is not installed")
+        return Command(
+            self._inside,
+            {
+                "start": lambda: ["conntrack", "--version"],
+                "flush_zone": lambda zone: ["conntrack", "-D", "-w", zone],
+                "zone_dump": lambda zone: ["conntrack", "-L", "-w", zone],
+                "dump": lambda: ["conntrack", "-L"],
+                "text": lambda path: ["sh", "-c", 'exec conntrack -L >"$0"', path],
+                "delete": lambda address: ["conntrack", "-D", "-s", address],
+                "create": lambda path: ["conntrack", "-R", path],
+            },
+            # 1 where nothing was deleted; what is left is seen in the table.
+            fine=(0, 1),
         )
-    else:
-        missing.append(Missing("libnetfilter_conntrack", "its headers are not installed"))
-    if util.find_spec("pyroute2"):
-        argv = [*inside, sys.executable, "-m", "bench.pyroute"]
-        here["pyroute2"] = Program("pyroute2", argv, ("dump",))
-    else:
-        missing.append(Missing("pyroute2", "the package is not installed"))
-    if ovstest:
-        here["ovs"] = open_vswitch("Open vSwitch", [*inside, ovstest])
-        if (BUILT / "old.so").exists():
-            preload = ["env", f"LD_PRELOAD={BUILT / 'old.so'}"]
-            name = "Open vSwitch as on an old kernel"
-            here["ovs-old"] = open_vswitch(name, [*inside, *preload, ovstest])
-    else:
-        missing.append(Missing("Open vSwitch", "no path to its ovstest was given (OVSTEST=...)"))
-    return here, missing
 
+    def nfct(self) -> Peer:
+        """libnetfilter_conntrack."""
+        if not (BUILT / "nfct").exists():
+            raise MissingError("its headers are not installed")
+        return Program([*self._inside, BUILT / "nfct"])
 
-def conntrack(inside: Sequence[str]) -> Command:
-    """Debian's conntrack."""
-    return Command(
-        "conntrack",
-        inside,
-        {
-            "flush_zone": lambda zone: ["conntrack", "-D", "-w", str(zone)],
-            "zone_dump": lambda zone: ["conntrack", "-L", "-w", str(zone)],
-            "dump": lambda: ["conntrack", "-L"],
-            "text": lambda path: ["sh", "-c", 'exec conntrack -L >"$0"', str(path)],
-            "delete": lambda address: ["conntrack", "-D", "-s", str(address)],
-            "load_file": lambda path: ["conntrack", "-R", str(path)],
-        },
-        ["conntrack", "--version"],
-        deletes=("flush_zone", "delete"),
-    )
+    def pyroute2(self) -> Peer:
+        """pyroute2."""
+        if not util.find_spec("pyroute2"):
+            raise MissingError("the package is not installed")
+        return Program([*self._inside, sys.executable, WORKERS / "pyroute2_worker.py"])
 
+    def ovs(self, *preload: str) -> Peer:
+        """Open vSwitch's own test of its netlink code."""
+        if not self._ovstest:
+            raise MissingError("no path to its ovstest was given (OVSTEST=...)")
+        test = "test-netlink-conntrack"
+        return Command(
+            [*self._inside, *preload, self._ovstest],
+            {
+                "start": lambda: ["--help"],
+                "flush_zone": lambda zone: [test, "flush", f"zone={zone}"],
+                "zone_dump": lambda zone: [test, "dump", f"zone={zone}"],
+                "dump": lambda: [test, "dump"],
+            },
+        )
 
-def open_vswitch(name: str, argv: Sequence[str]) -> Command:
-    """Open vSwitch's own test of its netlink code."""
-    test = [*argv, "test-netlink-conntrack"]
-    return Command(
-        name,
-        test,
-        {
-            "flush_zone": lambda zone: ["flush", f"zone={zone}"],
-            "zone_dump": lambda zone: ["dump", f"zone={zone}"],
-            "dump": lambda: ["dump"],
-        },
-        ["--help"],
-    )
+    def ovs_on_old_kernel(self) -> Peer:
+        """The same as on an old kernel."""
+        return self.ovs("env", f"LD_PRELOAD={BUILT / 'old.so'}")

@@ -1,239 +1,158 @@
-"""What was measured, as data, and as Markdown."""
+"""Writes RESULTS.md from pytest-benchmark's JSON: `python -m bench.report NEW.json FOLDER`.
+
+FOLDER/results.json keeps the entries of all runs, in the same format; those of a case that has
+run replace its own.
+"""
 
 from __future__ import annotations
 
+import ast
 import json
-import statistics
-import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.measure import Series, Spread
-from bench.scale import FULL, Scale
-from bench.targets import TARGETS
-from nlct.cli.measure import summary
+from bench.results import Group, Spread, groups, number
+from bench.targets import TARGETS, figures
 
-HEADERS = ("min", "median", "90 %ile", "99 %ile", "max", "mean", "total", "count")
-
-
-@dataclass
-class Table:
-    """A table of text."""
-
-    title: str
-    headers: list[str]
-    rows: list[list[str]]
-
-
-@dataclass
-class Figure:
-    """A figure that has a target. ``quartiles``: of the ratios that it is the median of."""
-
-    value: float
-    detail: str
-    quartiles: tuple[float, float] | None = None
-
-
-@dataclass
-class Picture:
-    """What pictures.py draws. ``kind``: "lines", "boxes" or "heat"; ``data`` is what that wants."""
-
-    name: str
-    title: str
-    kind: str
-    data: dict[str, Any]
-
-
-@dataclass
-class Section:
-    """What one case has measured. ``about``: what it measures, and what it leaves out."""
-
-    name: str
-    title: str
-    about: str
-    measured: str = ""
-    notes: list[str] = field(default_factory=list)
-    tables: list[Table] = field(default_factory=list)
-    figures: dict[str, Figure] = field(default_factory=dict)
-    pictures: list[Picture] = field(default_factory=list)
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Section:
-        """Read it back from JSON."""
-        made = cls(**data)
-        made.tables = [Table(**table) for table in data["tables"]]
-        made.figures = {key: Figure(**figure) for key, figure in data["figures"].items()}
-        made.pictures = [Picture(**picture) for picture in data["pictures"]]
-        return made
-
-    def table(self, title: str, headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """Add a table."""
-        self.tables.append(Table(title, list(headers), [list(row) for row in rows]))
-
-    def times(self, title: str, series: Series, beside: str) -> None:
-        """Add the times of tools, in milliseconds, and their ratios to one, or the first."""
-        beside = beside if beside in series.times else next(iter(series.times))
-        rows = []
-        for tool in series.times:
-            figures = summary([1e3 * value for value in series.values(tool)])
-            numbers = [f"{value:,.2f}" for value in asdict(figures).values()]
-            numbers[-1] = str(figures.count)
-            rows.append([tool, *numbers, spread_text(series.ratios(tool, beside))])
-        self.table(
-            f"{title}, milliseconds", ["tool", *HEADERS, f"to the {beside} (quartiles)"], rows
-        )
-        times = {tool: [1e3 * value for value in series.values(tool)] for tool in series.times}
-        self.boxes(f"{self.name}-{len(self.pictures) + 1}", title, times, "ms")
-
-    def boxes(self, name: str, title: str, times: Mapping[str, Sequence[float]], unit: str) -> None:
-        """Add a picture of how times are spread."""
-        marks = {tool: _marks(values) for tool, values in times.items()}
-        self.pictures.append(Picture(name, title, "boxes", {"marks": marks, "unit": unit}))
-
-    def figure(self, key: str, value: float, detail: str) -> None:
-        """Give a figure that has a target its value."""
-        assert key in TARGETS, key
-        self.figures[key] = Figure(value, detail)
-
-    def ratio(self, key: str, series: Series, tool: str, other: str) -> None:
-        """Give a figure the median of the ratios of pairs, if there are any."""
-        ratios = series.ratios(tool, other)
-        if not ratios:
-            return
-        assert key in TARGETS, key
-        spread = Spread.of(ratios)
-        detail = f"{seconds_text(series.median(tool))} to {seconds_text(series.median(other))}"
-        self.figures[key] = Figure(
-            spread.median, f"{detail}, {spread.count} pairs", (spread.low, spread.high)
-        )
-
-
-def _marks(values: Sequence[float]) -> list[float]:
-    """The 1st, 25th, 50th, 75th and 99th of 100."""
-    two = values if len(values) > 1 else [*values, *values]
-    percentiles = statistics.quantiles(two, n=100, method="inclusive")
-    return [round(percentiles[at - 1], 4) for at in (1, 25, 50, 75, 99)]
-
-
-def number(value: float) -> str:
-    """Three digits that count."""
-    if abs(value) >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.3g}" if abs(value) >= 1 else f"{value:.3f}"
-
-
-def seconds_text(seconds: float) -> str:
-    """Seconds, or milliseconds."""
-    return f"{number(seconds)} s" if seconds >= 1 else f"{number(1e3 * seconds)} ms"
-
-
-def spread_text(values: Sequence[float]) -> str:
-    """The median, and the quartiles where there are some."""
-    if not values:
-        return ""
-    spread = Spread.of(values)
-    if spread.count < 3:
-        return number(spread.median)
-    return f"{number(spread.median)} ({number(spread.low)} to {number(spread.high)})"
-
-
-def times_text(values: Sequence[float]) -> str:
-    """The median in milliseconds, and the quartiles; "" without values."""
-    return spread_text([1e3 * value for value in values])
-
-
+HERE = Path(__file__).parent
 ABOUT = """\
 # Results
 
-Written by `make bench`. What is measured, and what is left out:
-
-* **Measured** is the wall time of each piece of work in a scratch network namespace: by the
-  tool's own clock where it stays between two pieces (nlct, the C loops, libnetfilter_conntrack,
-  pyroute2), from the start to the end of its process where it does not (conntrack, Open vSwitch,
-  the command `nlct`). Each tool has processes of its own; what its start takes is shown
-  [apart](#startup).
-* **In turn**: A B C A B C, so that a drift of the machine hits all alike. A ratio is the median
-  of the ratios of such pairs, with the quartiles in brackets. A tool that is too slow for the time
-  of a table takes part in every second, third, ... round; `count` says how many samples there are.
-* **Checked**: what was to be flushed must be gone, and nothing else: it is put back after each
-  sample, every flow of it must be new, and the table full again. A tool that fails at that ends
-  the case.
-* **Left out**: making the table and putting back; what is no plain flow (the tables are UDP over
-  IPv4 without NAT, counters or timestamps); live traffic, but for "What a running flush does to
-  others"; other kernels, see `kernels/`.
-* Absolute times are this machine's. Timing decides no test.
+Written by `make bench`; [docs/benchmarks.md](../docs/benchmarks.md) says how it measures, and whom.
+Times are medians in milliseconds, with the ratio to the first contender: the median of pairs, and
+its quartiles.
 """
+# Groups whose tables have room for ratios.
+FEW = 3
 
 
-def markdown(sections: Sequence[Section], here: dict[str, str], missing: Sequence[str]) -> str:
-    """Write the whole report."""
-    parts = [ABOUT, "## The machine\n", *(f"* {name}: {text}" for name, text in here.items())]
-    parts += [f"* **not here: {text}**" for text in missing]
-    parts += ["\n## Figures and targets\n", *_targets(sections)]
-    for section in sections:
-        parts += _section(section)
-    return "\n".join(parts) + "\n"
+def store(new: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Put new results in the place of those of the same cases; return all of them."""
+    old = json.loads(path.read_text()) if path.exists() else {"benchmarks": [], "left_out": {}}
+    measured = {_file(entry) for entry in new["benchmarks"]}
+    for entry in new["benchmarks"]:
+        entry["day"] = new["datetime"][:10]
+    kept = [entry for entry in old["benchmarks"] if _file(entry) not in measured]
+    left_out = {file: texts for file, texts in old["left_out"].items() if file not in measured}
+    whole = {
+        **new,
+        "benchmarks": kept + new["benchmarks"],
+        "left_out": {**left_out, **new["left_out"]},
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(_rounded(whole)) + "\n")
+    return whole
 
 
-def _targets(sections: Sequence[Section]) -> Iterable[str]:
-    figures = {key: figure for section in sections for key, figure in section.figures.items()}
-    yield f"The targets are for {FULL.flows:,} flows in {FULL.zones:,} zones.\n"
-    yield "| figure | target | measured | | |"
-    yield "| --- | --- | --- | --- | --- |"
-    for key, target in TARGETS.items():
-        figure = figures.get(key)
-        if figure is None:
-            yield f"| {target.says} | {target.text} | not measured | | |"
-            continue
-        value = number(figure.value) + target.unit
-        if figure.quartiles:
-            value += f" ({number(figure.quartiles[0])} to {number(figure.quartiles[1])})"
-        missed = "**missed**" if target.missed(figure.value) else ""
-        yield f"| {target.says} | {target.text} | {value} | {missed} | {figure.detail} |"
+def _file(entry: dict[str, Any]) -> str:
+    return str(entry["fullname"]).partition("::")[0]
 
 
-def _section(section: Section) -> Iterable[str]:
-    yield f'\n<a id="{section.name}"></a>\n\n## {section.title}\n'
-    yield section.about.strip()
-    yield f"\nMeasured {section.measured}."
-    for note in section.notes:
-        yield f"\n{note}"
-    for table in section.tables:
-        yield f"\n{table.title}:\n"
-        yield "| " + " | ".join(table.headers) + " |"
-        yield "| --- " * len(table.headers) + "|"
-        for row in table.rows:
-            yield "| " + " | ".join(row) + " |"
-    for picture in section.pictures:
-        yield f"\n![{picture.title}](pictures/{picture.name}.png)"
+def _rounded(value: Any) -> Any:
+    """Return the same with no more than microseconds."""
+    if isinstance(value, float):
+        return round(value, 6)
+    if isinstance(value, dict):
+        return {key: _rounded(each) for key, each in value.items()}
+    return [_rounded(each) for each in value] if isinstance(value, list) else value
 
 
-class Store:
-    """The sections of all runs so far, in a file beside the report: a case replaces its own."""
+def table(headers: Sequence[object], rows: Iterable[Sequence[object]]) -> Iterator[str]:
+    """Yield the lines of a table."""
+    yield "\n| " + " | ".join(map(str, headers)) + " |"
+    yield "| --- " * len(headers) + "|"
+    for row in rows:
+        yield "| " + " | ".join(map(str, row)) + " |"
 
-    def __init__(self, folder: Path, order: Sequence[str]) -> None:
-        self._folder = folder
-        self._file = folder / "results.json"
-        self._order = order
-        self.sections: dict[str, Section] = {}
-        if self._file.exists():
-            for data in json.loads(self._file.read_text()):
-                if data["name"] in order:
-                    self.sections[data["name"]] = Section.from_dict(data)
 
-    def add(self, section: Section, scale: Scale) -> None:
-        """Keep what a case has measured."""
-        section.measured = (
-            f"on {time.strftime('%Y-%m-%d')} (flows: {scale.flows:,}, zones: {scale.zones:,}, "
-            f"samples: up to {scale.samples:,})"
-        )
-        self.sections[section.name] = section
+def markdown(whole: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines of the report."""
+    machine = whole["machine_info"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    yield f"{ABOUT}\n* machine: {machine['machine']}\n* versions: {versions}"
+    found = groups(whole["benchmarks"])
+    yield "\n## Targets"
+    rows = ((*each[:-1], "**missed**" * each.missed) for each in figures(found))
+    yield from table(("what", "target", "measured", "", ""), rows)
+    for source in sorted(HERE.glob("test_*.py")):
+        entries = [entry for entry in whole["benchmarks"] if _file(entry).endswith(source.name)]
+        if entries:
+            yield from section(source, entries, whole)
 
-    def write(self, here: dict[str, str], missing: Sequence[str]) -> None:
-        """Write data and report."""
-        there = [self.sections[name] for name in self._order if name in self.sections]
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._file.write_text(json.dumps([asdict(section) for section in there]) + "\n")
-        (self._folder / "RESULTS.md").write_text(markdown(there, here, missing))
+
+def section(source: Path, entries: list[dict[str, Any]], whole: dict[str, Any]) -> Iterator[str]:
+    """Yield what a file's cases have measured, under what its docstrings say."""
+    tree = ast.parse(source.read_text())
+    title, _, about = (ast.get_docstring(tree) or "").partition("\n")
+    yield f"\n## {title.rstrip('.')}\n{about}\n"
+    days = " and ".join(sorted({entry["day"] for entry in entries}))
+    flows, zones = whole["scale"]["flows"], whole["scale"]["zones"]
+    yield f"Measured on {days}; {flows:,} flows in {zones:,} zones where nothing else is said."
+    for text in whole["left_out"].get(_file(entries[0]), ()):
+        yield f"\nLeft out: {text.replace('MISSING: ', '')}."
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            ours = [entry for entry in entries if f"::{node.name}[" in entry["fullname"]]
+            if ours:
+                yield f"\n{(ast.get_docstring(node) or '').rstrip('.')}:"
+                yield from results(list(groups(ours).values()))
+
+
+def results(found: list[Group]) -> Iterator[str]:
+    """Yield the tables of one test: a column for each of its groups, or ratios by two sizes."""
+    name = found[0].name.partition(" ")[0]
+    targets = [each for each in TARGETS if each.groups == f"{name} *" and each.to]
+    if len(found[0].sizes) > 1:
+        for target in targets:
+            yield f"\n{target.of} to {target.to}:"
+            yield from by_sizes({group.sizes: group.ratio(target.of, target.to) for group in found})
+        return
+    contenders = dict.fromkeys(who for group in found for who in group.entries)
+    rows = [(who, *(cell(group, who, len(found) <= FEW) for group in found)) for who in contenders]
+    for target in targets:
+        ratios = (group.ratio(target.of, target.to) or "" for group in found)
+        rows.append((f"*{target.of} to {target.to}*", *ratios))
+    yield from table(("", *(" ".join(group.sizes) for group in found)), rows)
+
+
+def cell(group: Group, who: str, with_ratio: bool) -> str:
+    """Say what was measured of one contender, in few words."""
+    waits, memory, times = (
+        group.extra(who, "waits"),
+        group.extra(who, "added_mib"),
+        group.times(who),
+    )
+    if waits:
+        return " / ".join(f"{wait:,.0f}" for wait in waits[:3])
+    if memory:
+        return f"{max(memory):.2f}"
+    if not times:
+        return ""
+    first = next(iter(group.entries))
+    ratio = f", {group.ratio(who, first)}" * (with_ratio and who != first)
+    return number(1e3 * group.median(who)) + ratio
+
+
+def by_sizes(ratios: dict[tuple[str, ...], Spread | None]) -> Iterator[str]:
+    """Yield a row for each combination of the first sizes, and a column for each last one."""
+    columns = dict.fromkeys(sizes[-1] for sizes in ratios)
+    shown = {sizes: number(ratio.median) for sizes, ratio in ratios.items() if ratio}
+    rows = (
+        (" / ".join(row), *(shown.get((*row, last), "") for last in columns))
+        for row in dict.fromkeys(sizes[:-1] for sizes in ratios)
+    )
+    yield from table(("", *columns), rows)
+
+
+def main() -> None:
+    """Write the report."""
+    new, folder = Path(sys.argv[1]), Path(sys.argv[2])
+    whole = store(json.loads(new.read_text()), folder / "results.json")
+    (folder / "RESULTS.md").write_text("\n".join(markdown(whole)) + "\n")
+    print(f"written: {folder / 'RESULTS.md'}")
+
+
+if __name__ == "__main__":
+    main()

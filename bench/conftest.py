@@ -1,0 +1,163 @@
+"""The benchmark, on pytest-benchmark; docs/benchmarks.md says how to run it.
+
+A case is a test that asks for ``turn`` and is marked by bench.turn.case; a new one is a file here.
+It is collected once for each round and contender, the round outside, so that a drift of the
+machine hits all alike. Before pytest-benchmark reports, the rounds of a contender become one
+benchmark, whose ``extra_info`` says which rounds they were.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import machine, results
+from bench.lab import Lab
+from bench.peers import Peers
+from bench.scale import FULL, QUICK, Scale
+from bench.targets import figures
+from bench.turn import CLOCK, Bench, Case, Turn
+
+BENCH = pytest.StashKey[Bench]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Offer what the Makefile's variables stand for."""
+    group = parser.getgroup("nlct's benchmark")
+    group.addoption("--quick", action="store_true", help="small: does all of it run?")
+    group.addoption("--flows", type=int, help="in the table")
+    group.addoption("--zones", type=int, help="that they are in")
+    group.addoption("--samples", type=int, help="rounds, at most")
+    group.addoption("--limit", type=float, help="seconds that a table of results may take")
+    group.addoption("--ovstest", help="path of Open vSwitch's ovstest")
+    group.addoption("--old", type=Path, help="another checkout of nlct, built, to measure beside")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the mark."""
+    config.addinivalue_line("markers", "case(case): see bench.turn.case")
+
+
+def _scale(config: pytest.Config) -> Scale:
+    names = ("flows", "zones", "samples", "limit")
+    given = {name: config.getoption(name) for name in names if config.getoption(name) is not None}
+    return replace(QUICK if config.getoption("quick") else FULL, **given)
+
+
+def _case(item: Any) -> Case | None:
+    mark = item.get_closest_marker("case")
+    return mark.args[0] if mark else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Collect a case once for each size, round and contender, in this order."""
+    case = _case(metafunc.definition)
+    if case is None:
+        return
+    # Asked for through ``turn``, which finds them in pytest-benchmark's fixture.
+    metafunc.fixturenames += ["turn_number", "contender"]
+    scale = _scale(metafunc.config)
+    for name, values in case.sizes.items():
+        metafunc.parametrize(name, getattr(scale, values) if isinstance(values, str) else values)
+    metafunc.parametrize("turn_number", range(min(case.rounds, scale.samples)))
+    metafunc.parametrize("contender", list(_with_old(case, metafunc.config.getoption("old"))))
+
+
+def _with_old(case: Case, old: Path | None) -> Iterator[str]:
+    for contender in (*case.contenders, *case.slow):
+        yield contender
+        if old and contender.startswith("nlct"):
+            yield f"{contender}@old"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have pytest-benchmark read the contenders' own clocks, and let a case take its time."""
+    for item in items:
+        if _case(item):
+            item.add_marker(pytest.mark.benchmark(timer=CLOCK.read))
+            item.add_marker(pytest.mark.timeout(0))
+
+
+@pytest.fixture(scope="session")
+def bench(request: pytest.FixtureRequest) -> Bench:
+    """The lab and the peers. They are cleared away at the very end, whatever happens."""
+    config, ovstest = request.config, request.config.getoption("ovstest")
+    if os.geteuid() != 0:
+        pytest.exit("it takes root, to enter namespaces and to make room in the table", 4)
+    if ovstest and not os.access(ovstest, os.X_OK):
+        pytest.exit(f"no program: {ovstest}", 4)
+    stack = ExitStack()
+    config.add_cleanup(stack.close)
+    settings = machine.Settings()
+    machine.stop_once()
+    stack.callback(settings.put_back)
+    lab = stack.enter_context(closing(Lab(settings)))
+    peers = stack.enter_context(closing(Peers(lab.inside, ovstest, config.getoption("old"))))
+    config.stash[BENCH] = Bench(lab, peers, _scale(config))
+    return config.stash[BENCH]
+
+
+@pytest.fixture
+def turn(request: pytest.FixtureRequest, bench: Bench, benchmark: Any) -> Turn:
+    """One contender's turn in one round."""
+    case = _case(request.node)
+    assert case is not None
+    return Turn(bench, benchmark, case)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: Any) -> Generator[None, Any, Any]:
+    """Note who failed."""
+    report = yield
+    turn = getattr(item, "funcargs", {}).get("turn")
+    if report.failed and turn is not None:
+        turn.failed()
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None, Any, Any]:
+    """Make one benchmark of a contender's rounds before pytest-benchmark looks at them."""
+    measured = session.config.pluginmanager.get_plugin("pytest-benchmark")
+    measured.benchmarks[:] = results.merge(measured.benchmarks)
+    return (yield)
+
+
+def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
+    """Keep nothing that tells this machine from others of its kind."""
+    machine_info.clear()
+    machine_info.update(machine=machine.describe(), versions=machine.versions())
+
+
+def pytest_benchmark_update_commit_info(commit_info: dict[str, Any]) -> None:
+    """Keep no name of a place."""
+    commit_info.pop("project", None)
+
+
+def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
+    """Add how large it was, and what was left out."""
+    bench = config.stash[BENCH]
+    output_json["scale"] = {"flows": bench.scale.flows, "zones": bench.scale.zones}
+    output_json["left_out"] = bench.left_out
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Print the ratios of pairs, and the targets."""
+    measured = config.pluginmanager.get_plugin("pytest-benchmark")
+    found = results.groups(each.as_dict() for each in measured.benchmarks)
+    terminalreporter.section("ratios of pairs: median (quartiles)")
+    for group in found.values():
+        first, *others = group.entries
+        for other in others:
+            terminalreporter.line(f"{group.name}: {other} to {first}: {group.ratio(other, first)}")
+    terminalreporter.section("targets")
+    for figure in figures(found):
+        missed = "  MISSED" * figure.missed
+        terminalreporter.line(f"{figure.says}: {figure.value} ({figure.target}){missed}")

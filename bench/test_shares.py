@@ -1,0 +1,57 @@
+"""Zones from 0 to 100 % of the table.
+
+Each zone flushed by nlct in each of its ways: as it chooses ("auto"), by scanning, and by the
+kernel's own flush; "first" is what it chooses in the first call of a process. The better of scan
+and kernel, round by round, is what the choice is held against; a scan that takes no longer than
+20 ms is the better one, because it counts.
+
+The grid is the same with few and many flows in small and large hash tables. The size of the hash
+table is the whole machine's; it is put back. Where the chains would be longer than the kernel
+allows, the flows do not fit and the row is left out, by name.
+"""
+
+from __future__ import annotations
+
+from bench.lab import Shares
+from bench.turn import Turn, case
+from nlct.cli.measure import SyntheticTable
+
+WAYS = ("nlct.scan", "nlct.kernel", "nlct.auto", "nlct.first")
+
+
+@case(*WAYS, limit=50, share="shares")
+def test_shares(turn: Turn, share: float) -> None:
+    """Flush of a zone that is a share of the table, in percent."""
+    flush_share(turn, turn.scale.flows, 0, share)
+
+
+@case(*WAYS, limit=5, buckets="grid_buckets", flows="grid_flows", share="shares")
+def test_grid(turn: Turn, buckets: int, flows: int, share: float) -> None:
+    """The same, by buckets and flows."""
+    flush_share(turn, flows, buckets, share)
+
+
+def flush_share(turn: Turn, flows: int, buckets: int, share: float) -> None:
+    """Flush a zone in one of the ways."""
+    shares = tuple(each for each in turn.scale.shares if 0 < each < 100)
+    if share == 100:
+        turn.hold(SyntheticTable, flows, 1, buckets=buckets)
+        zone = 1
+    else:
+        turn.hold(Shares, flows, shares, buckets=buckets)
+        # One more holds the rest, and the next one nothing.
+        zone = shares.index(share) + 1 if share else len(shares) + 2
+    flush(turn, [zone], "flush_zone", zone)
+
+
+def flush(turn: Turn, zones: list[int], operation: str, *arguments: object) -> None:
+    """Flush zones in one of the ways, and put them back."""
+    if turn.does == "kernel":
+        # Where there is none, nlct would refuse it.
+        turn.peer_named("kernel")
+    if turn.does == "first":
+        with turn.fresh("--cold") as worker:
+            turn.record(lambda: worker.run(operation, *arguments, "auto"))
+    else:
+        turn.run(operation, *arguments, turn.does)
+    turn.lab.put_back(*zones)
