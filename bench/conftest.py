@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,8 @@ import pytest
 from bench import machine, results
 from bench.lab import Lab
 from bench.peers import Peers
-from bench.scale import FULL, QUICK, Scale
 from bench.targets import figures
-from bench.turn import CLOCK, Bench, Case, Turn
+from bench.turn import CLOCK, FULL, QUICK, Bench, Case, Scale, Sizes, Turn
 
 BENCH = pytest.StashKey[Bench]()
 
@@ -47,7 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def _scale(config: pytest.Config) -> Scale:
     names = ("flows", "zones", "samples", "limit")
     given = {name: config.getoption(name) for name in names if config.getoption(name) is not None}
-    return replace(QUICK if config.getoption("quick") else FULL, **given)
+    return (QUICK if config.getoption("quick") else FULL)._replace(**given)
 
 
 def _case(item: Any) -> Case | None:
@@ -65,7 +63,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.fixturenames += ["turn_number", "contender"]
     scale = _scale(metafunc.config)
     for name, values in case.sizes.items():
-        metafunc.parametrize(name, getattr(scale, values) if isinstance(values, str) else values)
+        chosen = values.of(scale) if isinstance(values, Sizes) else values
+        metafunc.parametrize(name, chosen)
     metafunc.parametrize("turn_number", range(min(case.rounds, scale.samples)))
     metafunc.parametrize("contender", list(_with_old(case, metafunc.config.getoption("old"))))
 
@@ -114,11 +113,14 @@ def turn(request: pytest.FixtureRequest, bench: Bench, benchmark: Any) -> Turn:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: Any) -> Generator[None, Any, Any]:
-    """Note who failed."""
+    """Note who failed, and what was left out by a test that skipped."""
     report = yield
     turn = getattr(item, "funcargs", {}).get("turn")
-    if report.failed and turn is not None:
+    if turn is not None and report.failed:
         turn.failed()
+    if turn is not None and report.skipped:
+        reason = report.longrepr[2].partition(": ")[2]
+        item.config.stash[BENCH].left_out.setdefault(report.fspath, {})[reason] = None
     return report
 
 
@@ -145,13 +147,15 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
     """Add how large it was, and what was left out."""
     bench = config.stash[BENCH]
     output_json["scale"] = {"flows": bench.scale.flows, "zones": bench.scale.zones}
-    output_json["left_out"] = bench.left_out
+    output_json["left_out"] = {file: list(reasons) for file, reasons in bench.left_out.items()}
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Print the ratios of pairs, and the targets."""
     measured = config.pluginmanager.get_plugin("pytest-benchmark")
     found = results.groups(each.as_dict() for each in measured.benchmarks)
+    if not found:
+        return
     terminalreporter.section("ratios of pairs: median (quartiles)")
     for group in found.values():
         first, *others = group.entries
@@ -160,4 +164,4 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     terminalreporter.section("targets")
     for figure in figures(found):
         missed = "  MISSED" * figure.missed
-        terminalreporter.line(f"{figure.says}: {figure.value} ({figure.target}){missed}")
+        terminalreporter.line(f"{figure.says}: {figure.value} (at most {figure.target}){missed}")

@@ -12,11 +12,13 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, suppress
 from importlib import util
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
 from typing import Any, Callable, NamedTuple, Union
+
+import pytest
 
 import nlct
 
@@ -28,10 +30,6 @@ ROOT = Path(nlct.__file__).resolve().parent.parent
 
 class PeerError(Exception):
     """A tool did not do what it was asked to."""
-
-
-class MissingError(Exception):
-    """A tool is not here."""
 
 
 class Answer(NamedTuple):
@@ -55,11 +53,11 @@ class Program:
     """
 
     def __init__(self, argv: Sequence[object], env: Mapping[str, str] | None = None) -> None:
-        self._argv, self._env = argv, env or {}
+        self._argv = argv
         started = time.perf_counter()
         # In a session of its own, so that Ctrl-C reaches the one who cleans up alone.
         pipes = {"stdin": PIPE, "stdout": PIPE, "bufsize": 1}
-        self._process = start(argv, **pipes, start_new_session=True, env=self._env)
+        self._process = start(argv, **pipes, start_new_session=True, env=env or {})
         self.greeting = self.hear()
         self.start_up = time.perf_counter() - started
 
@@ -82,11 +80,6 @@ class Program:
         self.tell(operation, *arguments)
         said = json.loads(self.hear())
         return Answer(said.pop("seconds"), said) if isinstance(said, dict) else Answer(said, {})
-
-    def start(self) -> Answer:
-        """Start another of it and end that."""
-        with closing(Program(self._argv, self._env)) as other:
-            return Answer(other.start_up, {})
 
     def close(self) -> None:
         """End it."""
@@ -127,10 +120,6 @@ class Command:
             raise PeerError(f"{' '.join(map(str, argv))}: {said.strip()}")
         return Answer(seconds, {})
 
-    def start(self) -> Answer:
-        """Start it and have it do nothing."""
-        return self.run("start")
-
     def close(self) -> None:
         """Nothing is left of it."""
 
@@ -138,25 +127,10 @@ class Command:
 Peer = Union[Program, Command]
 
 
-class Checkout:
-    """A checkout of nlct with its compiled module, and the Python that runs it."""
-
-    def __init__(self, root: Path) -> None:
-        own = root / ".venv/bin/python"
-        self.root = root
-        self.python = str(own) if root != ROOT and own.exists() else sys.executable
-        self.installed = root == ROOT or own.exists()
-
-    def worker(self, inside: Sequence[str], *flags: str) -> Program:
-        """Start nlct. Raises PeerError if it is another one."""
-        path = os.pathsep.join(filter(None, (str(self.root), os.environ.get("PYTHONPATH"))))
-        argv = [*inside, self.python, WORKERS / "nlct_worker.py", *flags]
-        worker = Program(argv, {"PYTHONPATH": path})
-        came = Path(worker.greeting.partition(" ")[2]).resolve()
-        if self.root not in came.parents:
-            worker.close()
-            raise PeerError(f"{came} was imported, and nothing of {self.root}")
-        return worker
+def python_of(root: Path) -> str:
+    """Return the Python that runs a checkout of nlct."""
+    own = root / ".venv/bin/python"
+    return str(own) if root != ROOT and own.exists() else sys.executable
 
 
 class Peers:
@@ -168,13 +142,13 @@ class Peers:
 
     def __init__(self, inside: Sequence[str], ovstest: str | None, old: Path | None) -> None:
         self._inside, self._ovstest = list(inside), ovstest
-        self._checkouts = {"": Checkout(ROOT), "old": Checkout((old or ROOT).resolve())}
+        self._roots = {"": ROOT, "old": (old or ROOT).resolve()}
         self._started: dict[str, Peer] = {}
         self._stack = ExitStack()
         self.close = self._stack.close
 
     def get(self, name: str) -> Peer:
-        """Return a peer. Raises MissingError."""
+        """Return a peer, or skip where it is not here."""
         if name not in self._started:
             peer = self.make(name)
             self._stack.callback(peer.close)
@@ -184,8 +158,8 @@ class Peers:
     def make(self, name: str, *flags: str) -> Any:
         """Start another of it."""
         kind, _, version = name.partition("@")
-        checkouts = [self._checkouts[version]] if kind.startswith("nlct") else []
-        return getattr(self, kind.replace("-", "_"))(*checkouts, *flags)
+        roots = [self._roots[version]] if kind.startswith("nlct") else []
+        return getattr(self, kind.replace("-", "_"))(*roots, *flags)
 
     def floor(self) -> Peer:
         """The bare C loops."""
@@ -194,32 +168,40 @@ class Peers:
     def kernel(self) -> Peer:
         """The kernel's own flush, asked for by a bare C program."""
         if not nlct.probe().zone_flush:
-            raise MissingError("this kernel would flush every zone")
+            pytest.skip("MISSING: a zone flush of the kernel's own")
         return self.floor()
 
     def neighbour(self) -> Peer:
         """Who does small things meanwhile."""
         return Program([*self._inside, BUILT / "neighbour"])
 
-    def nlct(self, checkout: Checkout, *flags: str) -> Peer:
-        """The library."""
-        return checkout.worker(self._inside, *flags)
+    def nlct(self, root: Path, *flags: str) -> Peer:
+        """The library. Raises PeerError if another one is imported."""
+        path = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
+        argv = [*self._inside, python_of(root), WORKERS / "nlct_worker.py", *flags]
+        worker = Program(argv, {"PYTHONPATH": path})
+        came = Path(worker.greeting.partition(" ")[2]).resolve()
+        if root not in came.parents:
+            worker.close()
+            raise PeerError(f"{came} was imported, and nothing of {root}")
+        return worker
 
-    def nlct_on_old_kernel(self, checkout: Checkout) -> Peer:
+    def nlct_on_old_kernel(self, root: Path) -> Peer:
         """The library as on an old kernel."""
-        return checkout.worker(self._inside, "--old-kernel")
+        return self.nlct(root, "--old-kernel")
 
-    def nlct_one_cpu(self, checkout: Checkout) -> Peer:
+    def nlct_one_cpu(self, root: Path) -> Peer:
         """The library with one processor."""
-        return checkout.worker(self._inside, "--one-cpu")
+        return self.nlct(root, "--one-cpu")
 
-    def nlct_command(self, checkout: Checkout) -> Peer:
+    def nlct_command(self, root: Path) -> Peer:
         """The command line, and the import, of an installed nlct."""
-        if not checkout.installed or not (util.find_spec("click") and util.find_spec("rich")):
-            raise MissingError("it, click or rich is not installed")
+        installed = root == ROOT or python_of(root) != sys.executable
+        if not installed or not (util.find_spec("click") and util.find_spec("rich")):
+            pytest.skip("MISSING: an installed nlct, with click and rich")
         command = ["-m", "nlct"]
         return Command(
-            [*self._inside, checkout.python, "-I"],
+            [*self._inside, python_of(root), "-I"],
             {
                 "start": lambda: [*command, "--version"],
                 "text": lambda path: [*command, "dump", "--output", path],
@@ -239,7 +221,7 @@ class Peers:
     def conntrack(self) -> Peer:
         """Debian's conntrack."""
         if not shutil.which("conntrack"):
-            raise MissingError("the command is not installed")
+            pytest.skip("MISSING: conntrack")
         return Command(
             self._inside,
             {
@@ -258,19 +240,19 @@ class Peers:
     def nfct(self) -> Peer:
         """libnetfilter_conntrack."""
         if not (BUILT / "nfct").exists():
-            raise MissingError("its headers are not installed")
+            pytest.skip("MISSING: the headers of libnetfilter_conntrack")
         return Program([*self._inside, BUILT / "nfct"])
 
     def pyroute2(self) -> Peer:
         """pyroute2."""
         if not util.find_spec("pyroute2"):
-            raise MissingError("the package is not installed")
+            pytest.skip("MISSING: pyroute2")
         return Program([*self._inside, sys.executable, WORKERS / "pyroute2_worker.py"])
 
     def ovs(self, *preload: str) -> Peer:
         """Open vSwitch's own test of its netlink code."""
         if not self._ovstest:
-            raise MissingError("no path to its ovstest was given (OVSTEST=...)")
+            pytest.skip("MISSING: Open vSwitch's ovstest (OVSTEST=...)")
         test = "test-netlink-conntrack"
         return Command(
             [*self._inside, *preload, self._ovstest],

@@ -42,21 +42,12 @@ def store(new: dict[str, Any], path: Path) -> dict[str, Any]:
         "left_out": {**left_out, **new["left_out"]},
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(_rounded(whole)) + "\n")
+    path.write_text(json.dumps(whole) + "\n")
     return whole
 
 
 def _file(entry: dict[str, Any]) -> str:
     return str(entry["fullname"]).partition("::")[0]
-
-
-def _rounded(value: Any) -> Any:
-    """Return the same with no more than microseconds."""
-    if isinstance(value, float):
-        return round(value, 6)
-    if isinstance(value, dict):
-        return {key: _rounded(each) for key, each in value.items()}
-    return [_rounded(each) for each in value] if isinstance(value, list) else value
 
 
 def table(headers: Sequence[object], rows: Iterable[Sequence[object]]) -> Iterator[str]:
@@ -75,7 +66,7 @@ def markdown(whole: dict[str, Any]) -> Iterator[str]:
     found = groups(whole["benchmarks"])
     yield "\n## Targets"
     rows = ((*each[:-1], "**missed**" * each.missed) for each in figures(found))
-    yield from table(("what", "target", "measured", "", ""), rows)
+    yield from table(("what", "at most", "measured", "", ""), rows)
     for source in sorted(HERE.glob("test_*.py")):
         entries = [entry for entry in whole["benchmarks"] if _file(entry).endswith(source.name)]
         if entries:
@@ -91,7 +82,7 @@ def section(source: Path, entries: list[dict[str, Any]], whole: dict[str, Any]) 
     flows, zones = whole["scale"]["flows"], whole["scale"]["zones"]
     yield f"Measured on {days}; {flows:,} flows in {zones:,} zones where nothing else is said."
     for text in whole["left_out"].get(_file(entries[0]), ()):
-        yield f"\nLeft out: {text.replace('MISSING: ', '')}."
+        yield f"\nLeft out: {text.replace('MISSING:', 'for want of')}."
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
             ours = [entry for entry in entries if f"::{node.name}[" in entry["fullname"]]

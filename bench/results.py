@@ -121,6 +121,7 @@ def merge(benchmarks: list[Any]) -> list[Any]:
         whole.extra_info["all"].append(bench.fixture.extra_info)
     for whole in merged.values():
         whole.extra_info.update(_merge_extra(whole.extra_info.pop("all")))
+        whole.stats.data = [round(seconds, 7) for seconds in whole.stats.data]
         figures = summary(whole.stats.data)
         whole.extra_info.update(p90=figures.p90, p99=figures.p99)
     return list(merged.values())
@@ -144,8 +145,3 @@ def number(value: float) -> str:
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.3g}" if abs(value) >= 1 else f"{value:.3f}"
-
-
-def seconds_text(seconds: float) -> str:
-    """Seconds, or milliseconds."""
-    return f"{number(seconds)} s" if seconds >= 1 else f"{number(1e3 * seconds)} ms"

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address
 
-from bench.turn import Turn, case
+from bench.turn import Sizes, Turn, case
 from nlct.fill import FIRST_SOURCE
 
 
-@case("floor", "nlct", "conntrack", addresses="addresses")
+@case("floor", "nlct", "conntrack", addresses=Sizes((1, 100, 10_000), quick=(1, 100)))
 def test_delete(turn: Turn, addresses: int) -> None:
     """Delete, by the number of addresses."""
     turn.even()

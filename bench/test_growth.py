@@ -6,14 +6,15 @@ flush of one of the zones, which grows with the table; "delete" is of 100 addres
 
 from __future__ import annotations
 
-from bench.turn import Turn, case
+from bench.turn import Sizes, Turn, case
 
+FLOWS = Sizes((10_000, 100_000, 500_000, 1_000_000, 2_000_000), quick=(2_000, 10_000))
 FLUSHES = ("floor.zone", "kernel.zone", "nlct.zone")
 WORKS = {"table": (), "count_by": ("zone",), "loop": (), "text": ("/dev/null",)}
 OURS = tuple(f"nlct.{work}" for work in WORKS)
 
 
-@case(*FLUSHES, "floor.dump", *OURS, "nlct.delete", "conntrack", limit=30, flows="growth")
+@case(*FLUSHES, "floor.dump", *OURS, "nlct.delete", "conntrack", limit=30, flows=FLOWS)
 def test_growth(turn: Turn, flows: int) -> None:
     """The same work, by flows in the table."""
     turn.even(flows)
@@ -30,7 +31,7 @@ def test_growth(turn: Turn, flows: int) -> None:
         turn.lab.put_back(zone)
 
 
-@case("floor", "nlct", rounds=3, flows="growth")
+@case("floor", "nlct", rounds=3, flows=FLOWS)
 def test_growth_of_create(turn: Turn, flows: int) -> None:
     """Create, by flows."""
     turn.even(0)

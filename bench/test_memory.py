@@ -7,8 +7,9 @@ before. table() must hold all its columns, dump() and the others stream.
 
 from __future__ import annotations
 
-from bench.turn import Turn, case
+from bench.turn import Sizes, Turn, case
 
+FLOWS = Sizes((10_000, 500_000), quick=(2_000, 10_000))
 WORKS = {
     "dump": ("dump",),
     "text": ("text", "/dev/null"),
@@ -19,7 +20,7 @@ WORKS = {
 }
 
 
-@case(*(f"nlct.{work}" for work in WORKS), "pyroute2", rounds=1, flows="memory")
+@case(*(f"nlct.{work}" for work in WORKS), "pyroute2", rounds=1, flows=FLOWS)
 def test_memory(turn: Turn, flows: int) -> None:
     """MiB added, by flows in the table."""
     turn.even(flows)

@@ -49,7 +49,7 @@ def rule(bench: Bench) -> Iterator[None]:
 def test_neighbours(turn: Turn, thing: str) -> None:
     """Waits: median / 99 % / longest of all, microseconds."""
     turn.even()
-    neighbour = turn.peer_named("neighbour")
+    neighbour = turn.peers.get("neighbour")
     assert isinstance(neighbour, Program)
     storm = min(200, turn.scale.zones // 2)
 

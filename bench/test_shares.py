@@ -13,19 +13,23 @@ allows, the flows do not fit and the row is left out, by name.
 from __future__ import annotations
 
 from bench.lab import Shares
-from bench.turn import Turn, case
+from bench.turn import Sizes, Turn, case
 from nlct.cli.measure import SyntheticTable
 
+SHARES = (0, 0.2, 1, 5, 10, 20, 50, 100)
+FLOWS = Sizes((10_000, 100_000, 500_000, 2_000_000), quick=(10_000,))
+# 0 is as many as there are.
+BUCKETS = Sizes((16_384, 65_536, 262_144, 1_048_576), quick=(0,))
 WAYS = ("nlct.scan", "nlct.kernel", "nlct.auto", "nlct.first")
 
 
-@case(*WAYS, limit=50, share="shares")
+@case(*WAYS, limit=50, share=SHARES)
 def test_shares(turn: Turn, share: float) -> None:
     """Flush of a zone that is a share of the table, in percent."""
     flush_share(turn, turn.scale.flows, 0, share)
 
 
-@case(*WAYS, limit=5, buckets="grid_buckets", flows="grid_flows", share="shares")
+@case(*WAYS, limit=5, buckets=BUCKETS, flows=FLOWS, share=SHARES)
 def test_grid(turn: Turn, buckets: int, flows: int, share: float) -> None:
     """The same, by buckets and flows."""
     flush_share(turn, flows, buckets, share)
@@ -33,12 +37,12 @@ def test_grid(turn: Turn, buckets: int, flows: int, share: float) -> None:
 
 def flush_share(turn: Turn, flows: int, buckets: int, share: float) -> None:
     """Flush a zone in one of the ways."""
-    shares = tuple(each for each in turn.scale.shares if 0 < each < 100)
+    shares = tuple(each for each in SHARES if 0 < each < 100)
     if share == 100:
-        turn.hold(SyntheticTable, flows, 1, buckets=buckets)
+        turn.lab.hold(SyntheticTable, flows, 1, buckets=buckets)
         zone = 1
     else:
-        turn.hold(Shares, flows, shares, buckets=buckets)
+        turn.lab.hold(Shares, flows, shares, buckets=buckets)
         # One more holds the rest, and the next one nothing.
         zone = shares.index(share) + 1 if share else len(shares) + 2
     flush(turn, [zone], "flush_zone", zone)
@@ -48,7 +52,7 @@ def flush(turn: Turn, zones: list[int], operation: str, *arguments: object) -> N
     """Flush zones in one of the ways, and put them back."""
     if turn.does == "kernel":
         # Where there is none, nlct would refuse it.
-        turn.peer_named("kernel")
+        turn.peers.get("kernel")
     if turn.does == "first":
         with turn.fresh("--cold") as worker:
             turn.record(lambda: worker.run(operation, *arguments, "auto"))

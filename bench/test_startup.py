@@ -9,6 +9,7 @@ package, whose bytecode is there, with Python's option -I and in an empty table.
 
 from __future__ import annotations
 
+from bench.peers import Answer
 from bench.turn import Turn, case
 
 STAY = ("floor", "nlct", "nfct", "pyroute2")
@@ -18,7 +19,11 @@ START = ("nlct-command", "conntrack", "ovs")
 @case(*STAY, *START, rounds=25)
 def test_startup(turn: Turn) -> None:
     """Start."""
-    turn.record(turn.peer.start)
+    if turn.who in START:
+        turn.run("start")
+    else:
+        with turn.fresh() as program:
+            turn.record(lambda: Answer(program.start_up, {}))
 
 
 @case("python", "python.needs", "nlct-command", rounds=25)
@@ -27,7 +32,7 @@ def test_import(turn: Turn) -> None:
     if turn.does:
         turn.run("import", "_cffi_backend, ipaddress, socket")
     elif turn.who == "python":
-        turn.record(turn.peer.start)
+        turn.run("start")
     else:
         turn.run("import")
 

@@ -12,19 +12,20 @@ import math
 from collections.abc import Iterable
 
 from bench.peers import Answer
-from bench.turn import Turn, case
+from bench.turn import Sizes, Turn, case
 
+ZONES = Sizes((1, 10, 50, 200, 500), quick=(1, 10))
 # What takes a second or more for each zone is left out where there are more of them.
 MOST = {"conntrack": 50, "ovs-on-old-kernel": 200, "floor": 50}
 
 
-@case("kernel", "nlct", "ovs", "conntrack", limit=60, zones="storms")
+@case("kernel", "nlct", "ovs", "conntrack", limit=60, zones=ZONES)
 def test_storm(turn: Turn, zones: int) -> None:
     """Storms, by their zones."""
     storm(turn, zones)
 
 
-@case(*("ovs-on-old-kernel", "floor", "nlct-on-old-kernel"), limit=60, least=1, zones="storms")
+@case(*("ovs-on-old-kernel", "floor", "nlct-on-old-kernel"), limit=60, zones=ZONES)
 def test_storm_on_old_kernel(turn: Turn, zones: int) -> None:
     """Storms as on an old kernel, by their zones."""
     storm(turn, zones)

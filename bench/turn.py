@@ -4,17 +4,46 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Callable, NoReturn
+from typing import Any, Callable, NamedTuple
 
 import pytest
 
-from bench.lab import Lab, NoRoomError
-from bench.peers import Answer, MissingError, Peer, Peers, Program
-from bench.scale import Scale
+from bench.lab import Lab
+from bench.peers import Answer, Peer, Peers, Program
 from nlct.cli.measure import SyntheticTable
+
+
+class Scale(NamedTuple):
+    """The usual table, and how long it is measured.
+
+    ``samples``: rounds of what is quick; no case takes more. ``limit``: seconds after which no
+    further round of a group begins. ``quick``: only to see that all of it runs.
+    """
+
+    flows: int = 500_000
+    zones: int = 500
+    samples: int = 250
+    limit: float = 400
+    quick: bool = False
+
+
+FULL = Scale()
+QUICK = Scale(flows=10_000, zones=20, samples=2, limit=10, quick=True)
+
+
+class Sizes(NamedTuple):
+    """The values of an argument of a test."""
+
+    full: tuple[Any, ...]
+    quick: tuple[Any, ...]
+
+    def of(self, scale: Scale) -> tuple[Any, ...]:
+        """Return those for a scale."""
+        return self.quick if scale.quick else self.full
 
 
 @dataclass(frozen=True)
@@ -24,28 +53,26 @@ class Case:
     contenders: tuple[str, ...]
     slow: tuple[str, ...]
     rounds: int
-    least: int
     limit: float
-    sizes: dict[str, Any]
+    sizes: dict[str, Iterable[Any]]
 
 
 def case(
     *contenders: str,
     slow: tuple[str, ...] = (),
     rounds: int = 9,
-    least: int = 2,
     limit: float = math.inf,
-    **sizes: Any,
+    **sizes: Iterable[Any],
 ) -> pytest.MarkDecorator:
     """Mark a test as a case of the benchmark, for which it asks for ``turn``.
 
     ``contenders``: each a peer, or a peer and what it does ("nlct.table"); the reports hold the
     others against the first. ``slow``: more of them, which take part in every tenth round.
     ``rounds``: at most. ``limit``: seconds after which no further round begins, once there were
-    ``least``. ``sizes``: arguments of the test, each with its values, or the field of Scale that
-    has them; each combination is a group with a table of results.
+    two. ``sizes``: arguments of the test, each with its values; each combination is a group, whose
+    contenders are held against each other.
     """
-    return pytest.mark.case(Case(contenders, slow, rounds, least, limit, sizes))
+    return pytest.mark.case(Case(contenders, slow, rounds, limit, sizes))
 
 
 class Clock:
@@ -81,7 +108,7 @@ class Group:
             # For all of a round alike.
             self.round = number
             late = time.monotonic() - self.started > min(self.case.limit, self.limit)
-            self.over = number >= self.case.least and late
+            self.over = number > 1 and late
         if self.over:
             return "its time is over"
         if contender in self.case.slow and number % SLOW:
@@ -97,7 +124,7 @@ class Bench:
     peers: Peers
     scale: Scale
     groups: dict[str, Group] = field(default_factory=dict)
-    left_out: dict[str, list[str]] = field(default_factory=dict)
+    left_out: dict[str, dict[str, None]] = field(default_factory=dict)
 
 
 class Turn:
@@ -108,8 +135,8 @@ class Turn:
     """
 
     def __init__(self, bench: Bench, benchmark: Any, case: Case) -> None:
-        self.lab, self.scale = bench.lab, bench.scale
-        self._bench, self._benchmark = bench, benchmark
+        self.lab, self.peers, self.scale = bench.lab, bench.peers, bench.scale
+        self._benchmark = benchmark
         # Until it is measured, so that pytest-benchmark does not complain if it never is.
         benchmark.skipped = True
         sizes = {**benchmark.params}
@@ -117,8 +144,8 @@ class Turn:
         name, _, version = self._contender.partition("@")
         self.who, _, self.does = name.partition(".")
         self._peer = self.who + f"@{version}" * bool(version)
-        self._file, _, test = benchmark.fullname.partition("[")[0].partition("::")
-        benchmark.group = " ".join(map(str, (test.partition("_")[2], *sizes.values())))
+        test = benchmark.name.partition("[")[0].partition("_")[2]
+        benchmark.group = " ".join(map(str, (test, *sizes.values())))
         self._group = bench.groups.setdefault(benchmark.group, Group(case, bench.scale.limit))
         why_not = self._group.why_not(self._contender, number)
         if why_not:
@@ -127,44 +154,21 @@ class Turn:
     @property
     def peer(self) -> Peer:
         """Who does the work."""
-        return self.peer_named(self._peer)
-
-    def peer_named(self, name: str) -> Peer:
-        """Return somebody else, or skip where that is not here."""
-        return self._try(self._bench.peers.get, name)
-
-    def _try(self, find: Callable[..., Any], name: str, *flags: str) -> Any:
-        try:
-            return find(name, *flags)
-        except MissingError as exc:
-            self.leave_out(f"MISSING: {name}: {exc}")
+        return self.peers.get(self._peer)
 
     def fresh(self, *flags: str) -> closing[Program]:
         """Start the peer anew, so that it has done nothing yet; it ends with a `with` block."""
-        return closing(self._try(self._bench.peers.make, self._peer, *flags))
-
-    def leave_out(self, text: str) -> NoReturn:
-        """Skip this turn, and have the report say why."""
-        texts = self._bench.left_out.setdefault(self._file, [])
-        if text not in texts:
-            texts.append(text)
-        pytest.skip(text)
-
-    def hold(self, table: type[SyntheticTable], *arguments: Any, buckets: int = 0) -> None:
-        """Have a table in the lab, or skip where the kernel does not take it."""
-        try:
-            self.lab.hold(table, *arguments, buckets=buckets)
-        except NoRoomError as exc:
-            self.leave_out(str(exc))
+        return closing(self.peers.make(self._peer, *flags))
 
     def even(self, flows: int | None = None) -> None:
         """Have the usual table in the lab, or one of another size."""
-        self.hold(SyntheticTable, self.scale.flows if flows is None else flows, self.scale.zones)
+        flows = self.scale.flows if flows is None else flows
+        self.lab.hold(SyntheticTable, flows, self.scale.zones)
 
     def at_most(self, most: int, amount: int) -> None:
         """Skip where the amount of work would take this contender too long."""
         if amount > most:
-            self.leave_out(f"{self._benchmark.group}: {self._contender}, which takes too long")
+            pytest.skip(f"{self._benchmark.group}: {self._contender}, which takes too long")
 
     def run(self, operation: str, *arguments: object) -> None:
         """Have the peer do an operation, and record its time."""

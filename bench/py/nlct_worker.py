@@ -114,6 +114,8 @@ OPERATIONS: dict[str, Callable[..., Work]] = {
 
 def notes(result: object) -> dict[str, Any]:
     if isinstance(result, nlct.FlushResult):
+        if not result.complete:
+            raise RuntimeError(str(result))
         return {"strategy": result.strategy, "deleted": result.deleted}
     if isinstance(result, nlct.FlowTable):
         return {"flows": len(result), "bytes_per_flow": round(result.nbytes / len(result), 1)}
