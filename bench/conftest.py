@@ -1,8 +1,8 @@
 """The benchmark, on pytest-benchmark; docs/benchmarks.md says how to run it.
 
-A case is a test that asks for ``turn`` and is marked by bench.turn.case; a new one is a file here.
-It is collected once for each round and contender, the round outside, so that a drift of the
-machine hits all alike. Before pytest-benchmark reports, the rounds of a contender become one
+A case is a test with the mark ``case`` (turn.py) that asks for ``turn``; a new one is a file here.
+It is collected once for each round and contender, the round outside, so that a drift of the machine
+hits all alike. Before pytest-benchmark reports, the rounds of a contender become one
 benchmark, whose ``extra_info`` says which rounds they were.
 """
 
@@ -37,20 +37,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--old", type=Path, help="another checkout of nlct, built, to measure beside")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Name the mark."""
-    config.addinivalue_line("markers", "case(case): see bench.turn.case")
-
-
 def _scale(config: pytest.Config) -> Scale:
-    names = ("flows", "zones", "samples", "limit")
-    given = {name: config.getoption(name) for name in names if config.getoption(name) is not None}
-    return (QUICK if config.getoption("quick") else FULL)._replace(**given)
+    given = {name: config.getoption(name) for name in ("flows", "zones", "samples", "limit")}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    return (QUICK if config.getoption("quick") else FULL)._replace(**chosen)
 
 
 def _case(item: Any) -> Case | None:
     mark = item.get_closest_marker("case")
-    return mark.args[0] if mark else None
+    return Case(*mark.args, **mark.kwargs) if mark else None
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -63,8 +58,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.fixturenames += ["turn_number", "contender"]
     scale = _scale(metafunc.config)
     for name, values in case.sizes.items():
-        chosen = values.of(scale) if isinstance(values, Sizes) else values
-        metafunc.parametrize(name, chosen)
+        metafunc.parametrize(name, values.of(scale) if isinstance(values, Sizes) else values)
     metafunc.parametrize("turn_number", range(min(case.rounds, scale.samples)))
     metafunc.parametrize("contender", list(_with_old(case, metafunc.config.getoption("old"))))
 
@@ -138,13 +132,9 @@ def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
     machine_info.update(machine=machine.describe(), versions=machine.versions())
 
 
-def pytest_benchmark_update_commit_info(commit_info: dict[str, Any]) -> None:
-    """Keep no name of a place."""
-    commit_info.pop("project", None)
-
-
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
-    """Add how large it was, and what was left out."""
+    """Add how large it was, and what was left out; keep no name of a place."""
+    output_json["commit_info"].pop("project", None)
     bench = config.stash[BENCH]
     output_json["scale"] = {"flows": bench.scale.flows, "zones": bench.scale.zones}
     output_json["left_out"] = {file: list(reasons) for file, reasons in bench.left_out.items()}

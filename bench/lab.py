@@ -45,7 +45,7 @@ class Lab:
         self.ct = nlct.Conntrack(self.netns)
         require_empty(self.ct.count())
         self.inside = ["nsenter", f"--net=/proc/{os.getpid()}/fd/{self.netns.fileno()}"]
-        self._settings = settings
+        self.settings = settings
         self._table = SyntheticTable(self.ct, 0, 1)
         self._held: object = None
         self._impossible: dict[object, str] = {}
@@ -64,19 +64,15 @@ class Lab:
         self.forget()
         # The hash table is resized while it is empty, which is quick.
         self.ct.flush_all()
-        self._settings.set_buckets(buckets)
+        self.settings.set_buckets(buckets)
         self._table = kind(self.ct, *arguments)
-        self.make_room(self._table.flows)
+        self.settings.make_room(self._table.flows)
         try:
             self._table.fill()
         except nlct.TableFullError as exc:
             self._impossible[wanted] = f"no room in {self.ct.buckets or 0:,} buckets: {exc}"
             pytest.skip(self._impossible[wanted])
         self._held = wanted
-
-    def make_room(self, flows: int) -> None:
-        """Have the kernel allow so many flows, and as many of others."""
-        self._settings.make_room(2 * flows)
 
     def put_back(self, *zones: int) -> None:
         """Bring back zones that were flushed; fail if more or less than they were."""

@@ -51,9 +51,9 @@ class Settings:
         self._before: dict[Path, int] = {}
 
     def make_room(self, flows: int) -> None:
-        """Have the limit allow so many flows. A limit of 0 is none."""
-        if 0 < int(LIMIT.read_text()) < flows:
-            self._set(LIMIT, flows)
+        """Have the limit allow so many flows, and as many of others. A limit of 0 is none."""
+        if 0 < int(LIMIT.read_text()) < 2 * flows:
+            self._set(LIMIT, 2 * flows)
 
     def set_buckets(self, buckets: int) -> None:
         """Resize the hash table, with 0 to what it was."""

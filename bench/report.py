@@ -123,7 +123,7 @@ def cell(group: Group, who: str, with_ratio: bool) -> str:
         return ""
     first = next(iter(group.entries))
     ratio = f", {group.ratio(who, first)}" * (with_ratio and who != first)
-    return number(1e3 * group.median(who)) + ratio
+    return number(1e3 * Spread.of([*times.values()]).median) + ratio
 
 
 def by_sizes(ratios: dict[tuple[str, ...], Spread | None]) -> Iterator[str]:

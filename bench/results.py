@@ -7,9 +7,8 @@ in turn, so times of one round are a pair, and what counts are the ratios of pai
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import Any
 
 from nlct.cli.measure import summary
@@ -75,10 +74,6 @@ class Group:
         pairs = self.pairs(one, other)
         return Spread.of([ours / theirs for ours, theirs in pairs]) if pairs else None
 
-    def median(self, contender: str) -> float:
-        """Return the middle one of its times."""
-        return statistics.median(self.times(contender).values())
-
     def extra(self, contender: str, key: str) -> list[Any]:
         """Return what else was noted of it."""
         return list(self.entries.get(contender, {}).get("extra_info", {}).get(key, ()))
@@ -92,11 +87,6 @@ def groups(entries: Iterable[dict[str, Any]]) -> dict[str, Group]:
         group = found.setdefault(entry["group"], Group(entry["group"], sizes))
         group.entries[entry["params"]["contender"]] = entry
     return found
-
-
-def matching(found: dict[str, Group], pattern: str) -> Iterator[Group]:
-    """Yield the groups whose name matches a pattern of the shell's kind."""
-    return (group for name, group in found.items() if fnmatchcase(name, pattern))
 
 
 def merge(benchmarks: list[Any]) -> list[Any]:

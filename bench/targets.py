@@ -8,9 +8,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from bench.results import BETTER, Group, Spread, matching, number
+from bench.results import BETTER, Group, Spread
 
 
 class Figure(NamedTuple):
@@ -42,13 +43,17 @@ class Target:
 
     def figure(self, found: dict[str, Group]) -> Figure | None:
         """Return what was measured, None where nothing was."""
-        values = [(self._value(group), group) for group in matching(found, self.groups)]
+        values = [
+            (self._value(group), group)
+            for name, group in found.items()
+            if fnmatchcase(name, self.groups)
+        ]
         there = [(self._misses(value, group), value, group) for value, group in values if value]
         if not there:
             return None
         missed, value, group = max(there, key=lambda each: (each[0], each[1].median))
         says = f"{self.groups}: {self.of}" + f" to {self.to}" * bool(self.to)
-        detail = self._detail(group) + f" ({group.name})" * (len(there) > 1)
+        detail = f"{value.count} pairs" * bool(self.to) + f" of {group.name}" * (len(there) > 1)
         return Figure(says, f"{self.at_most:g}{self.unit}", f"{value}{self.unit}", detail, missed)
 
     def _value(self, group: Group) -> Spread | None:
@@ -65,13 +70,6 @@ class Target:
             return value.median > self.at_most
         pairs = group.pairs(self.of, self.to)
         return statistics.median(ours - theirs for ours, theirs in pairs) > self.grace
-
-    def _detail(self, group: Group) -> str:
-        if not self.to:
-            return ""
-        pairs = group.pairs(self.of, self.to)
-        ours, theirs = (number(1e3 * statistics.median(side)) for side in zip(*pairs))
-        return f"{ours} to {theirs} ms, {len(pairs)} pairs"
 
 
 TARGETS = (

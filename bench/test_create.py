@@ -5,8 +5,6 @@ Filling an empty table: nlct's load() of a FlowTable, a bare C loop that writes 
 file with a line a flow.
 """
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +29,7 @@ def test_create(turn: Turn, saved: Path) -> None:
     """Create all flows."""
     flows, zones = turn.scale.flows, turn.scale.zones
     turn.even(0)
-    turn.lab.make_room(flows)
+    turn.lab.settings.make_room(flows)
     if turn.who == "conntrack":
         turn.run("create", saved)
     else:

@@ -4,8 +4,6 @@ The flows of 1, 100 and 10,000 sources spread over the table, a flow each. nlct 
 one dump. The bare C loop receives the whole table and deletes nothing.
 """
 
-from __future__ import annotations
-
 from ipaddress import IPv4Address
 
 from bench.turn import Sizes, Turn, case

@@ -6,8 +6,6 @@ of dump(). "arrow" is what pyarrow.table() takes beyond table(). pyroute2's dump
 nothing of it is looked at.
 """
 
-from __future__ import annotations
-
 import pytest
 
 from bench.turn import Turn, case

@@ -4,8 +4,6 @@ The same work on tables of every size, in as many zones; the hash table keeps it
 flush of one of the zones, which grows with the table; "delete" is of 100 addresses.
 """
 
-from __future__ import annotations
-
 from bench.turn import Sizes, Turn, case
 
 FLOWS = Sizes((10_000, 100_000, 500_000, 1_000_000, 2_000_000), quick=(2_000, 10_000))
@@ -35,6 +33,6 @@ def test_growth(turn: Turn, flows: int) -> None:
 def test_growth_of_create(turn: Turn, flows: int) -> None:
     """Create, by flows."""
     turn.even(0)
-    turn.lab.make_room(flows)
+    turn.lab.settings.make_room(flows)
     turn.run("create", flows, turn.scale.zones)
     turn.lab.empty(flows)

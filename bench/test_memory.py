@@ -5,8 +5,6 @@ each, over a small and a large table. A process of nlct has probed the kernel an
 before. table() must hold all its columns, dump() and the others stream.
 """
 
-from __future__ import annotations
-
 from bench.turn import Sizes, Turn, case
 
 FLOWS = Sizes((10_000, 500_000), quick=(2_000, 10_000))

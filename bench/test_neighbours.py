@@ -8,8 +8,6 @@ rule that uses conntrack, so each datagram and connection becomes a flow. "nobod
 nothing is flushed. What is recorded is the longest wait of a round.
 """
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import time

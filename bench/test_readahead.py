@@ -4,8 +4,6 @@ A dump of many flows has a thread that receives the next datagrams while these a
 there is a second processor. "nlct-one-cpu" may use one processor alone, so it receives by itself.
 """
 
-from __future__ import annotations
-
 from bench.turn import Turn, case
 
 WORKS = {"count_by": ("zone",), "table": (), "text": ("/dev/null",), "loop": ()}

@@ -7,8 +7,6 @@ part of their times everywhere else. The import and the commands of nlct are tho
 package, whose bytecode is there, with Python's option -I and in an empty table.
 """
 
-from __future__ import annotations
-
 from bench.peers import Answer
 from bench.turn import Turn, case
 

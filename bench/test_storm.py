@@ -6,8 +6,6 @@ after another, by those who have nothing else. As on an old kernel the bare C lo
 table once for each zone, which is the least that any loop over the table costs.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 

@@ -5,8 +5,6 @@ and the same lines from a process that is already there. The file is in memory w
 /dev/shm; it must have a line for each flow.
 """
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -46,25 +45,8 @@ class Sizes(NamedTuple):
         return self.quick if scale.quick else self.full
 
 
-@dataclass(frozen=True)
 class Case:
-    """Who is measured in a case; see case()."""
-
-    contenders: tuple[str, ...]
-    slow: tuple[str, ...]
-    rounds: int
-    limit: float
-    sizes: dict[str, Iterable[Any]]
-
-
-def case(
-    *contenders: str,
-    slow: tuple[str, ...] = (),
-    rounds: int = 9,
-    limit: float = math.inf,
-    **sizes: Iterable[Any],
-) -> pytest.MarkDecorator:
-    """Mark a test as a case of the benchmark, for which it asks for ``turn``.
+    """What the mark ``case`` makes of a test, which asks for ``turn``: a case of the benchmark.
 
     ``contenders``: each a peer, or a peer and what it does ("nlct.table"); the reports hold the
     others against the first. ``slow``: more of them, which take part in every tenth round.
@@ -72,14 +54,27 @@ def case(
     two. ``sizes``: arguments of the test, each with its values; each combination is a group, whose
     contenders are held against each other.
     """
-    return pytest.mark.case(Case(contenders, slow, rounds, limit, sizes))
+
+    def __init__(
+        self,
+        *contenders: str,
+        slow: tuple[str, ...] = (),
+        rounds: int = 9,
+        limit: float = math.inf,
+        **sizes: Any,
+    ) -> None:
+        self.contenders, self.slow = contenders, slow
+        self.rounds, self.limit, self.sizes = rounds, limit, sizes
 
 
+case = pytest.mark.case
+
+
+@dataclass
 class Clock:
     """A clock that runs while a contender works, by the contender's own clock."""
 
-    def __init__(self) -> None:
-        self.seconds = 0.0
+    seconds: float = 0
 
     def read(self) -> float:
         """Return how long all of them have worked."""

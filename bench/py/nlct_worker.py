@@ -122,16 +122,12 @@ def notes(result: object) -> dict[str, Any]:
     return {}
 
 
-def main() -> None:
-    if "--one-cpu" in sys.argv:
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    with nlct.Conntrack(kernel_filter="--old-kernel" not in sys.argv) as ct:
-        if "--cold" not in sys.argv:
-            nlct.probe()
-            ct.count()
-        operations = {name: partial(make, ct) for name, make in OPERATIONS.items()}
-        serve(operations, nlct.__file__, notes)
-
-
-if __name__ == "__main__":
-    main()
+if "--one-cpu" in sys.argv:
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+with nlct.Conntrack(kernel_filter="--old-kernel" not in sys.argv) as conntrack:
+    if "--cold" not in sys.argv:
+        nlct.probe()
+        conntrack.count()
+    serve(
+        {name: partial(make, conntrack) for name, make in OPERATIONS.items()}, nlct.__file__, notes
+    )

@@ -4,8 +4,6 @@
 decoded when it is looked at, or with the rest of its flow.
 """
 
-from __future__ import annotations
-
 from pyroute2.netlink.nfnetlink.nfctsocket import NFCTSocket
 from serve import serve
 

@@ -15,15 +15,10 @@ from pathlib import Path
 from typing import Any, Callable
 
 
-def nothing(_result: object) -> dict[str, Any]:
-    """Say nothing."""
-    return {}
-
-
 def serve(
     operations: Mapping[str, Callable[..., Callable[[], Any]]],
     greeting: str = "",
-    notes: Callable[[Any], dict[str, Any]] = nothing,
+    notes: Callable[[Any], dict[str, Any]] = lambda _: {},
 ) -> None:
     """Answer until the input ends.
 
