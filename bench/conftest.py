@@ -1,9 +1,8 @@
 """The benchmark, on pytest-benchmark; docs/benchmarks.md says how to run it.
 
-A case is a test with the mark ``case`` (turn.py) that asks for ``turn``; a new one is a file here.
-It is collected once for each round and contender, the round outside, so that a drift of the machine
-hits all alike. Before pytest-benchmark reports, the rounds of a contender become one
-benchmark, whose ``extra_info`` says which rounds they were.
+A case is a test with the mark ``case`` (turn.py) that asks for ``turn``. It is collected once for
+each round and contender, the round outside, so that a drift of the machine hits all alike. The
+rounds of a contender become one benchmark before pytest-benchmark reports.
 """
 
 from __future__ import annotations

@@ -132,8 +132,6 @@ class Turn:
     def __init__(self, bench: Bench, benchmark: Any, case: Case) -> None:
         self.lab, self.peers, self.scale = bench.lab, bench.peers, bench.scale
         self._benchmark = benchmark
-        # Until it is measured, so that pytest-benchmark does not complain if it never is.
-        benchmark.skipped = True
         sizes = {**benchmark.params}
         number, self._contender = sizes.pop("turn_number"), sizes.pop("contender")
         name, _, version = self._contender.partition("@")
