@@ -57,6 +57,7 @@ BENCH_BUILT := $(addprefix bench/build/,floor neighbour old.so $(if $(NFCT),nfct
 BENCH_TO = $(or $(TO),$(if $(QUICK),bench/build/quick,bench))
 # The report is of those cases, too, that ran before one failed.
 bench: $(VENV)/bench $(BENCH_BUILT) ## every case beside its peers, into bench/ (as root); see docs/benchmarks.md
+	rm -f bench/build/benchmark.json
 	$(BIN)/pytest bench -q --benchmark-quiet --benchmark-json=bench/build/benchmark.json \
 		$(if $(CASES),-k "$(CASES)") $(if $(SAMPLES),--samples $(SAMPLES)) \
 		$(if $(LIMIT),--limit $(LIMIT)) $(if $(OVSTEST),--ovstest $(OVSTEST)) \
