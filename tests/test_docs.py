@@ -1,0 +1,95 @@
+"""README and docs: what their examples show is what comes, and their links lead somewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests.support.pages import ROOT, RUN, blocks, pages
+
+
+def _each(pages: list[Path]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("page", pages, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+PAGES = _each(pages())
+EXAMPLES = _each([page for page in pages() if any(block.runs for block in blocks(page))])
+# What the examples of all pages want; what else some of them do.
+TOOLS, MODULES = ["unshare", "mount", "ip", "bash"], ["click", "rich"]
+ALSO = {
+    "arrow.md": ["duckdb", "nanoarrow", "pandas", "polars", "pyarrow"],
+    "command-line.md": ["jq", "nanoarrow", "pyarrow"],
+    "library.md": ["numpy"],
+}
+
+
+def _require(page: Path) -> list[str]:
+    """Return what enters a network namespace, where all is there that the examples want."""
+    also = ALSO.get(page.name, [])
+    tools = [*TOOLS, *(name for name in also if name == "jq")]
+    modules = [*MODULES, *(name for name in also if name != "jq")]
+    missing = [name for name in tools if shutil.which(name) is None]
+    missing += [name for name in modules if find_spec(name) is None]
+    if missing:
+        pytest.skip(f"MISSING: {', '.join(missing)}")
+    enter = ["unshare", "--net", "--mount", *["--map-root-user"] * (os.geteuid() != 0)]
+    mount = ["mount", "-t", "tmpfs", "tmpfs", "/run"]
+    tried = subprocess.run([*enter, *mount], capture_output=True, text=True, check=False)
+    if tried.returncode:
+        pytest.skip(f"MISSING: no namespaces can be had here: {tried.stderr.strip()}")
+    return enter
+
+
+@EXAMPLES
+def test_the_examples_of_a_page_do_what_it_shows(page: Path, tmp_path: Path) -> None:
+    """In a namespace of its own, with a table that makes the page true."""
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    done = subprocess.run(
+        [*_require(page), sys.executable, "-m", "tests.support.pages", str(page)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path, "COLUMNS": "120"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@PAGES
+def test_every_block_is_of_a_kind_that_runs(page: Path) -> None:
+    """So that none is left out unless its fence says so."""
+    assert {block.language for block in blocks(page)} <= RUN.keys()
+
+
+def test_hardly_any_block_is_left_out() -> None:
+    """Installing, and what takes half a million flows."""
+    left_out = [f"{page.name}:{b.line}" for page in pages() for b in blocks(page) if not b.runs]
+    assert len(left_out) <= 2, left_out
+
+
+@PAGES
+def test_links_lead_somewhere(page: Path) -> None:
+    """To a file of the project, and to a heading in it."""
+    if not (ROOT / "kernels").exists():
+        pytest.skip("MISSING: a whole checkout")
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if "://" in link:
+            continue
+        name, _, heading = link.partition("#")
+        target = page.parent / name if name else page
+        assert target.exists(), link
+        assert not heading or heading in _anchors(target), link
+
+
+def _anchors(page: Path) -> set[str]:
+    """Return what a forge calls the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
