@@ -65,8 +65,10 @@ def test_the_examples_of_a_page_do_what_it_shows(page: Path, tmp_path: Path) -> 
 
 @PAGES
 def test_every_block_is_of_a_kind_that_runs(page: Path) -> None:
-    """So that none is left out unless its fence says so."""
-    assert {block.language for block in blocks(page)} <= RUN.keys()
+    """So that none is left out unless its fence says so, nor for standing in a list."""
+    found = list(blocks(page))
+    assert {block.language for block in found} <= RUN.keys()
+    assert page.read_text(encoding="utf-8").count("```") == 2 * len(found)
 
 
 def test_hardly_any_block_is_left_out() -> None:
