@@ -60,7 +60,7 @@ def blocks(page: Path) -> Iterator[Block]:
 def _python(block: Block, page: Path, scope: Scope) -> str:
     """Run code; return what went wrong."""
     try:
-        exec(compile("\n" * (block.line - 1) + block.text, page, "exec"), scope)
+        exec(compile("\n" * (block.line - 1) + block.text, str(page), "exec"), scope)
     except Exception:
         return traceback.format_exc()
     return ""
