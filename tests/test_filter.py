@@ -216,7 +216,7 @@ NOT_ASKED: list[filters.Spec] = [
     {"src": "fd00::1"},
     {"dst": "fd00::1"},
     {"src": "10.0.0.0/24"},
-    {"src": {"10.0.0.1", "fd00::1"}},
+    {"src": ["10.0.0.1", "fd00::1"]},
     {"dport": 80},
     {"proto": "tcp", "dport": 80},
     {"reply_src": "10.0.0.1"},
