@@ -560,11 +560,6 @@ class Filter:
         return self._zone
 
     @property
-    def zones(self) -> frozenset[int] | None:
-        """The zones of a filter by zones and nothing else; None for any other."""
-        return self.zone if self.is_zones else None
-
-    @property
     def is_zones(self) -> bool:
         """True for a filter by zones and nothing else."""
         return isinstance(self._node, Test) and self._node.field == "zone"

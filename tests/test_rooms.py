@@ -130,20 +130,37 @@ def test_every_file_is_formatted_and_compiled_strictly() -> None:
         assert core_in(line) == compiled(NAMES)
 
 
+def objects_in(line: str) -> set[str]:
+    """Return the sources of the core whose objects, of tests/c, a line names."""
+    return {f"{name}.c" for name in re.findall(r"\bbuilt/[A-Z]+/(csrc/\S+)\.o\b", line)}
+
+
+PROGRAM = r"built/(scripted|driver|fuzz-[a-z]+)[a-z-]*"
+
+
 def test_every_file_is_a_reason_to_rebuild() -> None:
     """A change of any file of the core rebuilds the package, and each program in tests/c."""
     for line in lines(make(), r"\.venv/installed: "):
         assert core_in(line) == NAMES
     said = make("-C", "tests/c", "BUILD=built", "sanitize", "valgrind", "fuzz")
-    for line in lines(said, "built/(scripted|driver|fuzz-[a-z]+)[a-z-]*: "):
-        assert core_in(line) == NAMES
+    for line in lines(said, f"{PROGRAM}: "):
+        assert objects_in(line) == compiled(NAMES)
+    for line in lines(said, r"built/[A-Z]+/csrc/\S+\.o: "):
+        target, sources = line.split(":")
+        assert core_in(sources) == NAMES - compiled(NAMES) | objects_in(target)
 
 
 def test_every_file_is_sanitized_and_fuzzed() -> None:
-    """Each program in tests/c is made of every source."""
+    """Each program in tests/c is made of every source, compiled as the program is."""
     said = make("-C", "tests/c", "BUILD=built", "CC=cc", "sanitize", "valgrind", "fuzz")
-    for line in lines(said, "(cc|clang) .*-o built/"):
-        assert core_in(line) == compiled(NAMES)
+    how: dict[str, list[str]] = {}
+    for line in lines(said, r"(cc|clang) .* -c -o built/[A-Z]+/csrc/"):
+        flags, _, names = line.partition(" -c -o ")
+        how[names.split()[0]] = flags.split()
+    for line in lines(said, f"(cc|clang) .* -o {PROGRAM} "):
+        assert objects_in(line) == compiled(NAMES)
+        flags = [word for word in line.partition(" -o ")[0].split() if "--wrap" not in word]
+        assert all(how[name] == flags for name in line.split() if "/csrc/" in name)
 
 
 def test_the_binding_is_built_of_every_file() -> None:
