@@ -6,9 +6,9 @@ import enum
 
 
 class Proto(enum.IntEnum):
-    """Layer-4 protocols that conntrack knows by name (``CTA_PROTO_NUM``, ``conntrack -p``).
+    """Layer-4 protocols with a name in conntrack (``CTA_PROTO_NUM``, ``conntrack -p``).
 
-    Any other number from 0 to 255 is just as valid.
+    Every other number from 0 to 255 is valid too.
     """
 
     ICMP = 1
@@ -24,7 +24,7 @@ class Proto(enum.IntEnum):
 class Status(enum.IntFlag):
     """The bits of a flow's status (``CTA_STATUS``, ``conntrack -u``).
 
-    OFFLOAD is known since Linux 4.16, HW_OFFLOAD since 5.7.
+    OFFLOAD came with Linux 4.16, HW_OFFLOAD with 5.8.
     """
 
     EXPECTED = 0x1
