@@ -9,9 +9,9 @@ import os
 class Error(OSError):
     """A request to the kernel that failed.
 
-    ``errno`` is the kernel's error number, ``operation`` says what was asked, ``reason`` names the
-    field that was wrong and why, or says what else nlct knows of the cause, empty where it knows
-    nothing, and ``kernel_message`` is the kernel's own extended-ack text, empty where it gave none.
+    ``errno``: the kernel's error number. ``operation``: what nlct asked for. ``reason``: the field
+    that was wrong and why, or what else nlct knows of the cause; empty if it knows nothing.
+    ``kernel_message``: the kernel's extended-ack text; empty if it sent none.
     """
 
     operation: str
@@ -54,7 +54,7 @@ class ExistsError(Error):
 class UnsupportedError(Error):
     """This kernel cannot do that, or has not been seen to do it safely (EOPNOTSUPP).
 
-    EPROTONOSUPPORT and EAFNOSUPPORT: it has no conntrack over netlink at all.
+    EPROTONOSUPPORT and EAFNOSUPPORT: the kernel has no conntrack over netlink at all.
     """
 
 
@@ -63,22 +63,22 @@ class TableFullError(Error):
 
 
 class InvalidRequestError(Error):
-    """A request or an answer was malformed (EINVAL, ERANGE; EBADMSG for what the kernel sent)."""
+    """A request (EINVAL, ERANGE) or an answer of the kernel (EBADMSG) was malformed."""
 
 
 class InterruptedDumpError(Error):
-    """The table changed its size while it was walked: flows may be missing or repeated (EINTR)."""
+    """The table changed its size during a dump: flows may be missing or repeated (EINTR)."""
 
     def _describe(self, number: int) -> str:  # noqa: ARG002
         return "the table was resized while it was walked"
 
 
 class OverrunError(Error):
-    """The kernel had no room to queue an answer, so some are lost (ENOBUFS)."""
+    """The kernel had no room to queue an answer, so some answers are lost (ENOBUFS)."""
 
 
 class PrivilegeError(Error, PermissionError):
-    """The capability CAP_NET_ADMIN is missing (EPERM, EACCES). Also Python's PermissionError."""
+    """The capability CAP_NET_ADMIN is missing (EPERM, EACCES). Also a PermissionError."""
 
     def _describe(self, number: int) -> str:
         return (
