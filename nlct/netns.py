@@ -58,11 +58,11 @@ class Netns(Closing):
     def scratch(cls) -> Netns:
         """Make an empty namespace that is gone with this object and its sockets.
 
-        It is proved to be new: another one than that of the calling thread, that of process 1
-        where it can be seen, and all that this process's own objects hold.
+        nlct proves that it is new: it is not the calling thread's, not that of process 1 if that
+        can be seen, and none that an object of this process holds.
 
-        Needs no privilege where user namespaces are allowed: it then comes with one of its own.
-        Raises PermissionError where neither is to be had.
+        This needs no privilege if user namespaces are allowed: the namespace then has a user
+        namespace of its own. Raises PermissionError if neither can be made.
         """
         operation = "make a scratch network namespace"
         made = cls()
@@ -76,8 +76,8 @@ class Netns(Closing):
     def current(cls) -> Netns:
         """Return the namespace of the calling thread.
 
-        Its socket() and open_file() are for that thread, which gets an Error (EXDEV) from them
-        once it has moved to another namespace. Conntrack() holds such an object by itself.
+        Only that thread may use its socket() and open_file(). They raise Error (EXDEV) once the
+        thread has moved to another namespace. Conntrack() makes such an object by itself.
         """
         return cls._opened(lib.nlct_netns_here, operation="find the network namespace of a thread")
 
@@ -85,12 +85,13 @@ class Netns(Closing):
     def open(cls, spec: NetnsLike) -> Netns:
         """Open a namespace.
 
-        ``spec`` is a name under /run/netns (as ``ip netns`` makes them), a path, an open
-        descriptor of a namespace or an object that has one, or a process id. An integer that is
-        a namespace's descriptor is taken as that; write a process as "/proc/PID/ns/net" where
-        the two could be mistaken.
+        ``spec``: a name under /run/netns (as ``ip netns`` makes them), a path, an open descriptor
+        of a namespace or an object that has one, or a process id. An integer that is an open
+        descriptor of a namespace means that namespace; write "/proc/PID/ns/net" to be sure that
+        a process is meant.
 
-        Raises NotFoundError where there is none, TypeError or ValueError for anything else.
+        Raises NotFoundError if there is no such namespace or process, TypeError or ValueError if
+        ``spec`` is anything else, and PermissionError without the right to open it.
         """
         if isinstance(spec, (str, os.PathLike)):
             return cls._open_path(_path(os.fspath(spec)), f"open network namespace {spec!r}")
@@ -141,7 +142,7 @@ class Netns(Closing):
 
     @property
     def identity(self) -> Identity:
-        """Which namespace it is: no other has the same numbers while this object holds it."""
+        """Device and inode: no other namespace has the same while this object holds it."""
         return self._c.fd.device, self._c.fd.inode
 
     def to_c(self) -> ffi.CData:
@@ -157,7 +158,7 @@ class Netns(Closing):
         return fd
 
     def socket(self, family: int, kind: int, proto: int = 0) -> socketlib.socket:
-        """Open a socket inside the namespace."""
+        """Open a socket inside the namespace. The arguments are those of ``socket.socket``."""
         # Imported when it is needed, to start quickly.
         import socket as socketlib  # noqa: PLC0415
 
@@ -168,7 +169,10 @@ class Netns(Closing):
         return socketlib.socket(fileno=lib.nlct_fd_take(fd))
 
     def open_file(self, path: str, flags: int = os.O_RDONLY) -> int:
-        """Open a file inside the namespace: what lies under /proc/sys/net is its own."""
+        """Open a file inside the namespace, which has its own /proc/sys/net.
+
+        Returns a descriptor, which the caller closes.
+        """
         fd = descriptor()
         check(lib.nlct_netns_file(self.to_c(), _c_path(path), flags, fd), f"open {path}")
         return int(lib.nlct_fd_take(fd))
