@@ -23,12 +23,12 @@ SAMPLES = 100
 class LoadResult(NamedTuple):
     """What a load did.
 
-    ``created``: flows that are new. ``failed``: how many were refused, by errno (EEXIST: it was
-    there; ENOMEM: the table is full; EINVAL: a flow that create() would refuse, among them those
-    with a timeout of 0 and those without any). ``seconds``: what it took. ``dropped``: from how
-    many of the created flows the kernel dropped a field, by its name, as one of them shows that was
-    looked up afterwards: labels where no rule uses labels, and what this kernel was built without;
-    None where no look-up was possible afterwards.
+    ``created``: flows that are new. ``failed``: how many were refused, by errno (EEXIST: the flow
+    was there; ENOMEM: the table is full; EINVAL: create() would refuse the flow too, for example
+    because its timeout is 0 or missing). ``seconds``: how long it took. ``dropped``: by field, how
+    many created flows the kernel stored without it: labels that no rule uses, and fields that this
+    kernel was built without. nlct looks up one created flow of each kind to tell; None if no
+    look-up was possible.
     """
 
     created: int
