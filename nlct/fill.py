@@ -39,8 +39,8 @@ def tables(
 ) -> Iterator[FlowTable]:
     """Yield UDP flows, a table of up to ``rows`` at a time.
 
-    They live for a day, in zones 1 to ``zones`` in turn, each from an address of its own.
-    ``flows``: 0 to 16,777,216. ``zones``: 1 to 65535. ``zone``: only those of one zone.
+    They live for a day, in zones 1 to ``zones`` in turn, each from its own address.
+    ``flows``: 0 to 16,777,216. ``zones``: 1 to 65535. ``zone``: yield only the flows of this zone.
     """
     _check.integer("flows", flows, 0, MAX_FLOWS)
     _check.integer("zones", zones, 1, _check.U16)
@@ -78,7 +78,10 @@ def fill(
     zone: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> LoadResult:
-    """Create the flows of tables(). Flows that exist count as failed with EEXIST."""
+    """Create the flows of tables(). A flow that exists counts as failed with EEXIST.
+
+    ``progress``: called after each table, with the number of flows done so far.
+    """
     created = 0
     failed: dict[int, int] = {}
     seconds = 0.0
