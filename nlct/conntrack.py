@@ -35,29 +35,29 @@ _UNSEEN = "the flow was created, but could not be looked at"
 class Conntrack(Holder):
     """The connection tracking table of one network namespace.
 
-    ``netns``: None for the caller's own namespace, or a name, path, process id or descriptor, see
-    Netns.open(). The namespace is held until close(); the calling thread never enters it.
-    With None it is the namespace in which the thread that makes the object is at that time. A
-    thread that has moved elsewhere makes a new object: there this one raises Error (EXDEV) as soon
-    as it needs a new socket, and works in no other namespace.
-    ``kernel_filter``: let the kernel leave out of a dump what was not asked for, where it can.
-    Everything is matched again either way, so this changes the time, never the result.
+    ``netns``: a name, path, process id or descriptor, see Netns.open(). None is the namespace that
+    the thread is in when it makes the object. The object holds the namespace until close(); the
+    calling thread never enters it. A thread that has moved to another namespace needs a new
+    object: this one never works elsewhere, and raises Error (EXDEV) when it needs a new socket.
+    ``kernel_filter``: ask the kernel to leave out of a dump what is not wanted. nlct matches
+    everything again either way, so this changes the time, never the result.
 
-    Any number of threads may use one object at once: each operation has sockets of its own. After
-    a fork the child may go on using it: it opens new sockets. Long operations give way to
-    signals every 5 ms, except while the kernel works on one request (to flush, or to dump what it
-    does not find).
+    Any number of threads may use one object at once: each operation has its own sockets. After a
+    fork the child may go on using it, and opens new sockets. Long operations give way to signals
+    every 5 ms, except while the kernel works on one request (a flush, or a dump in which it finds
+    nothing).
 
-    All operations need CAP_NET_ADMIN in the namespace, and raise PermissionError without it.
+    All operations need CAP_NET_ADMIN in the namespace, and raise PermissionError without it. A zone
+    other than 0 raises UnsupportedError if the kernel was built without zones.
     """
 
     def __init__(self, netns: NetnsLike | None = None, *, kernel_filter: bool = True) -> None:
         self._handle = Handle.open(netns, kernel_filter)
 
     def close(self) -> None:
-        """Let go of sockets and namespace.
+        """Close the sockets and let go of the namespace.
 
-        May be called again; every other call then raises ValueError.
+        You may call it again; every other call then raises ValueError.
         """
         self._handle.close()
 
@@ -88,9 +88,11 @@ class Conntrack(Holder):
     ) -> int:
         """Return the number of flows.
 
-        Without a filter this is the kernel's own counter (``conntrack -C``), which may include
-        flows that are just being destroyed; with one the table is dumped, and ``progress`` is
-        called now and then with the number of flows scanned so far.
+        Without a filter this reads the kernel's own counter (``conntrack -C``), which may include
+        flows that are being destroyed. With a filter it dumps the table, and calls ``progress`` now
+        and then with the number of flows scanned so far.
+
+        Raises InterruptedDumpError if resizes of the hash table disturb one dump after another.
         """
         wanted = self._wanted(filter, zone, progress)
         if wanted.matches_everything:
@@ -107,9 +109,11 @@ class Conntrack(Holder):
         """Return the number of flows for each value of a field, in one dump.
 
         ``fields``: one or two of "zone", "proto", "state" (that of TCP), "mark", "src", "dst",
-        "status", or any other column (nlct.table.COLUMNS) but those without a fixed size. With
-        two, the keys are pairs. Flows without the field count for None; values without a flow are
-        left out. ``progress``: see count().
+        "status", or any other column of fixed size (nlct.table.COLUMNS). With two, the keys are
+        pairs. Flows without the field count for None. ``progress``: see count().
+
+        Raises TypeError unless there are one or two fields, ValueError for an unknown one, and
+        InterruptedDumpError as count() does.
         """
         counter = Counts(fields)
         wanted = self._wanted(filter, zone, progress)
@@ -117,10 +121,10 @@ class Conntrack(Holder):
         return counter.counts()
 
     def dump(self, filter: Filter | None = None, *, zone: Zones | None = None) -> Iterator[Flow]:
-        """Yield the flows that match, streaming, in constant memory (``conntrack -L``).
+        """Yield the flows that match, one by one, in constant memory (``conntrack -L``).
 
-        A dump is no snapshot: flows that appear meanwhile may be missed. Raises
-        InterruptedDumpError at the end if the table was resized on the way.
+        A dump is not a snapshot: it may miss flows that appear while it runs. Raises
+        InterruptedDumpError at its end if the hash table was resized during the dump.
         """
         wanted = self._wanted(filter, zone)
         return self._dump(wanted)
@@ -140,9 +144,9 @@ class Conntrack(Holder):
     def dump_text(
         self, filter: Filter | None = None, *, zone: Zones | None = None
     ) -> Iterator[bytes]:
-        """Yield the lines that ``conntrack -L`` prints, many at a time, as they go to a file.
+        """Yield the lines that ``conntrack -L`` prints, many at a time, ready for a file.
 
-        Otherwise like dump(), and several times as fast as the text of each flow.
+        Otherwise this is like dump(), and several times as fast as str() of each flow.
         """
         wanted = self._wanted(filter, zone)
         return self._dump_text(wanted)
@@ -166,10 +170,11 @@ class Conntrack(Holder):
     ) -> FlowTable:
         """Return the flows that match as columns, in one dump.
 
-        ``columns``: names of nlct.table.COLUMNS to keep, None for all; "family" and the zones
-        always are.
-        Some 110 bytes a flow. Where the table is resized meanwhile it is dumped again.
-        ``progress``: see count().
+        ``columns``: names of nlct.table.COLUMNS to keep, None for all; "family" and the zones are
+        always kept. A plain flow takes some 110 bytes. If the hash table is resized during the
+        dump, nlct dumps again. ``progress``: see count().
+
+        Raises ValueError for an unknown column, and InterruptedDumpError as count() does.
         """
         wanted = column_set(columns)
         collector = Columns(wanted, ALL_ROWS)
@@ -193,8 +198,8 @@ class Conntrack(Holder):
     ) -> Iterator[FlowTable]:
         """Yield the flows that match as tables of up to ``rows`` each, in constant memory.
 
-        ``columns``: see table(). Like dump() it raises InterruptedDumpError at the end if the table
-        was resized on the way.
+        ``columns``: see table(). ``rows``: 1 to 2**32 - 1. Raises InterruptedDumpError at its end,
+        as dump() does.
         """
         kept = column_set(columns)
         _check.integer("rows", rows, 1, _check.U32)
@@ -217,10 +222,11 @@ class Conntrack(Holder):
     def get(self, tuple: Tuple, zone: int | None = None) -> Flow:
         """Return the flow with this tuple, original or reply, in this zone (``conntrack -G``).
 
-        ``zone``: 0 to 65535, in whichever direction of the flow it applies. Without one it is that
-        of the tuple, as a dump gives it, or else the flow is looked up where no zone is said.
+        ``zone``: 0 to 65535, in whichever direction it applies. None means the zone of the tuple,
+        as a dump gives it, or, if it has none, a look-up without a zone.
 
-        Raises NotFoundError, InvalidRequestError.
+        Raises NotFoundError if there is no such flow, and InvalidRequestError for a tuple that
+        cannot name one, such as TCP without ports.
         """
         if not isinstance(tuple, Tuple):
             raise TypeError(f"tuple must be a Tuple, not {tuple!r}")
@@ -233,9 +239,9 @@ class Conntrack(Holder):
 
     @property
     def buckets(self) -> int | None:
-        """Size of the kernel's hash table, shared by all namespaces (``nf_conntrack_buckets``).
+        """Buckets of the hash table that all namespaces share (``nf_conntrack_buckets``).
 
-        None where the kernel has no such file.
+        None if the kernel has no such file.
         """
         return self._handle.read_buckets()
 
@@ -244,23 +250,22 @@ class Conntrack(Holder):
     def create(self, flow: Flow) -> None:
         """Create a flow (``conntrack -I``).
 
-        The kernel wants both addresses, the protocol with its ports or ICMP fields, and a timeout
-        of at least a second; of one above 8,589,934 seconds it makes that many. For SCTP it wants
-        the state with both tags, or none of them. With SRC_NAT or DST_NAT in the status the flow
-        translates to what the reply says. Labels want a rule that uses labels in the namespace.
+        The kernel needs both addresses, the protocol with its ports or ICMP fields, and a timeout
+        of at least a second; it shortens a timeout above 8,589,934 seconds to that. SCTP needs the
+        state with both tags, or none of them. With SRC_NAT or DST_NAT in the status the flow
+        translates to what the reply says. Labels need a rule in the namespace that uses labels.
 
-        What is the kernel's own to give is left out, so that a dumped flow can be created: id, use,
-        counters, timestamps, security context, what is unknown, TCP flags but 0x01, 0x02 and 0x08,
-        window scales but of two directions with flag 0x01, and in the status SEQ_ADJUST, NAT_DONE,
-        TEMPLATE, UNTRACKED and OFFLOAD.
+        nlct leaves out what only the kernel gives, so that you can create a flow from a dump: id,
+        use, counters, timestamps, security context, unknown attributes, TCP flags except 0x01, 0x02
+        and 0x08, window scales unless both directions have one and flag 0x01, and in the status
+        SEQ_ADJUST, NAT_DONE, TEMPLATE, UNTRACKED and OFFLOAD.
 
-        Raises ValueError for a timeout of 0, with which the kernel makes no flow. Raises
-        ExistsError, TableFullError, InvalidRequestError; NotFoundError without its master;
-        UnsupportedError for a helper that the kernel does not have; Error with EBUSY for a status
-        with DYING, or with EXPECTED and no master. Raises Error with ENOSPC for labels that the
-        kernel dropped, and UnsupportedError for what else it dropped; the flow is then taken away
-        again. Where it could not be looked at for that the flow stays, and the error says so.
-        ``reason`` of an error names the field.
+        Raises ValueError for a timeout of 0; ExistsError, TableFullError, InvalidRequestError;
+        NotFoundError if its master is missing; UnsupportedError for a helper that the kernel does
+        not have; Error (EBUSY) for a status with DYING, or with EXPECTED and no master. If the
+        kernel dropped a field, nlct deletes the flow again and raises Error (ENOSPC) for labels,
+        UnsupportedError for another field. If it cannot look the flow up to tell, the flow stays,
+        and the error says so. ``reason`` of an error names the field.
         """
         row, heap = to_c(flow)
         if flow.timeout == 0:
@@ -293,28 +298,29 @@ class Conntrack(Holder):
     def update(self, flow: Flow, **changes: Unpack[FlowChanges]) -> None:
         """Change a flow (``conntrack -U``): ``ct.update(flow, mark=7)``.
 
-        ``flow`` names it, by its tuple, its zone and, if given, its id; what else it holds does not
-        matter, so it may be an old one. What changes is given by name: ``timeout`` (0 ends the
-        flow; of what is above 8,589,934 seconds the kernel makes that many), ``mark``, ``status``,
-        ``tcp_state``, ``tcp_wscale_orig`` and ``_reply``, ``tcp_flags_orig`` and ``_reply``,
-        ``sctp_state`` with ``sctp_vtag_orig`` and ``_reply``, ``dccp_state`` with ``dccp_role``,
+        ``flow`` names the flow by its tuple, its zone and, if given, its id. Its other fields do
+        not matter, so it may be an old one. Name what changes: ``timeout`` (0 ends the flow; the
+        kernel shortens more than 8,589,934 seconds to that), ``mark``, ``status``, ``tcp_state``,
+        ``tcp_wscale_orig`` and ``_reply``, ``tcp_flags_orig`` and ``_reply``, ``sctp_state`` with
+        ``sctp_vtag_orig`` and ``_reply``, ``dccp_state`` with ``dccp_role``,
         ``dccp_handshake_seq``, ``labels``, ``helper``, ``helper_info``, ``seqadj_...``,
         ``synproxy_...``; see Flow. Everything else stays.
 
-        ``status`` is all of it (CONFIRMED need not be given): bits can be set, SEEN_REPLY, ASSURED,
-        FIXED_TIMEOUT and HELPER, none can be cleared. Of the TCP flags 0x01, 0x02 and 0x08 can be
-        set and cleared; window scales go together, in a flow with flag 0x01 in both directions.
-        A helper can be given again or taken away (""), but no flow gets one that has none.
+        ``status`` is the whole status (CONFIRMED may be left out): it can set SEEN_REPLY, ASSURED,
+        FIXED_TIMEOUT and HELPER, and clear nothing. The TCP flags 0x01, 0x02 and 0x08 can be set
+        and cleared; window scales go together, in a flow with flag 0x01 in both directions. A
+        helper can be set again or taken away (""), but a flow without one cannot get one.
 
-        Without names, all that the flow holds is set: ``ct.update(Flow(tuple, zone=7, mark=7))``.
+        Without names, it sets all that ``flow`` holds:
+        ``ct.update(Flow(tuple, zone=7, mark=7))``.
 
-        Raises ValueError where nothing is to change, for TCP flags that a request cannot change,
-        and, without names, for a flow that holds what only the kernel gives (use, counters,
-        timestamps) or a master. Raises NotFoundError; InvalidRequestError for what the kernel would
+        Raises ValueError if nothing would change, for TCP flags that a request cannot change, and,
+        without names, for a flow with a master or with fields that only the kernel gives (use,
+        counters, timestamps). Raises NotFoundError; InvalidRequestError for what the kernel would
         drop in silence, such as the state of another protocol or another reply; Error with EBUSY
-        for such a status, EPERM for a timeout that is fixed, ENOSPC for labels where no rule uses
-        labels; UnsupportedError for a helper. ``reason`` names the field. What was refused only by
-        the kernel may be changed in part.
+        for a status that the kernel would not set, EPERM for a fixed timeout, ENOSPC for labels
+        that no rule uses; UnsupportedError for a helper. ``reason`` names the field. If the kernel
+        itself refused the request, it may have changed the flow in part.
         """
         to_c(flow)
         wanted = _reasons.changes(flow, changes)
@@ -340,10 +346,10 @@ class Conntrack(Holder):
                 raise error(errno.EINVAL, "update a flow", reason=why)
 
     def delete_flow(self, flow: Flow) -> None:
-        """Delete this very flow: its tuple, its zone and its id.
+        """Delete this very flow, by its tuple, its zone and its id.
 
-        It is looked up first. Raises NotFoundError, also where another flow with another id has the
-        tuple by now, or where the flow is in another zone.
+        nlct looks it up first. Raises NotFoundError if it is gone, if a new flow with another id
+        has its tuple by now, or if it is in another zone.
         """
         to_c(flow)
         # Looked up even where its id is known: by a tuple that its zone does not apply to, the
@@ -359,9 +365,11 @@ class Conntrack(Holder):
     ) -> LoadResult:
         """Create many flows, in batches, as create() does. A refused flow does not stop the rest.
 
-        Flows with a master come last, after their masters. Flows from which the kernel dropped
-        something stay, see LoadResult. ``progress`` is called now and then with the number of flows
+        Flows with a master come after their masters. A flow from which the kernel dropped a field
+        stays; LoadResult counts it. nlct calls ``progress`` now and then with the number of flows
         done so far.
+
+        Raises TypeError for anything but flows.
         """
         return load(
             self._handle, flows, lambda flow: _lookup.find_new(self._handle, flow), progress
@@ -400,18 +408,18 @@ class Conntrack(Holder):
         """Delete every flow of these zones and nothing else.
 
         ``zones``: ids from 0 to 65535. A zone matches by its id whichever direction it applies to.
-        ``strategy``: "scan" dumps the table once and deletes each match by tuple, zone and id, safe
-        on every kernel; "kernel" sends the kernel one flush a zone, and does not learn how many
-        flows that were; "auto" scans, with one dump for each of a few zones where that is faster,
-        and leaves the rest to the kernel where the deletes to come should take longer, and more
-        than 20 ms.
+        ``strategy``: "scan" dumps the table once and deletes each match by tuple, zone and id; it
+        is safe on every kernel. "kernel" sends the kernel one flush a zone; the kernel does not say
+        how many flows it deleted. "auto" scans, with one dump for each of a few zones if that is
+        faster, and lets the kernel do the rest if the deletes to come should take longer than that
+        and more than 20 ms.
         ``dry_run``: count what would be deleted, delete nothing.
-        ``passes``: dump up to so many times (1 to 1000), until a dump finds nothing; for tables
-        that change meanwhile, since what appears during a dump may be missed by it.
-        ``progress`` is called now and then with the number of flows scanned so far.
+        ``passes``: dump up to 1 to 1000 times, until a dump finds nothing. A dump may miss flows
+        that appear while it runs.
+        ``progress``: called now and then with the number of flows scanned so far.
 
-        Raises UnsupportedError for strategy="kernel" where this very kernel has not been seen to
-        honour the filter for each of these zones; nothing is sent then.
+        Raises UnsupportedError for strategy="kernel", before anything is sent, unless this very
+        kernel has been seen to honour the filter for each of these zones.
         """
         # Never Filter(zone=None) here: that is every flow.
         return flush(
@@ -428,7 +436,7 @@ class Conntrack(Holder):
     ) -> FlushResult:
         """Delete every flow in the namespace (``conntrack -F``).
 
-        The arguments are those of flush_zones(); "auto" lets the kernel do it.
+        The arguments are those of flush_zones(). With "auto" the kernel does it.
         """
         return flush(self._handle, Filter(), strategy, dry_run, passes, progress)
 
@@ -443,10 +451,11 @@ class Conntrack(Holder):
     ) -> FlushResult:
         """Delete every flow that matches and nothing else, in one dump (``conntrack -D``).
 
-        The arguments are those of flush_zones(), but that "auto" always scans, so that the flows
-        are counted; also with nlct.ALL, where flush_all() is faster and does not count. A filter
-        that matches everything is refused with ValueError, unless it is nlct.ALL;
-        Filter.restricts_nothing says how that is told.
+        The arguments are those of flush_zones(), but "auto" always scans, so that it can count,
+        even with nlct.ALL; flush_all() is faster and does not count.
+
+        Raises ValueError for a filter that matches everything, unless it is nlct.ALL; see
+        Filter.restricts_nothing.
         """
         return flush(self._handle, to_delete(filter), strategy, dry_run, passes, progress, "delete")
 
