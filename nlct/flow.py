@@ -124,14 +124,15 @@ def _shown(value: object) -> str:
 class Tuple:
     """One direction of a flow (``CTA_TUPLE_ORIG``, ``CTA_TUPLE_REPLY``).
 
-    ``src``, ``dst``: addresses, given as ``ipaddress`` objects or text, of one family.
-    ``proto``: layer-4 protocol, 0 to 255 or its name ("tcp", "udp", "icmp", ...).
-    ``sport``, ``dport``: ports, 0 to 65535, for GRE its keys. ``icmp_id`` (0 to 65535),
-    ``icmp_type`` and ``icmp_code`` (0 to 255) stand in their place for ICMP and ICMPv6.
-    ``zone``: 0 to 65535, only where the zone applies to this direction alone (``CTA_TUPLE_ZONE``,
+    ``src``, ``dst``: addresses of one family, as ``ipaddress`` objects or text (``CTA_TUPLE_IP``).
+    ``proto``: layer-4 protocol, 0 to 255 or a name: "tcp", "udp", ... (``CTA_PROTO_NUM``, ``-p``).
+    ``sport``, ``dport``: ports, 0 to 65535; for GRE the keys (``CTA_PROTO_SRC_PORT``,
+    ``CTA_PROTO_DST_PORT``). ICMP and ICMPv6 have ``icmp_id`` (0 to 65535), ``icmp_type`` and
+    ``icmp_code`` (0 to 255) instead (``CTA_PROTO_ICMP_...``, ``CTA_PROTO_ICMPV6_...``).
+    ``zone``: 0 to 65535, if the zone applies to this direction alone (``CTA_TUPLE_ZONE``,
     ``--orig-zone``, ``--reply-zone``), since Linux 4.3.
 
-    Tuples are immutable, can be compared, sorted and used as keys.
+    Tuples are immutable. You can compare and sort them, and use them as keys.
     """
 
     __slots__ = ("_row",)
@@ -190,7 +191,7 @@ class Tuple:
         return self._row[TUPLE_FAMILY] or None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what is there, for JSON."""
+        """Return the fields that have a value, for JSON."""
         values = ((name, getattr(self, name)) for name in MEMBERS)
         return {
             name: str(value) if name in ("src", "dst") else int(value)
@@ -261,48 +262,52 @@ def _tuple_of_flow(name: str) -> Any:
 
 @functools.total_ordering
 class Flow:
-    """One conntrack entry. What the kernel did not say is None.
+    """One conntrack entry. A value that the kernel did not send is None.
 
-    ``orig``, ``reply``: its two directions; to the kernel a missing reply is the reverse.
-    ``zone``: its zone's id, 0 to 65535, in whichever direction it applies (``CTA_ZONE``, ``-w``);
-    0 is the default zone.
-    ``status``: see Status (``CTA_STATUS``, ``-u``). A flow that is created with SRC_NAT or DST_NAT
-    is translated to what ``reply`` says (``CTA_NAT_SRC``, ``-n``; ``CTA_NAT_DST``, ``-g``).
-    ``timeout``: seconds left, 0 to 2**32 - 1, None on offloaded flows (``CTA_TIMEOUT``, ``-t``);
-    the kernel makes 8,589,934 of what is more, in silence.
-    ``mark``: 0 to 2**32 - 1 (``CTA_MARK``, ``-m``). ``id``: the kernel's id of this very entry
-    (``CTA_ID``); ``use``: its reference count (``CTA_USE``), to which the dumps of older kernels
-    add one here and there; both are the kernel's to give.
-    ``master``: the original tuple of the flow that it belongs to, as FTP's data do to its control
+    ``orig``, ``reply``: its two directions (``CTA_TUPLE_ORIG``, ``CTA_TUPLE_REPLY``). The kernel
+    takes a missing reply for the reverse.
+    ``zone``: the id of its zone, 0 to 65535, in whichever direction it applies (``CTA_ZONE``,
+    ``-w``); 0 is the default zone.
+    ``status``: see Status (``CTA_STATUS``, ``-u``). If you create a flow with SRC_NAT or DST_NAT,
+    it translates to what ``reply`` says (``CTA_NAT_SRC``, ``-n``; ``CTA_NAT_DST``, ``-g``).
+    ``timeout``: seconds left, 0 to 2**32 - 1, None for an offloaded flow (``CTA_TIMEOUT``, ``-t``);
+    the kernel shortens more than 8,589,934 to that, in silence.
+    ``mark``: 0 to 2**32 - 1 (``CTA_MARK``, ``-m``).
+    ``id``: the kernel's id of this very entry (``CTA_ID``). ``use``: its reference count
+    (``CTA_USE``); dumps of older kernels may add one. Only the kernel sets both.
+    ``master``: the original tuple of the flow that it belongs to: for FTP data the control
     connection (``CTA_TUPLE_MASTER``).
 
-    ``tcp_state``: see TcpState, a number from 0 to 255 or a name (``--state``).
+    ``tcp_state``: see TcpState, a number from 0 to 255 or a name (``CTA_PROTOINFO_TCP_STATE``,
+    ``--state``).
     ``tcp_wscale_orig``, ``tcp_wscale_reply``: window scales; ``tcp_flags_orig``,
     ``tcp_flags_reply``: bits of ``IP_CT_TCP_FLAG_...``; 0 to 255 (``CTA_PROTOINFO_TCP_...``). A
-    request says only the flags 0x01, 0x02 and 0x08 (window scaling, selective acknowledgements,
-    liberal tracking): the others are what the kernel remembers of packets, and a flow that is given
-    them may take every RST for invalid.
+    request sends only the flags 0x01, 0x02 and 0x08 (window scaling, selective acknowledgements,
+    liberal tracking). In the others the kernel notes what it saw; a flow that is created with them
+    may treat every RST as invalid.
     ``sctp_state``: see SctpState; ``sctp_vtag_orig``, ``sctp_vtag_reply``: verification tags, 0 to
     2**32 - 1 (``CTA_PROTOINFO_SCTP_...``). ``dccp_state``: see DccpState; ``dccp_role``: 0 client,
     1 server; ``dccp_handshake_seq``: 0 to 2**64 - 1 (``CTA_PROTOINFO_DCCP_...``).
 
     ``packets_orig``, ``bytes_orig``, ``packets_reply``, ``bytes_reply``: counters, 0 to 2**64 - 1,
-    where the sysctl nf_conntrack_acct is on (``CTA_COUNTERS_ORIG``, ``_REPLY``).
-    ``timestamp_start``, ``timestamp_stop``, ``timestamp_event``: nanoseconds since 1970, where
-    nf_conntrack_timestamp is on (``CTA_TIMESTAMP``, ``CTA_TIMESTAMP_EVENT``, ``-o timestamp``);
-    ``timestamp_event`` since Linux 6.14.
+    if the sysctl nf_conntrack_acct is on (``CTA_COUNTERS_ORIG``, ``CTA_COUNTERS_REPLY``).
+    ``timestamp_start``, ``timestamp_stop``, ``timestamp_event``: nanoseconds since 1970, if the
+    sysctl nf_conntrack_timestamp is on (``CTA_TIMESTAMP``, ``CTA_TIMESTAMP_EVENT``,
+    ``-o timestamp``). ``timestamp_event`` came with Linux 6.14, which sends it with events.
 
-    ``labels``: a number of which bit n, from 0 to 127, is label n (``CTA_LABELS``, ``-l``).
-    ``helper``: its name, up to 15 bytes (``CTA_HELP_NAME``); ``helper_info``: bytes of its own.
-    ``seqadj_orig_pos``, ``_before``, ``_after``, ``seqadj_reply_...``: how sequence numbers
-    are adjusted, 0 to 2**32 - 1 (``CTA_SEQ_ADJ_ORIG``, ``_REPLY``).
+    ``labels``: a number whose bit n, from 0 to 127, is label n (``CTA_LABELS``, ``-l``).
+    ``helper``: its name, up to 15 bytes (``CTA_HELP_NAME``); ``helper_info``: bytes for the helper
+    (``CTA_HELP_INFO``).
+    ``seqadj_orig_pos``, ``seqadj_orig_before``, ``seqadj_orig_after``, ``seqadj_reply_...``: how
+    the kernel adjusts sequence numbers, 0 to 2**32 - 1 (``CTA_SEQ_ADJ_ORIG``,
+    ``CTA_SEQ_ADJ_REPLY``).
     ``secctx``: security context (``CTA_SECCTX``). ``synproxy_isn``, ``synproxy_its``,
-    ``synproxy_tsoff``: 0 to 2**32 - 1 (``CTA_SYNPROXY``).
-    ``unknown``: raw payloads by type, of attributes that this version does not know.
+    ``synproxy_tsoff``: 0 to 2**32 - 1, since Linux 4.17 (``CTA_SYNPROXY``).
+    ``unknown``: raw payloads, by type, of attributes that this version does not know.
 
-    ``str()`` is the line that ``conntrack -L`` prints. Flows are equal, and sort, by what names an
-    entry: the original tuple and the zone, and whether that is the reply's alone. To compare all of
-    it, compare to_dict().
+    ``str()`` is the line that ``conntrack -L`` prints. Flows compare and sort by what names an
+    entry: the original tuple, the zone, and whether the zone is the reply's alone. To compare
+    everything, compare to_dict().
     """
 
     __slots__ = ("_heap", "_row")
@@ -392,7 +397,7 @@ class Flow:
 
     @property
     def state(self) -> int | None:
-        """The state of its protocol: TCP, SCTP or DCCP; None where it has none."""
+        """The state of the flow's TCP, SCTP or DCCP; None for other protocols."""
         for name in STATES:
             value: int | None = getattr(self, name)
             if value is not None:
@@ -402,9 +407,9 @@ class Flow:
     def to_dict(self) -> dict[str, Any]:
         """Return the flow for JSON.
 
-        "protocol", "orig", "reply", "zone", "status" (names), "timeout", "mark", "id" and "use" are
-        always there, None where absent; the rest only where the kernel said it. Labels are a
-        list of numbers, bytes are hexadecimal text, states are names.
+        It always has "protocol", "orig", "reply", "zone", "status" (names), "timeout", "mark", "id"
+        and "use", None if absent, and of the rest what the kernel sent. Labels are a list of
+        numbers, bytes are hexadecimal text, states are names.
         """
         values: dict[str, Any] = {
             "protocol": _PROTO.plain(self.orig.proto),
