@@ -29,13 +29,13 @@ class FlowTable:
     ``columns`` maps names (nlct.table.COLUMNS: "family", "zone", "src", "dst", "proto", "sport",
     ..., "reply_src", ..., "status", ...) to buffers: unsigned integers of the field's size in the
     machine's byte order; 16 bytes an address, IPv4 in the first four; 16 bytes for labels and for
-    the helper's name; 8 bytes, position and size in ``heap``, for what has no fixed size. Every
-    table has "family" (``socket.AF_INET`` or ``AF_INET6``). A column that is not given is absent
-    in every row; ``valid`` maps a name to one byte a row, 0 where that row has no value.
+    the helper's name; 8 bytes, position and size in ``heap``, for a value of no fixed size. Every
+    table has "family" (``socket.AF_INET`` or ``AF_INET6``). A missing column is absent in every
+    row. ``valid`` maps a name to one byte a row, 0 if the row has no value.
 
-    The buffers are used as they are, without a copy.
+    The table uses the buffers as they are, without a copy.
 
-    Raises TypeError for what is no buffer, ValueError for an unknown name, a wrong item size,
+    Raises TypeError for anything but a buffer, ValueError for an unknown name, a wrong item size,
     columns of different length, or bytes outside the heap.
     """
 
@@ -113,7 +113,7 @@ class FlowTable:
         return sum(buffer.nbytes for buffer in buffers)
 
     def column(self, name: str) -> memoryview:
-        """Return a column's values, without a copy. Raises KeyError when no row has one.
+        """Return a column's values, without a copy. Raises KeyError if no row has one.
 
         ``numpy.asarray()`` takes it; addresses need ``.reshape(-1, 16)``.
         """
@@ -123,9 +123,9 @@ class FlowTable:
         return memoryview(self._columns[name])
 
     def valid(self, name: str) -> memoryview | None:
-        """Return one byte a row, 0 where the value is absent; None when no row lacks it.
+        """Return one byte a row, 0 if the value is absent; None if every row has one.
 
-        Raises KeyError when no row has the column.
+        Raises KeyError if no row has the column.
         """
         self.column(name)
         flags = self._valid.get(name)
@@ -138,9 +138,9 @@ class FlowTable:
     def __getitem__(self, row: slice) -> FlowTable: ...
 
     def __getitem__(self, row: int | slice) -> Flow | FlowTable:
-        """Return one flow, or those of a slice in steps of one as a table, without a copy.
+        """Return one flow, or a slice in steps of one as a table, without a copy.
 
-        Raises IndexError for a row that is not there, ValueError for other steps.
+        Raises IndexError for a row that is not there, ValueError for a slice in other steps.
         """
         if isinstance(row, slice):
             return self._slice(row)
@@ -202,9 +202,9 @@ class FlowTable:
         addresses: Addresses = "text",
         enums: Enums = "text",
     ) -> ArrowTable:
-        """Return the table as Arrow's libraries take it, in other types than the usual ones.
+        """Return the table for Arrow's libraries, with types of your choice.
 
-        See nlct.arrow.ArrowTable for the arguments. Raises ValueError for what is none of them, and
+        nlct.arrow.ArrowTable describes the arguments. Raises ValueError for wrong ones, and
         ImportError without the extra "arrow".
         """
         # Few programs need it, and the import of the package is to be quick.
