@@ -56,13 +56,13 @@ class _Shape(NamedTuple):
 class ArrowTable:
     """A FlowTable with Arrow types of your choice, for every library that takes PyCapsules.
 
-    ``columns``: their names, in this order; one that the table does not have is null in every row.
-    By default all that it has.
-    ``addresses``: "text", or "bytes": 16 of them, IPv4 in the first four, not copied.
-    ``enums`` (the family, protocols, and states of TCP, SCTP and DCCP): "text", "dictionary" (text
-    that is kept once) or "numbers", not copied. A number without a name is its digits.
+    ``columns``: names, in this order; a column that the table does not have is null in every row.
+    None means every column of the table.
+    ``addresses``: "text", or "bytes": 16 bytes, IPv4 in the first four, not copied.
+    ``enums`` (the family, protocols, and states of TCP, SCTP and DCCP): "text", "dictionary" (each
+    text once) or "numbers", not copied. A number without a name becomes its digits.
 
-    Raises ValueError for what is none of these, and ImportError without nanoarrow.
+    Raises ValueError for other values, and ImportError without nanoarrow.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class ArrowTable:
         return self._schema().__arrow_c_schema__()
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
-        """Return the rows as a PyCapsule; it keeps alive what it has not copied.
+        """Return the rows as a PyCapsule, which keeps alive what it did not copy.
 
         ``requested_schema`` is ignored, as the protocol allows.
         """
