@@ -326,16 +326,16 @@ class _Made(NamedTuple):
 class Filter:
     """Which flows are meant. Fields are ANDed; a set, list or range inside a field is ORed.
 
-    A field that is None, or not given, matches everything. An empty set matches nothing, and a flow
-    without the field does not match. Numbers may be ``range(1000, 2000)``, which leaves out its
-    end, or ``slice(1000, None)``, which is open there.
+    A field that is None, or not given, restricts nothing. An empty set matches nothing, and a flow
+    without the field does not match. For numbers you may give ``range(1000, 2000)``, which excludes
+    its end, or ``slice(1000, None)``, which has no end.
 
     ``zone``: ids from 0 to 65535 (``CTA_ZONE``, ``-w``), whichever direction they apply to; since
-    Linux 4.3 that may be one alone.
+    Linux 4.3 a zone may apply to one direction alone.
     ``family``: "ipv4" or "ipv6", or ``socket.AF_INET`` or ``AF_INET6`` (``-f``).
     ``proto``: 0 to 255 or a name, "tcp", "udp", ... (``CTA_PROTO_NUM``, ``-p``).
-    ``src``, ``dst``, ``reply_src``, ``reply_dst``: addresses and networks, as text or objects of
-    ipaddress (``CTA_TUPLE_IP``, ``-s``, ``-d``, ``-r``, ``-q``).
+    ``src``, ``dst``, ``reply_src``, ``reply_dst``: addresses and networks, as text or ``ipaddress``
+    objects (``CTA_TUPLE_IP``, ``-s``, ``-d``, ``-r``, ``-q``).
     ``sport``, ``dport``, ``reply_sport``, ``reply_dport``: 0 to 65535 (``CTA_PROTO_SRC_PORT``,
     ``CTA_PROTO_DST_PORT``, ``--sport``, ``--dport``, ``--reply-port-src``, ``--reply-port-dst``).
     ``icmp_type``, ``icmp_code``: 0 to 255; ``icmp_id``: 0 to 65535; of ICMP and ICMPv6
@@ -344,12 +344,11 @@ class Filter:
     ``mark``: 0 to 2**32 - 1, or pairs (value, mask), the value within the mask (``CTA_MARK``,
     ``-m``).
     ``status``: bits that are all set, at least one, as a Status or by name, or pairs (value, mask)
-    (``CTA_STATUS``, ``-u``). ``status_none``: bits of which none is set. OFFLOAD is a bit since
-    Linux 4.16, HW_OFFLOAD since 5.7.
-    ``state``: a name or a number, the state that TCP, SCTP or DCCP has by it: each of them that
-    ``proto`` in the same filter names, TCP alone where no ``proto`` is given; "listen" is TCP's
-    SYN_SENT2 (``CTA_PROTOINFO``, ``--state``). A TcpState, SctpState or DccpState says of itself
-    whose state it is.
+    (``CTA_STATUS``, ``-u``). ``status_none``: bits none of which is set. OFFLOAD came with Linux
+    4.16, HW_OFFLOAD with 5.8.
+    ``state``: a name or a number, the state of the protocols that ``proto`` in the same filter
+    names, of TCP without ``proto`` (``CTA_PROTOINFO``, ``--state``). "listen" is TCP's SYN_SENT2. A
+    TcpState, SctpState or DccpState is a state of its own protocol.
     ``labels``: a number whose bits, the labels 0 to 127, are all set, or pairs (value, mask)
     (``CTA_LABELS``, ``-l``).
     ``helper``: a name, up to 15 bytes (``CTA_HELP_NAME``).
@@ -357,18 +356,18 @@ class Filter:
     (``CTA_ID``).
     ``packets_orig``, ``bytes_orig``, ``packets_reply``, ``bytes_reply``: 0 to 2**64 - 1
     (``CTA_COUNTERS_ORIG``, ``CTA_COUNTERS_REPLY``).
-    ``snat``, ``dnat``, ``any_nat``: True for flows that are translated in this way, False for
-    those that are not; or the addresses and networks that they are translated to (``CTA_STATUS``
-    and the reply, ``-n``, ``-g``, ``-j``).
+    ``snat``, ``dnat``, ``any_nat``: True for flows that are translated in this way, False for the
+    others; or the addresses and networks that they are translated to (``CTA_STATUS`` and the reply,
+    ``-n``, ``-g``, ``-j``).
 
-    Filters can be joined: ``a & b``, ``a | b``, ``~a``; up to 100 joins inside of each other, while
-    a chain such as ``a | b | c`` may be of any length.
+    Join filters with ``a & b``, ``a | b`` and ``~a``, nested up to 100 deep; a chain such as
+    ``a | b | c`` may have any length.
 
-    Raises TypeError for a value of a wrong type, and ValueError for one out of its range, both
-    naming the field; ValueError as well for what contradicts itself: a value outside its mask, IPv4
-    and IPv6 in one filter or joined by ``&``, a ``state`` that ``proto`` lacks, bits of the status
-    that exclude each other; and for joins that are too deep. To have no value in common is no
-    contradiction where filters are joined: ``Filter(zone=1) & Filter(zone=2)`` matches nothing.
+    Raises TypeError for a value of a wrong type and ValueError for one out of range, both naming
+    the field. Raises ValueError for a contradiction, too: a value outside its mask, IPv4 beside
+    IPv6 in one filter or joined by ``&``, a ``state`` that ``proto`` lacks, bits of the status that
+    exclude each other; and for joins that are nested too deep. ``Filter(zone=1) & Filter(zone=2)``
+    is no contradiction and matches nothing.
     """
 
     _made: _Made
@@ -529,18 +528,19 @@ class Filter:
 
     @property
     def matches_nothing(self) -> bool:
-        """True for a filter with an empty set in it."""
+        """True if a field that every match needs was given an empty set."""
         return any(not test.values for test in self._required())
 
     @property
     def restricts_nothing(self) -> bool:
-        """True where it matches whatever flow there may be, and where that cannot be told.
+        """True if the filter matches every flow, or if nlct cannot tell.
 
-        That is told exactly of what each field by itself is given, in one filter or in several that
-        are joined by ``&``, ``|`` and ``~``: of any number of numbers, ranges and networks, and of
-        up to 1,000 masked values, beyond which (and where to tell takes very long) they count as
-        everything. That several fields together leave out nothing is not noticed, nor that a bit
-        of the status other than CONFIRMED, or a number that no state has, is never met in a table.
+        nlct judges each field by itself, in one filter or in several joined by ``&``, ``|`` and
+        ``~``. It is exact for numbers, ranges and networks, however many, and for up to 1,000
+        masked values; more of them, and combinations that take too long to judge, count as
+        everything. It knows that every flow is CONFIRMED. It does not notice if several fields
+        together leave nothing out, nor if no flow ever has a bit of the status or a number of a
+        state.
         """
         return self._covered() is not _guard.Cover.PART
 
@@ -551,7 +551,7 @@ class Filter:
 
     @property
     def zone(self) -> frozenset[int] | None:
-        """The zones that it is restricted to; None where it is not restricted to zones."""
+        """The zones that the filter is restricted to; None if it is not restricted to zones."""
         if not self._zone_known:
             tests = (test.values for test in self._required() if test.field == "zone")
             found = next(tests, None)
