@@ -72,7 +72,7 @@ bench/build/%: bench/c/%.c $(wildcard bench/c/*.h)
 	@mkdir -p $(@D)
 	$(CC) $(STRICT) -o $@ $< $(LDLIBS)
 
-profile: $(VENV)/installed bench/build/scan ## where our share of a walk goes: instructions, by callgrind
+profile: $(VENV)/installed bench/build/scan ## where our share of a dump goes: instructions, by callgrind
 	bench/profile.sh $(BIN)/nlct
 
 bench/build/scan: bench/c/scan.c $(CORE)

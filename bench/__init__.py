@@ -1,1 +1,1 @@
-"""The proof: every case beside its peers. `make bench` runs it; run.py is the command."""
+"""The proof: every case beside its peers. `make bench` runs it on pytest-benchmark."""

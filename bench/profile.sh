@@ -1,7 +1,7 @@
 #!/bin/sh
-# Where the time of a walk goes on our side of the kernel: instructions, by callgrind.
+# Where our share of a dump goes: instructions, by callgrind.
 #
-#     make profile        prints a table for each kind of walk; PROFILE.md keeps them
+#     make profile        prints a table for each kind of dump; PROFILE.md keeps them
 #
 # Instructions in user space are repeatable, whatever else the machine does. The kernel's share, most
 # of the time, is not seen here: RESULTS.md has that, as the ratio to a bare receive loop.

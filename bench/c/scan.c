@@ -1,5 +1,5 @@
 /*
- * One walk over the table of the namespace it runs in, by nlct's core alone, for a profiler: `scan
+ * One dump of the table of the namespace it runs in, by nlct's core alone, for a profiler: `scan
  * WORK`.
  *
  *     flush    delete the flows of zone 1, the kernel's filter unasked: as on an old kernel
@@ -55,7 +55,7 @@ static int make_sink(struct nlct_sink **sink, const char *work, struct nlct_sock
     return nlct_text_new(sink, lines, LINES);
 }
 
-static int walk(const char *work)
+static int dump_once(const char *work)
 {
     struct nlct_socket *socks[2] = {NULL, NULL};
     struct nlct_filter *filter = make_filter(strcmp(work, "flush") == 0);
@@ -91,5 +91,5 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: scan flush|count|table|text\n");
         return 2;
     }
-    return walk(argv[1]);
+    return dump_once(argv[1]);
 }
