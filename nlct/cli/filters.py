@@ -176,7 +176,7 @@ _OPTIONS = (
     _Option("--proto -p", "proto", "PROTO", _names, "Protocol: tcp, udp, ... or its number."),
     _address_option("--src -s", "src", "Source: an address, a network, or @FILE with one a line."),
     _address_option("--dst -d", "dst", "Destination."),
-    _port_option("--sport", "sport", "Source port; a key of GRE."),
+    _port_option("--sport", "sport", "Source port; for GRE the key."),
     _port_option("--dport", "dport", "Destination port."),
     _address_option("--reply-src -r", "reply_src", "Source of the replies."),
     _address_option("--reply-dst -q", "reply_dst", "Destination of the replies."),

@@ -43,7 +43,7 @@ def _file(_ctx: click.Context, _param: click.Parameter, files: tuple[str, ...]) 
     "format_",
     cls=Once,
     type=click.Choice(["text", "json", "arrow", "parquet"]),
-    help="text, the default: the lines of conntrack -L. json: as --json. arrow and parquet need "
+    help="text, the default: the lines of conntrack -L. json: like --json. arrow and parquet need "
     "nlct[parquet].",
 )
 @click.option(

@@ -26,8 +26,8 @@ from nlct.cli.streams import require_output
     default="auto",
     show_default=True,
     help="scan: dump the table and delete each match by its id; safe on every kernel. kernel: let "
-    "the kernel flush; refused unless this kernel was seen to honour the zone. auto: the faster "
-    "of the two.",
+    "the kernel flush; refused unless this kernel was seen to honour the zone. auto: scan, and let "
+    "the kernel do the rest if that is safe and clearly faster.",
 )
 @passes_option
 @netns_option
