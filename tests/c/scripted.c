@@ -1,6 +1,6 @@
 /*
  * The core against a kernel that plays a script: what no real kernel can be made to do. Here are
- * the passes over the table, deletes and verdicts; other files have the rest.
+ * dumps, deletes and verdicts; other files have the rest.
  */
 #include "cases.h"
 #include "check.h"
