@@ -201,6 +201,7 @@ struct nlct_field {
     size_t size; /* of one value in bytes */
     enum nlct_kind kind;
     size_t offset; /* in struct nlct_flow */
+    bool settable; /* an update may change it */
 };
 
 /* Returns 0, or -ENOENT past the last. */

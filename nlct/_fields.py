@@ -48,19 +48,6 @@ _NAMES: dict[str, type[enum.IntEnum]] = {
     **STATES,
 }
 
-# What an update may change. Of the rest zone and id name the flow, and the kernel gives the others.
-_SETTABLE = frozenset(
-    (
-        *("status", "timeout", "mark", "labels", "helper", "helper_info"),
-        *("tcp_state", "tcp_wscale_orig", "tcp_wscale_reply", "tcp_flags_orig", "tcp_flags_reply"),
-        *("sctp_state", "sctp_vtag_orig", "sctp_vtag_reply"),
-        *("dccp_state", "dccp_role", "dccp_handshake_seq"),
-        *("seqadj_orig_pos", "seqadj_orig_before", "seqadj_orig_after"),
-        *("seqadj_reply_pos", "seqadj_reply_before", "seqadj_reply_after"),
-        *("synproxy_isn", "synproxy_its", "synproxy_tsoff"),
-    )
-)
-
 
 # Checking and reading values ----------------------------------------------------------------------
 
@@ -172,7 +159,7 @@ class Field:
         bit = f"NLCT_{'TUPLE' if self.part else 'FLOW'}_{self.member.upper()}"
         # The family comes with the original tuple.
         self.bit: int = getattr(lib, bit, lib.NLCT_FLOW_ORIG)
-        self.settable = self.name in _SETTABLE
+        self.settable: bool = found.settable
         proto = self.name.partition("_")[0].upper()
         self.proto = Proto[proto] if proto in ("TCP", "SCTP", "DCCP") else None
         self.given = not (self.part or self.settable or self.name in ("family", "zone", "id"))

@@ -212,14 +212,15 @@ const uint64_t flow_settable = 0 FLOW(VALUE_BIT, NONE, LIST_BITS);
 #define PUBLIC_SPAN NLCT_SPAN
 
 #define FIELD(in_, type_, name_, NAME_, kind_, settable_)                                          \
-    {{#name_, SIZE(nlct_flow, name_), PUBLIC_##kind_, offsetof(struct nlct_flow, name_)},          \
+    {{#name_, SIZE(nlct_flow, name_), PUBLIC_##kind_, offsetof(struct nlct_flow, name_),           \
+      settable_},                                                                                  \
      .bit = NLCT_FLOW_##NAME_, .part = NLCT_FLOW_##NAME_, .attr = in_},
 #define VALUE_FIELD(type_, ...) FIELD(type_, type_, __VA_ARGS__)
 #define LIST_FIELDS(type_, table_, LIST_) LIST_(FIELD, type_)
 
 #define TUPLE_FIELD(prefix_, kind_, name_, NAME_, tuple_, TUPLE_)                                  \
     {{prefix_ #name_, SIZE(nlct_tuple, name_), PUBLIC_##kind_,                                     \
-      offsetof(struct nlct_flow, tuple_) + offsetof(struct nlct_tuple, name_)},                    \
+      offsetof(struct nlct_flow, tuple_) + offsetof(struct nlct_tuple, name_), FIXED},             \
      .present = offsetof(struct nlct_flow, tuple_), .bit = NLCT_TUPLE_##NAME_,                     \
      .part = NLCT_FLOW_##TUPLE_, .attr = CTA_TUPLE_##TUPLE_},
 #define ADDRESS_FIELD(name_, NAME_, prefix_, ...)                                                  \
