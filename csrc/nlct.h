@@ -3,8 +3,8 @@
  *
  * The public C contract, in reading order: flows, descriptors and namespaces, sockets, single
  * requests, filters, dumps and the sinks they feed, tables, deletes and flushes, loading, Arrow's
- * arrays. The Python binding is cut from between the two markers below, so what stands there is
- * plain declarations.
+ * arrays. The Python binding is cut from between the two markers below, so only plain declarations
+ * stand there.
  *
  * Functions that can fail return 0, a count, or a negative errno. Nothing prints, nothing is
  * global. An object belongs to one thread at a time.
@@ -34,8 +34,8 @@ enum nlct_tuple_field {
 };
 
 /* One direction of a flow. Addresses are in network order, IPv4 in the first four bytes; every
-   number is in host order. For GRE the ports are its keys. 'zone' is set only where the zone
-   applies to this direction alone. 'family' is AF_INET or AF_INET6. What is absent is zero. */
+   number is in host order. For GRE the ports are its keys. 'zone' is set only if the zone applies
+   to this direction alone. 'family' is AF_INET or AF_INET6. Absent members are zero. */
 struct nlct_tuple {
     uint64_t present;
     uint8_t src[16];
@@ -94,13 +94,13 @@ enum nlct_flow_field {
     NLCT_FLOW_UNKNOWN,
 };
 
-/* Some of the bytes that go with a flow or a table. */
+/* A part of the bytes that go with a flow or a table. */
 struct nlct_span {
     uint32_t at;
     uint32_t size;
 };
 
-/* Grows with malloc(); all zero is an empty one. */
+/* A buffer that grows with malloc(). All zero is empty. */
 struct nlct_bytes {
     uint8_t *data;
     size_t size;
@@ -110,14 +110,14 @@ struct nlct_bytes {
 void nlct_bytes_free(struct nlct_bytes *bytes);
 
 /* The TCP flags that a request sets or clears: window scaling, selective acknowledgements, liberal
-   tracking. The others are the kernel's memory of what it saw: given back, they make it take every
-   RST for invalid. */
+   tracking. In the others the kernel remembers what it saw: a flow that is given them may take
+   every RST for invalid. */
 enum { NLCT_TCP_FLAGS = 0x0b };
 
 /* One conntrack entry. 'zone' is the zone's id in whichever direction it applies, 0 by default;
    'timeout' is in seconds; timestamps are in nanoseconds since 1970. Bit n % 64 of labels[n / 64]
-   is label n. 'helper' ends with a null byte. 'unknown' holds, header and padding included, the
-   attributes that nothing else here speaks for. */
+   is label n. 'helper' ends with a null byte. 'unknown' holds the attributes that this version does
+   not know, with header and padding. */
 struct nlct_flow {
     uint64_t present;
     uint64_t packets_orig;
@@ -164,30 +164,28 @@ struct nlct_flow {
     struct nlct_tuple master;
 };
 
-/* Fills '*flow' from one netlink message of 'size' bytes; its spans go to the end of 'bytes'.
-   Attributes that nobody knows are kept as they are. Returns 0, -ENOMEM, or -EBADMSG with '*flow'
-   unspecified. */
+/* Fills '*flow' from one netlink message of 'size' bytes; appends its spans to 'bytes'. Unknown
+   attributes are kept as they are. Returns 0, -ENOMEM, or -EBADMSG with '*flow' unspecified. */
 int nlct_flow_parse(const void *message, size_t size, struct nlct_flow *flow,
                     struct nlct_bytes *bytes);
 
 /* Writes the request that would create '*flow' into 'buffer'; a missing reply tuple becomes the
-   reverse of the original. Where 'status' says that the flow is translated (NAT), the kernel is
-   given the reverse and what to make of it. 'bytes' holds the spans, NULL if there are none.
-   Returns its size, -EMSGSIZE when it does not fit, or -EINVAL when '*flow' has no original tuple,
-   no known family, or NAT without a reply that says to what. */
+   reverse of the original. If 'status' says that the flow is translated (NAT), the request holds
+   the reverse and the translation. 'bytes' holds the spans, NULL if there are none. Returns the
+   size, -EMSGSIZE if it does not fit, or -EINVAL if '*flow' has no original tuple, no known family,
+   or NAT without a reply that has both addresses. */
 int nlct_flow_build(const struct nlct_flow *flow, const uint8_t *bytes, void *buffer,
                     size_t capacity);
 
-/* Writes the flow as `conntrack -L` does, one line with its end, into 'buffer'. Returns its size,
-   or -EMSGSIZE when it does not fit; NLCT_TEXT_MAX and the size of its security context always do.
- */
+/* Writes the flow into 'buffer' as `conntrack -L` does, one line with its end. Returns the size, or
+   -EMSGSIZE if there is no room for NLCT_TEXT_MAX and the security context. */
 int nlct_flow_text(const struct nlct_flow *flow, const uint8_t *bytes, char *buffer,
                    size_t capacity);
 
 enum { NLCT_TEXT_MAX = 1024 };
 
-/* The fields of a flow by number, from 0: what columns, filters and counts speak of. The fields of
-   a tuple are named "src" of the original direction, "reply_src" and "master_src". */
+/* The fields of a flow by number, from 0: columns, filters and counts name them so. The fields of a
+   tuple are called "src" in the original direction, "reply_src" and "master_src" in the others. */
 enum nlct_kind {
     NLCT_NUMBER,  /* unsigned, of 1, 2, 4 or 8 bytes */
     NLCT_ADDRESS, /* 16 bytes */
@@ -209,52 +207,51 @@ int nlct_field_get(unsigned number, struct nlct_field *field);
 
 /* Descriptors --------------------------------------------------------------------------------- */
 
-/* Whatever opens a descriptor or makes an object puts it where the caller owns it already (-1 and
-   NULL before), so that nothing which interrupts the caller can lose it. 'device' and 'inode' say
-   what was opened: a program may close our number, as daemons do that begin, and get it again for
-   something else. */
+/* A function that opens a descriptor or makes an object puts it where the caller owns it already
+   (-1 or NULL before), so that an interrupt cannot lose it. 'device' and 'inode' say what was
+   opened: a program may close our descriptor, as daemons do at their start, and reuse its
+   number. */
 struct nlct_fd {
     int fd;
     uint64_t device;
     uint64_t inode;
 };
 
-/* Does the number still lead to what was opened? */
+/* Is the number still that of what was opened? */
 bool nlct_fd_is(const struct nlct_fd *fd);
 
-/* Taking away and closing are one step: whoever comes second finds nothing to close. What the
-   number leads to by now, if that is something else or cannot be told, stays open. */
+/* Takes the descriptor away and closes it, so that a second call finds nothing to close. If the
+   number is something else's by now, or that cannot be told, it stays open. */
 void nlct_fd_close(struct nlct_fd *fd);
 
-/* Hands the descriptor over to somebody else; -1 when there is none. */
+/* Hands the descriptor over to the caller; -1 if there is none. */
 int nlct_fd_take(struct nlct_fd *fd);
 
 /* Network namespaces -------------------------------------------------------------------------- */
 
-/* A namespace, held by a descriptor, and which one it is. An inode of nsfs names one namespace as
-   long as that is held. 'here': it is the calling thread's own, so nobody need enter it; a thread
-   that has moved meanwhile gets -EXDEV. */
+/* A namespace, held by a descriptor. While it is held, no other namespace has its inode of nsfs.
+   'here': it is the calling thread's own and need not be entered; a thread that has moved since
+   gets -EXDEV. */
 struct nlct_netns {
     struct nlct_fd fd;
     bool here;
 };
 
-/* The functions below return 0, -errno, or -(NLCT_KILLED + n) when signal n ended the child that
-   does the work in another namespace. -EXDEV: what was reached is not the namespace meant. The
-   calling thread never leaves its namespace. */
+/* The functions below return 0, -errno, or -(NLCT_KILLED + n) if signal n ended the child that does
+   the work in another namespace. -EXDEV: the namespace reached is not the one meant. The calling
+   thread never leaves its namespace. */
 enum { NLCT_KILLED = 4096 };
 
 /* The calling thread's own namespace. */
 int nlct_netns_here(struct nlct_netns *netns);
 
-/* The namespace that a descriptor (which stays the caller's) or a path leads to; -EINVAL if that is
-   none. */
+/* The namespace of a descriptor, which stays the caller's, or of a path; -EINVAL if it is none. */
 int nlct_netns_at(struct nlct_netns *netns, int fd);
 int nlct_netns_path(struct nlct_netns *netns, const char *path);
 
-/* Makes an empty namespace that lives as long as the descriptor; without privilege it comes with
-   a user namespace of its own. -EPERM when none can be had, also when the kernel says that it made
-   one and did not. */
+/* Makes an empty namespace that lives as long as the descriptor; without privilege it comes with a
+   user namespace of its own. -EPERM if none may be made, also if the kernel reports success and
+   made none. */
 int nlct_netns_new(struct nlct_netns *netns);
 void nlct_netns_close(struct nlct_netns *netns);
 
@@ -262,7 +259,7 @@ void nlct_netns_close(struct nlct_netns *netns);
 int nlct_netns_socket(const struct nlct_netns *netns, int domain, int type, int protocol,
                       struct nlct_fd *fd);
 
-/* open(2) inside 'netns', close-on-exec: what lies under /proc/sys/net is that namespace's. */
+/* open(2) inside 'netns', close-on-exec: there /proc/sys/net is that namespace's. */
 int nlct_netns_file(const struct nlct_netns *netns, const char *path, int flags,
                     struct nlct_fd *fd);
 
@@ -270,35 +267,33 @@ int nlct_netns_file(const struct nlct_netns *netns, const char *path, int flags,
 
 struct nlct_socket;
 
-/* Opens a netlink socket for conntrack inside 'netns', and has the socket prove that it is there.
- */
+/* Opens a netlink socket for conntrack inside 'netns', and checks that the socket is there. */
 int nlct_socket_open(struct nlct_socket **sock, const struct nlct_netns *netns);
 void nlct_socket_close(struct nlct_socket **sock);
 
-/* Is it still the socket that was opened? If not, its number is somebody else's. */
+/* Is its number still that of the socket? If not, it is something else's. */
 bool nlct_socket_is(const struct nlct_socket *sock);
 
-/* The kernel's extended-ack text for the latest refusal; "" when it gave none. */
+/* The kernel's extended-ack text for the latest refusal; "" if it gave none. */
 const char *nlct_socket_text(const struct nlct_socket *sock);
 
 /* Single requests ----------------------------------------------------------------------------- */
 
-/* Finds the flow with the tuple 'key->orig', in the zone 'key->zone' or of that tuple; its spans go
-   to the end of 'bytes'. */
+/* Finds the flow with the tuple 'key->orig', in the zone 'key->zone' or that of the tuple; appends
+   its spans to 'bytes'. */
 int nlct_get(struct nlct_socket *sock, const struct nlct_flow *key, struct nlct_flow *found,
              struct nlct_bytes *bytes);
 
-/* Creates '*flow', as nlct_flow_build() says; -EEXIST when it is there, -EINVAL for what the kernel
-   would drop in silence: a timeout of 0, and values of another protocol. */
+/* Creates '*flow', see nlct_flow_build(); -EEXIST if it is there, -EINVAL for what the kernel would
+   silently drop: a timeout of 0, and values of another protocol. */
 int nlct_create(struct nlct_socket *sock, const struct nlct_flow *flow, const uint8_t *bytes);
 
-/* Changes the flow with the tuple and zone of '*flow' to what else is in it: status (the kernel
-   sets bits, and clears none), timeout, mark, protocol states, labels, helper, sequence adjustment,
-   synproxy. */
+/* Changes the flow with the tuple and zone of '*flow': sets the other settable fields that '*flow'
+   has. Of the status the kernel sets bits and clears none. */
 int nlct_update(struct nlct_socket *sock, const struct nlct_flow *flow, const uint8_t *bytes);
 
-/* Deletes the flow with the tuple, zone and id of '*flow'; -EINVAL without an id. Where the
-   original tuple leads to another flow, whose reply it is, the reply of this one is tried. */
+/* Deletes the flow with the tuple, zone and id of '*flow'; -EINVAL without an id. If the original
+   tuple leads to another flow, whose reply it is, the reply of this one is tried. */
 int nlct_delete(struct nlct_socket *sock, const struct nlct_flow *flow);
 
 /* The kernel's own counter of entries in the namespace, and its limit. */
@@ -312,7 +307,7 @@ struct nlct_range {
     uint64_t high;
 };
 
-/* Is it 'value' where 'mask' has bits? The second word is for labels. */
+/* Is it 'value' in the bits of 'mask'? The second word is for labels. */
 struct nlct_mask {
     uint64_t value[2];
     uint64_t mask[2];
@@ -327,11 +322,11 @@ struct nlct_prefix {
 
 enum nlct_test_kind { NLCT_TEST_RANGES, NLCT_TEST_MASKS, NLCT_TEST_PREFIXES };
 
-/* Where a test leads to instead of another one. */
+/* Where a test leads to, if not to another test. */
 enum { NLCT_MATCH = -1, NLCT_DROP = -2 };
 
-/* Asks one question about one field: does its value agree with any of 'count' values? An absent
-   one does not. 'yes' and 'no' are the number of a later test, NLCT_MATCH or NLCT_DROP. */
+/* Tests one field: does its value agree with any of 'count' values? An absent value does not. 'yes'
+   and 'no' are the number of a later test, NLCT_MATCH or NLCT_DROP. */
 struct nlct_test {
     unsigned field;
     enum nlct_test_kind kind;
@@ -343,8 +338,8 @@ struct nlct_test {
 
 struct nlct_filter;
 
-/* Compiles a filter, which begins with the first of its tests and without any matches everything.
-   Returns 0, -ENOMEM, or -EINVAL for a test that makes no sense. */
+/* Compiles a filter. It begins with the first test; without tests it matches everything. Returns 0,
+   -ENOMEM, or -EINVAL for a test that makes no sense. */
 int nlct_filter_new(struct nlct_filter **filter, const struct nlct_test *tests, size_t count);
 void nlct_filter_free(struct nlct_filter **filter);
 
@@ -356,9 +351,9 @@ enum nlct_zone_request {
     NLCT_ZONE_EXPLICIT,
 };
 
-/* What the kernel may leave out of a dump: flows that differ in any of this. It is a request for
-   speed only, and kernels ignore what they do not know. Of the tuple, which is that of the original
-   direction, kernels filter by IPv4 addresses, protocol and ports; ports need the protocol. */
+/* Lets the kernel leave out of a dump the flows that differ in any of this. It only saves time:
+   kernels ignore what they do not know. Of the original tuple kernels filter by IPv4 addresses,
+   protocol and ports; ports need the protocol. */
 struct nlct_kernel_filter {
     enum nlct_zone_request zone_request;
     uint16_t zone;
@@ -394,9 +389,9 @@ int nlct_dump_start(struct nlct_dump **dump, struct nlct_socket *sock,
                     const struct nlct_filter *filter,
                     const struct nlct_kernel_filter *kernel_filter, int buckets);
 
-/* Takes the dump further, for about 'milliseconds' or until the sink is full. 'sink' may be NULL.
-   Returns 1 when there is more, 0 at the end of the table (with everything in the sink done), or
-   -errno, then and each time again. A dump that has not ended leaves its socket useless. */
+/* Goes on with the dump, for about 'milliseconds' or until the sink is full. 'sink' may be NULL.
+   Returns 1 if there is more, 0 at the end of the table, when the sink has finished as well, or
+   -errno, again at each later call. After a dump that has not ended, close its socket. */
 int nlct_dump_next(struct nlct_dump *dump, struct nlct_sink *sink, int milliseconds);
 
 void nlct_dump_progress(const struct nlct_dump *dump, struct nlct_progress *progress);
@@ -418,7 +413,7 @@ int nlct_text_new(struct nlct_sink **sink, char *buffer, size_t capacity);
 /* The bytes written since the last call; the sink then starts again at the first. */
 size_t nlct_text_take(struct nlct_sink *sink);
 
-/* Sink: counts flows by one or two fields; -EINVAL for more of them, or spans. */
+/* Sink: counts flows by one or two fields; -EINVAL for more fields, or for spans. */
 int nlct_counts_new(struct nlct_sink **sink, const unsigned *fields, size_t nfields);
 
 /* How many flows have these values. */
@@ -429,7 +424,7 @@ struct nlct_count {
     uint8_t family;        /* of the addresses among them */
 };
 
-/* The counts so far, 'count' of them; they last until the sink is used again. */
+/* The counts so far, 'count' of them; valid until the sink is used again. */
 const struct nlct_count *nlct_counts_get(const struct nlct_sink *sink, size_t *count);
 
 /* Tables -------------------------------------------------------------------------------------- */
@@ -437,22 +432,22 @@ const struct nlct_count *nlct_counts_get(const struct nlct_sink *sink, size_t *c
 /* One field of many flows. */
 struct nlct_column {
     unsigned field;
-    void *values;   /* one a row; zero where absent */
-    uint8_t *valid; /* one a row, zero where the value is absent; NULL when none is */
+    void *values;   /* one a row; zero if absent */
+    uint8_t *valid; /* one a row, zero if the value is absent; NULL if none is */
 };
 
-/* Sink: keeps flows as columns, up to 'limit' of them. 'wanted' has a byte for each field, zero for
-   those that are not to be kept. */
+/* Sink: keeps flows as columns, up to 'limit' flows. 'wanted' has a byte for each field, zero for a
+   field that is not kept. */
 int nlct_columns_new(struct nlct_sink **sink, const uint8_t *wanted, size_t limit);
 
-/* Keeps one more flow. Returns 0, 1 when the sink is full, or -ENOMEM. */
+/* Keeps one more flow. Returns 0, 1 if the sink is full, or -ENOMEM. */
 int nlct_columns_add(struct nlct_sink *sink, const struct nlct_flow *flow, const uint8_t *bytes);
 
-/* How many are kept. */
+/* The number of flows kept. */
 size_t nlct_columns_count(const struct nlct_sink *sink);
 
-/* Hands over what was kept, and starts anew. 'columns' has room for every field; those that no flow
-   had have NULL for 'values'. They are for nlct_columns_free(), 'bytes' for nlct_bytes_free().
+/* Hands over what was kept, and starts anew. 'columns' has room for every field; a field that no
+   flow had gets NULL for 'values'. Free them by nlct_columns_free(), 'bytes' by nlct_bytes_free().
    Returns the number of rows. */
 size_t nlct_columns_take(struct nlct_sink *sink, struct nlct_column *columns,
                          struct nlct_bytes *bytes);
@@ -461,51 +456,52 @@ size_t nlct_columns_take(struct nlct_sink *sink, struct nlct_column *columns,
 void nlct_column_free(struct nlct_column *column);
 void nlct_columns_free(struct nlct_column *columns);
 
-/* Hands the arrays of a column over to another owner. */
+/* Moves the arrays of a column to another owner. */
 void nlct_column_move(struct nlct_column *to, struct nlct_column *from);
 
-/* Fills '*flow' from one row, in zone 0 where no column says otherwise. Its spans stay in the
-   table's 'bytes_size' bytes; one that leads out of it is absent. */
+/* Fills '*flow' from one row, in zone 0 unless a column says otherwise. Its spans lie in the
+   table's bytes, 'bytes_size' of them; a span that leads out of these is absent. */
 void nlct_columns_row(const struct nlct_column *columns, size_t ncolumns, size_t bytes_size,
                       size_t row, struct nlct_flow *flow);
 
 /* Deletes and flushes ------------------------------------------------------------------------- */
 
-/* One of those who share a dump. With 'all' it wants whatever the dump's own filter lets through;
-   without, what its own filter matches; and without a filter, a zone. */
+/* One of the targets that share a dump. With 'all' it wants every flow that the dump's own filter
+   lets through; otherwise what its own filter matches; without a filter, a zone. */
 struct nlct_target {
     const struct nlct_filter *filter; /* or NULL */
     uint16_t zone;
     bool all;
 };
 
-/* What a target has come to. */
+/* What came of a target. */
 struct nlct_outcome {
     uint64_t matched;
     uint64_t deleted;
 };
 
-/* Sink: deletes each flow that any of the targets wants, and counts it for each that does. A flow
-   is named by its tuple, its zone and its id, in batches over 'sock', which no dump may be using.
-   One that its original tuple does not find is tried by its reply, since the one may be the other
-   of another flow. The dump's own filter must let through what the targets want. 'sock' and the
-   filters must outlive the sink. A flow of which a filter cannot tell counts as refused with
-   EBADMSG, for that target alone; where a target wants a zone, a malformed one ends the dump with
-   -EBADMSG. Returns 0, -ENOMEM, or -EINVAL when two targets want one zone. */
+/* Sink: deletes each flow that any of the targets wants, and counts it for each of these. A request
+   names a flow by its tuple, its zone and its id; requests go in batches over 'sock', which no dump
+   may be using. A flow that is not found by its original tuple is tried by its reply, since its
+   original tuple may be another flow's reply. The dump's own filter must let through what the
+   targets want. 'sock' and the filters must outlive the sink. A flow whose attributes a filter
+   cannot decode counts as refused with EBADMSG, for that target alone; if a target wants a zone, a
+   malformed zone ends the dump with -EBADMSG. Returns 0, -ENOMEM, or -EINVAL if two targets want
+   one zone. */
 int nlct_deletes_new(struct nlct_sink **sink, struct nlct_socket *sock,
                      const struct nlct_target *targets, size_t count);
 
-/* What each target has come to; it lasts as long as the sink. */
+/* What came of each target; valid as long as the sink. */
 const struct nlct_outcome *nlct_deletes_get(const struct nlct_sink *sink);
 
-/* How many requests of each target were refused with the errno that goes to '*error'; it lasts
-   until the sink is used again. 'which' counts the errnos that there were; NULL past the last.
-   Requests without an answer, which the kernel's rules for a batch exclude, count as ENOBUFS. */
+/* How many requests of each target were refused with one errno, which goes to '*error'; valid until
+   the sink is used again. 'which' numbers the errnos from 0; NULL past the last. Requests without
+   an answer, which the kernel's rules for a batch exclude, count as ENOBUFS. */
 const uint64_t *nlct_deletes_refused(const struct nlct_sink *sink, size_t which, int *error);
 
 /* The kernel's own flush of one zone, asked for in one of the two ways. DANGER: kernels that do not
-   know the filter answer NLCT_ZONE_PLAIN by emptying the whole table; call it only where this
-   kernel has been seen to honour it, asked in this way. */
+   know the filter answer NLCT_ZONE_PLAIN by emptying the whole table; use a way only on a kernel
+   that has been seen to honour it. */
 int nlct_flush_zone(struct nlct_socket *sock, uint16_t zone, enum nlct_zone_request how);
 
 /* The kernel's own flush of everything. */
@@ -519,31 +515,30 @@ struct nlct_tally {
     uint64_t refused[4096]; /* by errno */
 };
 
-/* Creates flows in rows 'first' to 'last' (excluded), fewer than 2**32, in batches over 'sock', as
-   nlct_flow_build() says: those without a master, or 'children', which can only be made after their
-   masters. A row that nlct_create() would not send counts as refused with its errno. 'created' has
-   a byte for each row from 0 on, which becomes 1 where the flow was created; NULL when nobody wants
-   to know. */
+/* Creates the flows of rows 'first' to 'last' (excluded), fewer than 2**32, in batches over 'sock',
+   see nlct_flow_build(): either those without a master or 'children', which must come after their
+   masters. A row that nlct_create() would not send counts as refused with its errno. 'created',
+   NULL or a byte for each row from 0 on, becomes 1 for each flow that was created. */
 int nlct_load(struct nlct_socket *sock, const struct nlct_column *columns, size_t ncolumns,
               const uint8_t *bytes, size_t bytes_size, size_t first, size_t last, bool children,
               struct nlct_tally *tally, uint8_t *created);
 
 /* Arrow --------------------------------------------------------------------------------------- */
 
-/* Columns in the layout of Apache Arrow's arrays. Everywhere 'values' are a column's, at any
-   address, and 'valid' belongs to them, NULL when nothing is absent. Where each row's value begins
-   in 'data' goes to 'offsets', and in the end where the last one ends: one more than there are
-   rows. What is absent is empty. Offsets of 32 bits suffice for NLCT_ARROW_ROWS. */
+/* Columns in the layout of Apache Arrow's arrays. 'values' and 'valid' are a column's: 'values' at
+   any address, 'valid' NULL if nothing is absent. 'offsets' tells where each row's value begins in
+   'data', and at last where the last value ends: one more than there are rows. An absent value is
+   empty. Offsets of 32 bits suffice for NLCT_ARROW_ROWS. */
 enum { NLCT_ARROW_ROWS = 1 << 20 };
 
 /* Packs 'valid' into bits, the first row in the lowest. Returns how many are absent. */
 size_t nlct_arrow_bits(const uint8_t *valid, size_t rows, uint8_t *bits);
 
-/* Room for an address as text, and for one more at the end. */
+/* Bytes of an address as text, and what 'data' must have beyond the last. */
 enum { NLCT_ARROW_IPV4 = 15, NLCT_ARROW_IPV6 = 39, NLCT_ARROW_MORE = 32 };
 
-/* Writes addresses as text, as inet_ntop() does. What is not of AF_INET is of AF_INET6. 'data'
-   has NLCT_ARROW_IPV4 or NLCT_ARROW_IPV6 bytes for each row and NLCT_ARROW_MORE. */
+/* Writes addresses as text, as inet_ntop() does. Every family but AF_INET counts as AF_INET6.
+   'data' has NLCT_ARROW_IPV4 or NLCT_ARROW_IPV6 bytes for each row and NLCT_ARROW_MORE. */
 void nlct_arrow_addresses(const uint8_t *values, const uint8_t *valid, const uint8_t *families,
                           size_t rows, int32_t *offsets, char *data);
 
@@ -552,7 +547,8 @@ struct nlct_word {
     size_t size;
 };
 
-/* Writes the word of each value, of 256. 'data' has room for them and for NLCT_ARROW_MORE. */
+/* Writes the word of each value; there are 256 'words'. 'data' has room for what is written and for
+   NLCT_ARROW_MORE. */
 void nlct_arrow_words(const uint8_t *values, const uint8_t *valid, size_t rows,
                       const struct nlct_word *words, int32_t *offsets, char *data);
 
@@ -560,12 +556,13 @@ void nlct_arrow_words(const uint8_t *values, const uint8_t *valid, size_t rows,
 void nlct_arrow_texts(const char *values, const uint8_t *valid, size_t rows, int32_t *offsets,
                       char *data);
 
-/* Writes the numbers of the labels of each row, in order. With NULL for 'data' only the offsets. */
+/* Writes the numbers of each row's labels, in order. With NULL for 'data' it writes only the
+   offsets. */
 void nlct_arrow_labels(const uint8_t *values, const uint8_t *valid, size_t rows, int32_t *offsets,
                        uint8_t *data);
 
-/* Writes the bytes of each struct nlct_span. With NULL for 'data' only the offsets. Returns 0, or
-   -EINVAL when a span leaves the bytes. */
+/* Writes the bytes of each struct nlct_span. With NULL for 'data' it writes only the offsets.
+   Returns 0, or -EINVAL if a span leads out of the bytes. */
 int nlct_arrow_spans(const uint8_t *values, const uint8_t *valid, size_t rows, const uint8_t *bytes,
                      size_t bytes_size, int64_t *offsets, uint8_t *data);
 

@@ -6,23 +6,23 @@
 
 /* request.c ----------------------------------------------------------------------------------- */
 
-/* Takes the payload of a message. Returns 0, or -errno, which ends the conversation. */
+/* Takes the payload of a message. Returns 0, or -errno, which ends the request. */
 typedef int request_take(void *context, struct wire payload);
 
-/* Sends a request of any subsystem, and hands each message of 'type' that answers it to 'take' (may
-   be NULL). 'size' is what message_end() returned: -errno comes back. Returns the kernel's verdict,
-   -EBADMSG when it is success without such a message, -EINTR when a dump was inconsistent, or
-   -ETIMEDOUT. Meant for single answers and small dumps: it comes back at their end only. */
+/* Sends a request of any subsystem, and hands each message of 'type' that answers it to 'take',
+   which may be NULL. 'size' is what message_end() returned; -errno is returned as it is. Returns
+   the kernel's verdict, -EBADMSG for success without such a message, -EINTR if a dump was
+   inconsistent, or -ETIMEDOUT. For single answers and small dumps: it returns only at their end. */
 int request_run(struct nlct_socket *sock, void *request, int size, uint16_t type,
                 request_take *take, void *context);
 
 /* delete.c ------------------------------------------------------------------------------------ */
 
-/* Starts a DELETE. DANGER: as it is, it flushes everything. */
+/* Starts a DELETE. DANGER: sent as it is, it flushes everything. */
 void delete_begin(struct message *message, void *buffer, size_t capacity, uint8_t family);
 
-/* Reads a request back. Returns true if all of 'size' bytes are one plain DELETE; then 'view' shows
-   what it names. */
+/* Reads a request back. Returns true if its 'size' bytes are exactly one plain DELETE; 'view' then
+   shows what it names. */
 bool delete_read(const void *request, size_t size, struct view *view);
 
 /* kernel_filter.c: what the kernel is asked to leave out -------------------------------------- */
@@ -33,7 +33,7 @@ void kernel_filter_put_zone(struct message *message, uint16_t zone, enum nlct_zo
 /* Is this what kernel_filter_put_zone() puts, and nothing more? */
 bool kernel_filter_is_zone(const struct view *view, uint16_t zone, enum nlct_zone_request request);
 
-/* Puts all of 'kernel_filter' but the family, which is the header's. */
+/* Puts all of 'kernel_filter' but the family, which is in the header. */
 void kernel_filter_put(struct message *message, const struct nlct_kernel_filter *kernel_filter);
 
 #endif

@@ -2,11 +2,11 @@
  * Deleting flows by name: one engine for one target or for many, a sink with a socket.
  *
  * To the kernel a delete that names no flow is a flush of everything, and so is nearly every
- * malformed one; it returns success. So each request is read back, byte by byte, before it leaves:
- * it names one flow by its tuple, its zone and its id.
+ * malformed delete; it returns success. So each request is read back, byte by byte, before it is
+ * sent: it must name one flow by its tuple, its zone and its id.
  *
- * A tuple may be the original one of a flow and the reply of another, and then leads to one of them
- * alone; the id keeps the wrong one from harm. So what is not found by its original tuple is tried
+ * A tuple may be the original one of a flow and the reply of another. It then leads to only one of
+ * them; the id protects the wrong one. So a flow that is not found by its original tuple is tried
  * by its reply.
  */
 #include "ctnetlink.h"
@@ -51,8 +51,8 @@ static bool has_one(struct wire wire, uint16_t type)
     return found == 1 && rc == 0;
 }
 
-/* True if the request can hit one flow and nothing else: it names one tuple and an id, perhaps a
-   zone, and nothing that would turn it into a filter. */
+/* True if the request can hit only one flow: it names one tuple and an id, perhaps a zone, and
+   nothing that would turn it into a filter. */
 static bool names_one_flow(const void *request, size_t size)
 {
     const uint32_t by_orig = 1U << CTA_TUPLE_ORIG | 1U << CTA_ID;
@@ -76,8 +76,8 @@ static bool names_one_flow(const void *request, size_t size)
     return has_one(wire_nest(tuple), CTA_TUPLE_IP) && has_one(wire_nest(tuple), CTA_TUPLE_PROTO);
 }
 
-/* Echoes what names this flow just as the kernel sent it; the id guards against another flow
-   that took over the tuple since. */
+/* Copies what names this flow as the kernel sent it. The id protects another flow that has taken
+   over the tuple since. */
 static int build_delete(const struct view *view, uint16_t type, void *room, size_t capacity)
 {
     const struct attr *tuple = view_attr(view, type);
@@ -99,7 +99,7 @@ static int build_delete(const struct view *view, uint16_t type, void *room, size
 
 enum { ZONES = UINT16_MAX + 1, SPARE_BYTES = 256 };
 
-/* A target that does not want a zone. Without a filter it wants everything. */
+/* A target that wants no single zone. Without a filter it wants everything. */
 struct wish {
     const struct nlct_filter *filter;
     uint32_t target;
@@ -112,11 +112,11 @@ struct refusals {
     uint64_t counts[];
 };
 
-/* The request by the reply tuple, in case that the one by the original does not find the flow. */
+/* The request by the reply tuple, in case the original tuple does not find the flow. */
 struct spare {
-    uint32_t owners; /* where they begin */
+    uint32_t owners; /* where its owners begin */
     bool wanted;
-    int size; /* less than 0 where there is none */
+    int size; /* less than 0 if there is none */
     uint8_t bytes[SPARE_BYTES];
 };
 
@@ -131,12 +131,12 @@ struct deletes {
     struct nlct_outcome *outcomes;
     struct refusals *refusals;
     bool out_of_memory; /* something was not counted */
-    /* A flow that several want is deleted once: a request belongs to a row of targets, which ends
-       with NOBODY. These are the rows of the requests in the batches. */
+    /* A flow that several targets want is deleted once: a request belongs to a row of targets,
+       which ends with NOBODY. These are the rows of the requests in the batches. */
     uint32_t *owners;
     size_t nowners;
     size_t capacity;
-    /* By the original tuple; a spare each; and by the reply. */
+    /* The requests by the original tuple, a spare for each, and those by the reply. */
     struct batch batch;
     struct spare spares[BATCH_REQUESTS];
     struct batch second;
@@ -146,7 +146,7 @@ static const uint32_t NOBODY = UINT32_MAX;
 
 /* The account --------------------------------------------------------------------------------- */
 
-/* NULL where there is no memory for them. */
+/* NULL if there is no memory for them. */
 static struct refusals *find_refusals(struct deletes *deletes, int error)
 {
     struct refusals **at = &deletes->refusals;
@@ -171,7 +171,7 @@ static void refuse(struct deletes *deletes, uint32_t target, int error)
         deletes->out_of_memory = true;
 }
 
-/* What became of the request whose owners begin there. */
+/* The result of the request whose owners begin there. */
 static void settle(void *context, uint32_t owner, int result)
 {
     struct deletes *deletes = context;
@@ -185,7 +185,7 @@ static void settle(void *context, uint32_t owner, int result)
     }
 }
 
-/* Adds to the latest row; there is room for a whole one. */
+/* Adds to the latest row, which has room for every target. */
 static void add_owner(struct deletes *deletes, uint32_t target)
 {
     deletes->owners[deletes->nowners++] = target;
@@ -208,7 +208,8 @@ static int make_room(struct deletes *deletes)
     return 0;
 }
 
-/* Adds a row with all who want this flow. Returns 0, or -EBADMSG when its zone cannot be told. */
+/* Adds a row with all targets that want this flow. Returns 0, or -EBADMSG if its zone cannot be
+   told. */
 static int add_owners(struct deletes *deletes, struct view *view)
 {
     const int zone = deletes->by_zone ? view_zone(view) : 0;
@@ -231,7 +232,7 @@ static int add_owners(struct deletes *deletes, struct view *view)
 
 /* Sending ------------------------------------------------------------------------------------- */
 
-/* What became of the first request for a flow, at that place in the batch. */
+/* The result of the first request for a flow, at that place in the batch. */
 static void settle_first(void *context, uint32_t place, int result)
 {
     struct deletes *deletes = context;
@@ -242,7 +243,7 @@ static void settle_first(void *context, uint32_t place, int result)
         settle(deletes, spare->owners, result);
 }
 
-/* Tries those again that the first batch of 'count' did not find. */
+/* Tries the flows again that the first batch of 'count' did not find. */
 static int send_second(struct deletes *deletes, unsigned count)
 {
     unsigned i;
@@ -370,7 +371,7 @@ int nlct_deletes_new(struct nlct_sink **sink, struct nlct_socket *sock,
     struct deletes *new;
     int rc;
 
-    /* So that the rows of a whole batch are counted in 32 bits. */
+    /* The rows of a whole batch are counted in 32 bits. */
     if (count > UINT32_MAX / 2 / BATCH_REQUESTS)
         return -EINVAL;
     new = calloc(1, sizeof(*new));

@@ -1,4 +1,4 @@
-/* A dump of the table: start, next, done. The receive loop that feeds a sink. */
+/* A dump of the table: start, next, end. The receive loop that feeds a sink. */
 #include "ctnetlink.h"
 
 #include <linux/netfilter/nfnetlink.h>
@@ -8,19 +8,19 @@
 #include <time.h>
 #include <unistd.h>
 
-/* A small table is done by the time that a thread has begun. */
+/* Datagrams received without a thread: a small table ends before a thread has begun. */
 enum { ALONE = 4 };
 
 struct nlct_dump {
     struct nlct_socket *sock;
-    struct readahead *readahead; /* NULL as long as, or since, the caller receives by itself */
+    struct readahead *readahead; /* NULL while the caller itself receives */
     unsigned datagrams;
     const struct nlct_filter *filter;
     struct nlct_progress progress;
     struct wire wire; /* what is left of the latest datagram */
-    int error;        /* what ended it: nothing that comes later makes up for what is missing */
+    int error;        /* what ended it; it stays, since nothing makes up for what is missing */
     int buckets;
-    char size_before[24]; /* of the hash table, as its file says it */
+    char size_before[24]; /* of the hash table, as the file says */
 };
 
 /* What a step of the dump came to. */
@@ -34,7 +34,7 @@ static int64_t now_milliseconds(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* A resize in the middle of a dump loses or repeats entries, and the kernel does not say so. */
+/* The kernel does not tell of a resize, which makes a dump lose or repeat entries. */
 static int read_size(int buckets, char *size, size_t capacity)
 {
     ssize_t got;
@@ -131,7 +131,7 @@ static int take_message(struct nlct_dump *dump, struct nlct_sink *sink,
         rc = socket_verdict(dump->sock, header, payload);
         return rc < 0 ? rc : END;
     case NLMSG_ERROR:
-        /* Without an error in it, it is an answer to something that we never asked. */
+        /* Without an error it acknowledges something that we never asked. */
         rc = socket_verdict(dump->sock, header, payload);
         return rc < 0 ? rc : -EBADMSG;
     case NLMSG_NOOP:
@@ -195,8 +195,8 @@ static int refill(struct nlct_dump *dump, int64_t deadline)
         dump->readahead = readahead_start(dump->sock);
     if (dump->readahead)
         rc = readahead_next(dump->readahead, &dump->wire, deadline);
-    /* The kernel has at least one datagram ready up to the end of a dump. So a socket without
-       has nothing to receive ahead. */
+    /* Up to the end of a dump the kernel has at least one datagram ready. Without one there is
+       nothing to receive ahead. */
     if (rc == -EAGAIN) {
         stop_readahead(dump);
         rc = receive(dump, deadline);
@@ -204,7 +204,7 @@ static int refill(struct nlct_dump *dump, int64_t deadline)
     return rc == 0 ? watch_size(dump) : rc;
 }
 
-/* Goes on until 'deadline'. Returns a step, or -errno. */
+/* Receives and takes until 'deadline'. Returns a step, or -errno. */
 static int go_on(struct nlct_dump *dump, struct nlct_sink *sink, int64_t deadline)
 {
     int rc;
@@ -227,7 +227,7 @@ int nlct_dump_next(struct nlct_dump *dump, struct nlct_sink *sink, int milliseco
         rc = go_on(dump, sink, now_milliseconds() + milliseconds);
     if (rc == MORE || rc == FULL)
         return 1;
-    /* The socket is for the next request from now on. */
+    /* From now on the socket is for the next request. */
     stop_readahead(dump);
     if (rc == END)
         rc = sink && sink->finish ? sink->finish(sink) : 0;

@@ -1,4 +1,4 @@
-/* The kernel's own flushes, of a zone or of everything. */
+/* The kernel's own flush, of a zone or of everything. */
 #include "ctnetlink.h"
 
 #include <sys/socket.h>

@@ -4,12 +4,12 @@
 #include <linux/netfilter/nfnetlink_conntrack.h>
 #include <netinet/in.h>
 
-/* Newer than the headers that this must build with. */
+/* Newer than the oldest headers that this must build with. */
 enum { STATUS_MASK = 26 };
-/* The names of the flags are not in the kernel's public headers; FILTER_ZONE is newer as well. */
+/* Not in the kernel's public headers; FILTER_ZONE is newer as well. */
 enum { FILTER_ORIG_FLAGS = 1, FILTER_ZONE = 3 };
 
-/* The kernel's number for each field of a tuple that it can filter by and gets right. */
+/* The kernel's number of each tuple field that it filters by correctly. */
 static const uint8_t tuple_flags[] = {
     [NLCT_TUPLE_SRC] = 0,   [NLCT_TUPLE_DST] = 1,   [NLCT_TUPLE_PROTO] = 3,
     [NLCT_TUPLE_SPORT] = 4, [NLCT_TUPLE_DPORT] = 5,
@@ -54,7 +54,7 @@ static bool has_ports(const struct nlct_tuple *tuple)
     return has(tuple->present, NLCT_TUPLE_PROTO) && memchr(protos, tuple->proto, sizeof(protos));
 }
 
-/* By IPv6 addresses every kernel so far filters the wrong way round. */
+/* Every kernel so far filters by IPv6 addresses the wrong way round. */
 static uint64_t safe_fields(const struct nlct_tuple *tuple)
 {
     const uint64_t addresses = bit(NLCT_TUPLE_SRC) | bit(NLCT_TUPLE_DST);

@@ -1,11 +1,11 @@
-/* One request of any subsystem, and what answers it: for all that is small. */
+/* One request of any subsystem and its answer, if that is small. */
 #include "ctnetlink.h"
 
-/* How long a request may stay without an answer: the kernel works on it inside send(2), so its
-   answer is there at once. */
+/* The kernel works on a request inside send(2), so the answer is there at once. Give up after this
+   time. */
 enum { ANSWER_MILLISECONDS = 5000 };
 
-/* What is wanted, and what is known of it so far. */
+/* What is wanted, and what came of it so far. */
 struct answer {
     uint16_t type;
     request_take *take;
@@ -24,7 +24,7 @@ static int end(struct nlct_socket *sock, const struct answer *answer, const stru
         return rc;
     if (answer->interrupted)
         return -EINTR;
-    /* Success without what was asked for is none; but a dump may be empty. */
+    /* Success without the message asked for is none; but a dump may be empty. */
     return header->nlmsg_type == NLMSG_ERROR && answer->take && !answer->taken ? -EBADMSG : 0;
 }
 

@@ -1,29 +1,29 @@
 /*
  * What is known of each attribute of a flow: its type, the field that holds its value, the kind of
- * that value, and whether one may set it. Each stands once, in a row of the lists below; from these
- * come the rules that decode.c and build.c go by, the public fields and the mask of what is
- * settable.
+ * that value, and whether a request may set it. Each attribute is one row of the lists below. The
+ * rules for decode.c and build.c, the public fields and the mask of settable fields all come from
+ * these.
  */
 #include "attributes.h"
 
 #include <linux/netfilter/nfnetlink_conntrack.h>
 #include <netinet/in.h>
 
-/* Newer than the headers that this must build with. */
+/* Newer than the oldest headers that this must build with. */
 enum { SYNPROXY = 24, TIMESTAMP_EVENT = 27 };
 enum { SYNPROXY_ISN = 1, SYNPROXY_ITS, SYNPROXY_TSOFF };
 
 /* The lists ----------------------------------------------------------------------------------- */
 
-/* The rest the kernel counts, measures or gives out by itself. */
+/* What is FIXED the kernel counts, measures or assigns by itself. */
 enum { FIXED, SETTABLE };
 
 /* clang-format off */
 
-/* A list takes the names of macros, and its rows become what these make of them.
+/* A list takes the names of macros, which turn its rows into what is needed.
 
-   What is in nests: ROW(in, type, name, NAME, kind, settable). The attribute 'type', somewhere in
-   the top-level attribute 'in', holds the member 'name' of struct nlct_flow, whose bit is
+   In nests: ROW(in, type, name, NAME, kind, settable). The attribute 'type', somewhere in the
+   top-level attribute 'in', holds the member 'name' of struct nlct_flow, whose bit is
    NLCT_FLOW_NAME. */
 #define TCP(ROW, in)                                                                               \
     ROW(in, CTA_PROTOINFO_TCP_STATE, tcp_state, TCP_STATE, NUMBER, SETTABLE)                       \
@@ -91,9 +91,9 @@ enum { FIXED, SETTABLE };
     IN(CTA_SECCTX, secctx, SECCTX)                                                                 \
     IN(SYNPROXY, synproxy, SYNPROXY_ROWS)
 
-/* What names a flow, in a tuple. Which attribute an address is in follows from the family, which of
-   the two sets of ICMP is used from the protocol: ADDRESS(name, NAME, ...), and
-   ICMP(name, NAME, suffix of the type, ...). */
+/* What names a flow, in a tuple. The family decides which attribute an address is in, the protocol
+   which of the two sets of ICMP is used: ADDRESS(name, NAME, ...), and ICMP(name, NAME, suffix of
+   the type, ...). */
 #define TUPLE_ROWS(ADDRESS, ROW, ICMP, ...)                                                        \
     ADDRESS(src, SRC, __VA_ARGS__)                                                                 \
     ADDRESS(dst, DST, __VA_ARGS__)                                                                 \
@@ -127,7 +127,7 @@ _Static_assert(offsetof(struct translation, present) == 0, "'present' opens a tr
     RULES(name_, __VA_ARGS__);                                                                     \
     static const struct table name_ = TABLE(name_)
 
-/* Of rows that are not wanted. */
+/* For rows that are not wanted. */
 #define NONE(...)
 
 #define PADDING_RULE(type_) [type_] = {.kind = PADDING},
@@ -153,7 +153,7 @@ RULES(tuple,
     KEY_RULE(CTA_TUPLE_ZONE, zone, ZONE, ));
 const struct table tuple_table = TABLE(tuple);
 
-/* What a request wants a flow translated to: no field of a flow. */
+/* What a request wants a flow translated to; this is no field of a flow. */
 #define NAT_ADDRESS(type_, family_, size_)                                                         \
     [type_] = {.kind = ADDRESS, .family = family_, .size = size_,                                  \
                .offset = offsetof(struct translation, address), .bit = TO_ADDRESS},
@@ -203,7 +203,7 @@ const uint64_t flow_settable = 0 FLOW(VALUE_BIT, NONE, LIST_BITS);
 
 /* Public fields -------------------------------------------------------------------------------- */
 
-/* What each kind is for those who do not know of messages. */
+/* The public name of each kind. */
 #define PUBLIC_NUMBER NLCT_NUMBER
 #define PUBLIC_FLAGS NLCT_NUMBER
 #define PUBLIC_ADDRESS NLCT_ADDRESS

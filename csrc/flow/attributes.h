@@ -1,4 +1,4 @@
-/* What is known of each attribute of a flow: the tables that decode.c and build.c both go by. */
+/* What is known of each attribute of a flow: the tables for decode.c and build.c. */
 #ifndef NLCT_ATTRIBUTES_H
 #define NLCT_ATTRIBUTES_H
 

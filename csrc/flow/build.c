@@ -46,8 +46,7 @@ static void put_value(struct message *message, uint16_t type, const struct rule 
     }
 }
 
-/* Is the attribute to be put, of what 'base' holds, where these bits say which of its fields are?
- */
+/* Is the attribute one of those to put? 'fields': bits of the fields to put from 'base'. */
 static bool is_wanted(const struct rule *rule, uint8_t family, const void *base, uint64_t fields)
 {
     if (rule->kind == UNKNOWN || rule->kind == PADDING || rule->kind == NAT)
@@ -59,7 +58,7 @@ static bool is_wanted(const struct rule *rule, uint8_t family, const void *base,
     return rule->kind == NEST || has(fields, rule->bit);
 }
 
-/* Puts what 'base' holds of 'table', as far as 'wanted' and its own 'present' say. */
+/* Puts the fields of 'base' that are in 'table', in 'wanted' and present. */
 static void put(struct message *message, const struct table *table, uint8_t family,
                 const void *base, uint64_t wanted, const uint8_t *bytes)
 {
@@ -93,8 +92,8 @@ static void put(struct message *message, const struct table *table, uint8_t fami
 
 /* Requests ------------------------------------------------------------------------------------ */
 
-/* The zone is named in the tuple that it belongs to, or for the whole flow. Kernels without zones
-   refuse the attribute, and without it a flow is in zone 0 everywhere. */
+/* The zone of one direction is in its tuple, any other belongs to the whole flow. Kernels without
+   zones refuse the attribute; without it every kernel takes zone 0. */
 static uint64_t zone_bit(const struct nlct_flow *flow)
 {
     const bool own =
@@ -119,7 +118,7 @@ void flow_put_key(struct message *message, const struct nlct_flow *flow, uint16_
     put(message, &flow_table, flow->family, flow, tuple | zone_bit(flow), NULL);
 }
 
-/* Every flow in the table is confirmed, and the kernel refuses to make one otherwise. */
+/* Every flow in the table is confirmed; the kernel refuses to make one that is not. */
 static void confirm(struct nlct_flow *flow)
 {
     if (has(flow->present, NLCT_FLOW_STATUS))
@@ -163,7 +162,7 @@ static uint64_t moved(uint64_t present, unsigned from, unsigned to)
     return has(present, from) ? bit(to) : 0;
 }
 
-/* The reverse of the original tuple; a zone of one direction stays there. */
+/* The reverse of the original tuple, without the zone of that direction. */
 static void reverse(const struct nlct_flow *flow, struct nlct_tuple *reply)
 {
     const struct nlct_tuple *orig = &flow->orig;
@@ -184,7 +183,7 @@ static void reverse(const struct nlct_flow *flow, struct nlct_tuple *reply)
     reply->icmp_type = reverse_icmp(orig->proto, orig->icmp_type);
 }
 
-/* What the kernel is told of the reply: with NAT the reverse, in the reply's own zone. */
+/* The reply for the kernel, before NAT: the reverse, in the reply's own zone. */
 static void plain_reply(const struct nlct_flow *flow, struct nlct_tuple *reply)
 {
     reverse(flow, reply);
@@ -194,13 +193,13 @@ static void plain_reply(const struct nlct_flow *flow, struct nlct_tuple *reply)
     }
 }
 
-/* The bits of NAT that 'flow' asks for. */
+/* The bits of NAT in the status. */
 static uint32_t nat_of(const struct nlct_flow *flow)
 {
     return has(flow->present, NLCT_FLOW_STATUS) ? flow->status & IPS_NAT_MASK : 0;
 }
 
-/* Does its reply say what it is translated to? */
+/* Does the reply say what the flow is translated to? */
 static bool has_translation(const struct nlct_flow *flow)
 {
     const uint64_t addresses = bit(NLCT_TUPLE_SRC) | bit(NLCT_TUPLE_DST);
@@ -214,7 +213,7 @@ static bool has_ports(uint8_t proto)
            proto == IPPROTO_SCTP || proto == IPPROTO_DCCP || proto == IPPROTO_UDPLITE;
 }
 
-/* A zero is no loss: tables may have it in every row. */
+/* A zero is no loss: a table may have it in every row. */
 static bool tuple_fits(const struct nlct_tuple *tuple, uint8_t proto)
 {
     const bool icmp = proto == IPPROTO_ICMP || proto == IPPROTO_ICMPV6;
@@ -263,7 +262,7 @@ int nlct_flow_build(const struct nlct_flow *flow, const uint8_t *bytes, void *bu
     if (nat || !has(flow->present, NLCT_FLOW_REPLY))
         plain_reply(flow, &whole.reply);
     whole.present |= bit(NLCT_FLOW_REPLY);
-    /* The kernel gives this to a flow with a master. */
+    /* The kernel itself sets this for a flow with a master. */
     if (has(flow->present, NLCT_FLOW_MASTER))
         whole.status &= ~(uint32_t)IPS_EXPECTED;
     message_begin(&message, buffer, capacity,
@@ -273,7 +272,7 @@ int nlct_flow_build(const struct nlct_flow *flow, const uint8_t *bytes, void *bu
         flow_settable | bit(NLCT_FLOW_ORIG) | bit(NLCT_FLOW_REPLY) | bit(NLCT_FLOW_MASTER) |
             zone_bit(flow),
         bytes);
-    /* Left to itself the kernel would choose another source port where the reply is taken. */
+    /* Without this the kernel would choose another source port if the reply is taken. */
     if (nat)
         nat_put(&message, CTA_NAT_SRC, flow->reply);
     if (nat & IPS_DST_NAT)

@@ -1,4 +1,4 @@
-/* Bytes of any number that go with a flow or a table. */
+/* The bytes that go with a flow or a table. */
 #include "flow.h"
 
 #include <stdlib.h>

@@ -1,4 +1,4 @@
-/* Message -> flow: indexed at once, decoded when asked. */
+/* Message -> flow: indexed at once, decoded on demand. */
 #include "attributes.h"
 
 #include <linux/netfilter/nfnetlink.h>
@@ -19,7 +19,7 @@ int view_parse(struct view *view, struct wire payload)
     wire_skip(&payload, sizeof(struct nfgenmsg));
     while ((rc = wire_attr(&payload, &attr)) > 0) {
         if (!attr.type || attr.type >= VIEW_ATTRS) {
-            view->unknown |= 1U; /* bit 0 stands for all that have none */
+            view->unknown |= 1U; /* bit 0 stands for all types without a bit */
             continue;
         }
         if (view->present & 1U << attr.type)
@@ -77,7 +77,7 @@ static uint64_t *present_of(void *base)
     return base;
 }
 
-/* Text of less than 'size' bytes, with its null byte or without. */
+/* Text of less than 'size' bytes, with or without its null byte. */
 static int store_text(void *to, const struct rule *rule, const struct attr *attr)
 {
     size_t length = strnlen((const char *)attr->data, attr->size);
@@ -89,7 +89,7 @@ static int store_text(void *to, const struct rule *rule, const struct attr *attr
     return 0;
 }
 
-/* Spans count from the payload until flow_decode() gives them bytes to lie in. */
+/* A span points into the payload until flow_decode() copies its bytes. */
 static int store_span(void *to, const struct view *view, const struct attr *attr)
 {
     struct nlct_span span = {(uint32_t)(attr->data - view->payload.at), attr->size};
@@ -106,7 +106,7 @@ static int store_value(const struct rule *rule, const struct attr *attr, const s
         return store_text(to, rule, attr);
     case SPAN:
         return store_span(to, view, attr);
-    case FLAGS: /* what is set, and what of it is meant */
+    case FLAGS: /* the flags, and a mask */
         if (attr->size != 2)
             return -EBADMSG;
         *to = attr->data[0];
@@ -196,8 +196,8 @@ static int decode(const struct table *table, struct wire wire, struct view *view
     return rc;
 }
 
-/* Decodes a top-level attribute, once. One that is malformed stays undecoded, so that it is refused
-   again to whoever asks next. */
+/* Decodes a top-level attribute, once. A malformed one stays undecoded, so that the next call
+   refuses it again. */
 static int decode_type(struct view *view, unsigned type)
 {
     const struct attr *attr = view_attr(view, type);
@@ -278,7 +278,7 @@ int flow_decode(struct view *view, struct nlct_bytes *bytes)
         rc = bytes_bring(bytes, view->payload.at, &flow->helper_info);
     if (rc == 0 && has(flow->present, NLCT_FLOW_SECCTX)) {
         rc = bytes_bring(bytes, view->payload.at, &flow->secctx);
-        /* Text, whose null byte is not of interest. */
+        /* Text: without its null byte. */
         if (rc == 0 && flow->secctx.size && !bytes->data[bytes->size - 1])
             flow->secctx.size--;
     }

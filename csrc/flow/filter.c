@@ -1,6 +1,6 @@
 /*
- * Does a message match? A filter is a row of tests, each of which leads on to a later one or to the
- * end, evaluated on attributes: only those that a test asks for are decoded.
+ * Does a message match? A filter is a row of tests, each of which leads to a later one or to the
+ * end. Only the attributes that a test asks for are decoded.
  */
 #include "flow.h"
 
@@ -8,8 +8,8 @@
 #include <netinet/in.h>
 #include <stdlib.h>
 
-/* Networks, addresses (networks of full length) and texts. A look-up tries each length there is;
-   a byte of the hash beside each slot keeps the misses, which most are, out of the large array. */
+/* Networks, addresses (networks of full length) and texts. A look-up tries each length there is.
+   Most look-ups miss; a byte of the hash beside each slot keeps them out of the large array. */
 struct prefixes {
     struct length {
         uint8_t family;
@@ -364,7 +364,7 @@ static int answer(const struct test *test, struct view *view)
     const struct nlct_flow *flow = &view->flow;
     int rc;
 
-    /* The most common question, which takes no decoding. */
+    /* The most common test, which needs no decoding. */
     if (test->field->attr == CTA_ZONE && test->bitmap) {
         rc = view_zone(view);
         return rc < 0 ? rc : in_bitmap(test->bitmap, (uint64_t)rc);

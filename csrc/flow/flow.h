@@ -1,6 +1,6 @@
 /*
- * One flow: the table of its attributes, and its forms. It needs no more of netlink than messages.
- * What the other rooms may see of it, in reading order: bits, bytes, a hash with a key, the fields
+ * One flow: the table of its attributes, and its forms. Of netlink it needs only messages. The
+ * other rooms may see this much of it, in reading order: bits, bytes, a hash with a key, the fields
  * of a flow, decoding, building, translation, matching, text.
  */
 #ifndef NLCT_FLOW_H
@@ -23,7 +23,7 @@ static inline bool has(uint64_t present, unsigned field)
     return present >> field & 1;
 }
 
-/* Takes the lowest bit away, of one or more. Returns its number. */
+/* Takes the lowest of one or more bits away. Returns its number. */
 static inline unsigned next_bit(uint64_t *bits)
 {
     const unsigned found = (unsigned)__builtin_ctzll(*bits);
@@ -86,12 +86,12 @@ static inline uint64_t number_turn(uint64_t number, size_t size)
 /* Adds 'size' bytes. Returns 0 or -ENOMEM. */
 int bytes_add(struct nlct_bytes *bytes, const void *data, size_t size);
 
-/* Adds what a span has of 'from', and makes it lie here. Returns 0 or -ENOMEM. */
+/* Adds the bytes of a span of 'from', and makes the span point to them. Returns 0 or -ENOMEM. */
 int bytes_bring(struct nlct_bytes *bytes, const uint8_t *from, struct nlct_span *span);
 
 /* hash.c: SipHash-1-3, a hash with a key ------------------------------------------------------ */
 
-/* Flows are what others make: without a key they could choose addresses that share one slot. */
+/* Others make the flows: without a key they could choose addresses that share one slot. */
 struct hash_key {
     uint64_t words[2];
 };
@@ -148,7 +148,7 @@ static inline uint64_t hash_words(const struct hash_key *key, const uint64_t *wo
 
 /* attributes.c: the fields of a flow ---------------------------------------------------------- */
 
-/* Where a field lies in a flow, and the bits that say it is there. */
+/* Where a field lies in a flow, and the bits that say that it is present. */
 struct field {
     struct nlct_field public;
     size_t present; /* offset of the 'present' of the tuple or flow it belongs to */
@@ -184,12 +184,12 @@ static inline uint64_t flow_number(const struct nlct_flow *flow, const struct fi
 
 enum { VIEW_ATTRS = 32 };
 
-/* A flow as it came: where its attributes are, and what of them has been decoded so far. */
+/* A flow as it came: where its attributes are, and which are decoded so far. */
 struct view {
     struct wire payload;
     uint32_t present; /* a bit an attribute type */
     uint32_t decoded; /* likewise; 'flow' is unspecified while it is 0 */
-    uint32_t unknown; /* likewise: attributes in which something is not known */
+    uint32_t unknown; /* likewise: attributes that hold something unknown */
     uint8_t family;
     struct attr attrs[VIEW_ATTRS];
     struct nlct_flow flow;
@@ -204,12 +204,12 @@ const struct attr *view_attr(const struct view *view, unsigned type);
 /* The zone's id, in whichever direction it applies, or -EBADMSG. */
 int view_zone(const struct view *view);
 
-/* Decodes the one attribute that 'field' is in. Returns 0, or -EBADMSG, then and each time again,
-   and nothing of that attribute may be believed. */
+/* Decodes the one attribute that 'field' is in. Returns 0, or -EBADMSG, again at each later call;
+   then do not believe anything of that attribute. */
 int view_decode(struct view *view, const struct field *field);
 
-/* Decodes everything into 'view->flow', once; its spans go to the end of 'bytes'. Returns 0,
-   -ENOMEM or -EBADMSG. */
+/* Decodes everything into 'view->flow', once; appends its spans to 'bytes'. Returns 0, -ENOMEM or
+   -EBADMSG. */
 int flow_decode(struct view *view, struct nlct_bytes *bytes);
 
 /* build.c: flow -> message -------------------------------------------------------------------- */
@@ -220,11 +220,11 @@ void flow_put_tuple(struct message *message, uint16_t type, const struct nlct_tu
 /* Puts what names one flow: its zone and one of its tuples, CTA_TUPLE_ORIG or CTA_TUPLE_REPLY. */
 void flow_put_key(struct message *message, const struct nlct_flow *flow, uint16_t type);
 
-/* Puts what changes a flow: its key and all that the kernel lets one change. */
+/* Puts what changes a flow: its key and all of its settable fields. */
 void flow_put_update(struct message *message, const struct nlct_flow *flow, const uint8_t *bytes);
 
-/* Is there nothing in a new flow that the kernel would drop in silence: a timeout of 0, with which
-   it drops the flow itself, and what belongs to another protocol? */
+/* Would the kernel keep all of a new flow? It silently drops values of another protocol and, with a
+   timeout of 0, the flow itself. */
 bool flow_fits(const struct nlct_flow *flow);
 
 /* nat.c: where a reply is not the reverse of the original tuple ------------------------------- */
@@ -252,7 +252,7 @@ int filter_match(const struct nlct_filter *filter, struct view *view);
 /* text.c -------------------------------------------------------------------------------------- */
 
 /* Writes an address of AF_INET, or else of AF_INET6, at 'at', as inet_ntop() does but without a
-   null byte. Returns where it ends; up to three bytes behind that are written to. */
+   null byte. Returns its end; up to three bytes behind that are overwritten. */
 char *text_address(char *at, const uint8_t *address, uint8_t family);
 
 #endif

@@ -10,8 +10,8 @@ int hash_key_new(struct hash_key *key)
 
     if (getrandom(key, sizeof(*key), GRND_NONBLOCK) == (ssize_t)sizeof(*key))
         return 0;
-    /* A policy forbids it, or the kernel has no randomness yet. What it gave this program at its
-       start is as good, but the same for all tables. */
+    /* A policy forbids it, or the kernel has no randomness yet. The bytes that the kernel gave this
+       program at its start are as good, but the same for all tables. */
     at_start = (const void *)getauxval(AT_RANDOM);
     if (!at_start)
         return -ENOSYS;

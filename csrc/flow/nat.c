@@ -1,8 +1,8 @@
 /*
  * Translation (NAT), both ways.
  *
- * A flow is translated where its reply is not the reverse of its original tuple. The kernel sets
- * that up by itself: it is told the reverse, and what the reply's destination (for source NAT) and
+ * A flow is translated if its reply is not the reverse of its original tuple. The kernel sets that
+ * up by itself: a request holds the reverse, and what the reply's destination (for source NAT) and
  * its source (for destination NAT) shall become.
  */
 #include "flow.h"
@@ -15,7 +15,7 @@ static size_t address_size(uint8_t family)
     return family == AF_INET ? 4 : 16;
 }
 
-/* What the port stands in: the destination's for source NAT. */
+/* The field that holds the port: that of the destination for source NAT. */
 static unsigned port_of(const struct nlct_tuple *reply, bool src)
 {
     if (has(reply->present, NLCT_TUPLE_ICMP_ID))

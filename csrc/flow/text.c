@@ -5,7 +5,7 @@
 #include <netinet/in.h>
 #include <time.h>
 
-/* The longest line but for its security context. Only nlct_flow_text() checks for room. */
+/* The longest line without a security context. Only nlct_flow_text() checks for room. */
 enum {
     LONGEST = sizeof(
         "unknown  255 4294967295 ESTABLISHED SHUTDOWN_ACK_SENT PARTOPEN "
@@ -85,8 +85,8 @@ static const char octets[][8] = {
     TEN("21"), TEN("22"), TEN("23"), TEN("24"), TEN("25"),
 };
 
-/* Writes an octet and a dot, with no branch to mispredict: always four bytes, of which two to four
-   count. */
+/* Writes an octet and a dot, without a branch to mispredict: always four bytes, of which two to
+   four count. */
 static inline char *put_octet(char *at, uint8_t octet)
 {
     memcpy(at, octets[octet], 4);
@@ -109,7 +109,7 @@ struct run {
     int size;
 };
 
-/* What "::" stands for: the longest run of zeros, two or more, the first of such runs. */
+/* What "::" stands for: the longest run of two or more zeros, the first if there are several. */
 static struct run find_zeros(const uint16_t *words)
 {
     struct run longest_run = {.first = IPV6_WORDS, .size = 1};
@@ -300,14 +300,14 @@ static char *put_secctx(char *at, const struct nlct_flow *flow, const uint8_t *b
     return put_char(at, ' ');
 }
 
-/* The kernel names the zone of both directions here, and no zone 0. */
+/* A zone of both directions, which the kernel names here, but not zone 0. */
 static bool has_common_zone(const struct nlct_flow *flow)
 {
     return has(flow->present, NLCT_FLOW_ZONE) && flow->zone &&
            !has(flow->orig.present | flow->reply.present, NLCT_TUPLE_ZONE);
 }
 
-/* In whole seconds on either side, so that a clock set back gives a huge number. */
+/* As conntrack does: whole seconds of each, so a clock that was set back gives a huge number. */
 static char *put_age(char *at, const struct nlct_flow *flow)
 {
     uint64_t start = flow->timestamp_start / NANOSECONDS;
@@ -355,6 +355,6 @@ int nlct_flow_text(const struct nlct_flow *flow, const uint8_t *bytes, char *buf
     at = put_orig(at, flow);
     at = put_reply(at, flow);
     at = put_rest(at, flow, bytes);
-    at[-1] = '\n'; /* for the last space */
+    at[-1] = '\n'; /* in place of the last space */
     return (int)(at - buffer);
 }

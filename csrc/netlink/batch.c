@@ -45,7 +45,7 @@ struct answers {
     unsigned count;
     bool last;   /* the last request was answered: with it, all were */
     bool lost;   /* the kernel had no room for some answers */
-    bool denied; /* no privilege: the kernel stops at the first request */
+    bool denied; /* no privilege: the kernel stopped at the first request */
 };
 
 /* The first answer to a request counts. */
@@ -80,8 +80,8 @@ static int read_answers(struct batch *batch, size_t size, struct answers *answer
     return rc;
 }
 
-/* By the time send(2) returns the kernel has worked on the whole batch, so every answer is queued:
-   there is nothing to wait for, and it says but once that some were lost. */
+/* When send(2) returns, the kernel has worked on the whole batch, and every answer is queued: there
+   is nothing to wait for. It reports lost answers only once. */
 static int collect(struct batch *batch, struct answers *answers)
 {
     int rc = 0;

@@ -1,4 +1,4 @@
-/* Descriptors that know what they lead to. */
+/* Descriptors that know what was opened. */
 #include "netlink.h"
 
 #include <sys/stat.h>

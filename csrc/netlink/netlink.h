@@ -1,7 +1,7 @@
 /*
- * Netlink, which knows nothing of conntrack, and nothing of the other rooms. What they may see of
- * it, in reading order: walking over messages, building them, descriptors and namespaces, sockets,
- * receiving ahead, batches.
+ * Netlink. It knows nothing of conntrack and of the other rooms. They may see this much of it, in
+ * reading order: reading messages, building them, descriptors and namespaces, sockets, receiving
+ * ahead, batches.
  */
 #ifndef NLCT_NETLINK_H
 #define NLCT_NETLINK_H
@@ -14,10 +14,10 @@
 #include <stdint.h>
 #include <string.h>
 
-/* Walking, bounded ---------------------------------------------------------------------------- */
+/* Reading, bounded ---------------------------------------------------------------------------- */
 
-/* What is left to walk. Every step checks that what it is about to show lies inside this; whoever
-   walks to the end has seen every byte, since leftovers are -EBADMSG. */
+/* What is left to read. Every step checks that what it returns lies inside. A reader that gets to
+   the end has seen every byte, since leftovers are -EBADMSG. */
 struct wire {
     const uint8_t *at;
     size_t left;
@@ -39,12 +39,12 @@ static inline size_t wire_align(size_t size)
     return (size + 3) & ~(size_t)3;
 }
 
-/* Goes on by 'size' bytes and their padding. */
+/* Skips 'size' bytes and their padding. */
 static inline void wire_skip(struct wire *wire, size_t size)
 {
     size_t padded = wire_align(size);
 
-    /* The last of its row may come without padding. */
+    /* The last one may come without padding. */
     if (padded > wire->left)
         padded = wire->left;
     wire->at += padded;
@@ -107,7 +107,8 @@ static inline uint32_t wire_be32(const uint8_t *data)
 
 /* message.c: building ------------------------------------------------------------------------- */
 
-/* A request being written. Once a put does not fit, 'error' stays -EMSGSIZE and puts do nothing. */
+/* A request being written. Once a put does not fit, 'error' is -EMSGSIZE and later puts do
+   nothing. */
 struct message {
     uint8_t *buffer;
     size_t capacity;
@@ -115,7 +116,7 @@ struct message {
     int error;
 };
 
-/* Room for any request. */
+/* No request is larger. */
 enum { REQUEST_MAX = 1024 };
 
 /* The type of messages about an operation of one of nfnetlink's subsystems. */
@@ -131,7 +132,7 @@ void message_begin(struct message *message, void *buffer, size_t capacity, uint1
 /* Puts an attribute of 'type' with 'size' bytes. */
 void message_put(struct message *message, uint16_t type, const void *data, size_t size);
 
-/* Puts an attribute as it came, header and all. */
+/* Puts an attribute as it came, with its header. */
 void message_copy(struct message *message, const struct attr *attr);
 
 /* Puts the lower 'size' bytes of a number, in network order. */
@@ -141,13 +142,13 @@ void message_put_number(struct message *message, uint16_t type, uint64_t number,
 size_t message_nest_begin(struct message *message, uint16_t type);
 void message_nest_end(struct message *message, size_t nest);
 
-/* Ends a nest too, but takes one back in which nothing was put. */
+/* The same, but takes an empty nest back. */
 void message_nest_end_full(struct message *message, size_t nest);
 
 /* Completes the header. Returns the size, or -EMSGSIZE. */
 int message_end(struct message *message);
 
-/* Sets what the sender alone knows: more flags, and the number of the request. */
+/* Sets what only the sender knows: more flags, and the number of the request. */
 void message_stamp(void *message, uint16_t more_flags, uint32_t sequence);
 
 /* fd.c ---------------------------------------------------------------------------------------- */
@@ -155,10 +156,10 @@ void message_stamp(void *message, uint16_t more_flags, uint32_t sequence);
 /* Puts what a call opened into '*fd'; less than 0 is its failure. Returns 0 or -errno. */
 int fd_own(struct nlct_fd *fd, int opened);
 
-/* Notes what the number leads to. Returns 0 or -errno. */
+/* Notes device and inode of what was opened. Returns 0 or -errno. */
 int fd_identify(struct nlct_fd *fd);
 
-/* Closes what was opened just now for a moment, or is of no use. */
+/* Closes what was opened a moment ago, without nlct_fd_close()'s check. */
 void fd_drop(struct nlct_fd *fd);
 
 /* netns.c ------------------------------------------------------------------------------------- */
@@ -168,14 +169,14 @@ int netns_prove(const struct nlct_netns *netns, int sock);
 
 /* socket.c ------------------------------------------------------------------------------------ */
 
-/* The kernel fills up to 32 KiB a datagram of a dump, whatever the buffer beyond that. */
+/* The kernel fills at most 32 KiB of a datagram of a dump, however large the buffer. */
 enum { SOCKET_BUFFER = 65536 };
 
 struct nlct_socket {
     struct nlct_fd fd;
     uint32_t port;
     uint32_t sequence; /* of the latest request */
-    size_t room;       /* what the kernel will queue for us before it drops replies, in bytes */
+    size_t room;       /* bytes that the kernel queues for us before it drops replies */
     char text[256];
     uint8_t buffer[SOCKET_BUFFER]; /* the latest datagram */
 };
@@ -183,8 +184,8 @@ struct nlct_socket {
 /* Sends 'size' bytes to the kernel, and forgets the text of earlier answers. Returns 0, -errno. */
 int socket_send(struct nlct_socket *sock, const void *data, size_t size);
 
-/* Receives one datagram from the kernel into 'buffer'. Returns its size, -EAGAIN when nothing is
-   queued, or -errno; -ENOBUFS says that replies were lost. */
+/* Receives one datagram from the kernel into 'buffer'. Returns its size, -EAGAIN if nothing is
+   queued, or -errno; -ENOBUFS: replies were lost. */
 int socket_receive(struct nlct_socket *sock);
 
 /* The same into another buffer of SOCKET_BUFFER bytes. */
@@ -204,16 +205,16 @@ int socket_verdict(struct nlct_socket *sock, const struct nlmsghdr *header, stru
 
 struct readahead;
 
-/* Starts to receive. The socket is the thread's until it has been stopped, or has ended. NULL
-   where there is no second processor for it, or no thread. */
+/* Starts to receive. The socket is the thread's until the thread has been stopped or has ended.
+   NULL if there is no second processor, or no thread can be had. */
 struct readahead *readahead_start(struct nlct_socket *sock);
 
-/* Gets the next datagram, valid until the next call. Returns 0, -EINTR when there is none by
-   'deadline' (CLOCK_MONOTONIC, milliseconds), or what socket_receive() returned, after which the
+/* Gets the next datagram, valid until the next call. Returns 0, -EINTR if there is none by
+   'deadline' (CLOCK_MONOTONIC, milliseconds), or the error of socket_receive(), with which the
    thread has ended. */
 int readahead_next(struct readahead *readahead, struct wire *wire, int64_t deadline);
 
-/* Waits for the thread, which ends after what it is receiving. May be given NULL. */
+/* Stops the thread and waits for its end. May be given NULL. */
 void readahead_stop(struct readahead *readahead);
 
 /* batch.c: many requests in one send, and every refusal counted ------------------------------- */
@@ -225,10 +226,10 @@ struct batch_request {
     bool settled;
 };
 
-/* Looks at a finished request once more. Returns whether it may be sent. */
+/* Reads a finished request back. Returns whether it may be sent. */
 typedef bool batch_admits(const void *request, size_t size);
 
-/* Is told what became of the request of 'owner': 0 or -errno. */
+/* Gets the result of the request of 'owner': 0 or -errno. */
 typedef void batch_settle(void *context, uint32_t owner, int result);
 
 struct batch {
@@ -236,7 +237,7 @@ struct batch {
     batch_admits *admits;
     batch_settle *settle;
     void *context;
-    unsigned limit; /* requests whose refusals are sure to fit the receive buffer */
+    unsigned limit; /* requests whose refusals surely fit the receive buffer */
     unsigned count;
     size_t size;
     size_t latest; /* where the last request begins */
@@ -251,11 +252,11 @@ void batch_init(struct batch *batch, struct nlct_socket *sock, batch_admits *adm
 /* Room for one request of up to REQUEST_MAX bytes. */
 void *batch_room(struct batch *batch);
 
-/* Takes what was written there for 'owner'; 'size' is a size or -errno, which counts as a refusal.
-   Sends when full. Returns 0 or -errno when the socket failed. */
+/* Adds the request that was written there for 'owner'; 'size' is its size, or -errno, which counts
+   as a refusal. Sends if the batch is full. Returns 0, or -errno if the socket failed. */
 int batch_add(struct batch *batch, int size, uint32_t owner);
 
-/* Sends what is left and accounts for every request. Returns 0 or -errno when the socket failed. */
+/* Sends what is left and settles every request. Returns 0, or -errno if the socket failed. */
 int batch_send(struct batch *batch);
 
 #endif

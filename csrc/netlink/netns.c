@@ -1,13 +1,13 @@
 /*
  * Reaching into other network namespaces without leaving one's own.
  *
- * The work is done by a short-lived child that shares our memory and our descriptors and holds us
- * until it is done (as vfork does): it enters or makes the namespace, opens what is wanted, and is
- * gone. The calling thread never moves, no fork handler runs, nothing is copied, no signal is sent.
+ * A short-lived child does the work. It shares our memory and our descriptors, and we wait until it
+ * is done (as with vfork): it enters or makes the namespace, opens what is wanted, and ends. The
+ * calling thread never moves, no fork handler runs, nothing is copied, no signal is sent.
  *
- * A system call that returns 0 may have done nothing (a seccomp policy can say so), and a child may
- * be killed at any point. So the child proves where it is before it opens anything, and nothing
- * counts as a result that it has not said to be one.
+ * A system call that returns 0 may have done nothing (a seccomp policy can make it so), and a child
+ * may be killed at any point. So the child checks where it is before it opens anything, and only
+ * what it has reported counts as a result.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -38,7 +38,7 @@ static bool is_same(const struct nlct_netns *a, const struct nlct_netns *b)
     return a->fd.device == b->fd.device && a->fd.inode == b->fd.inode;
 }
 
-/* Notes which network namespace that is, if it is one. */
+/* Notes which network namespace it is; -EINVAL if it is none. */
 static int identify_netns(struct nlct_netns *netns)
 {
     const int type = ioctl(netns->fd.fd, NS_GET_NSTYPE);
@@ -52,7 +52,7 @@ static int identify_netns(struct nlct_netns *netns)
     return rc == 0 && !netns->fd.inode ? -EINVAL : rc;
 }
 
-/* Keeps a namespace whose descriptor is there, or lets go of it. */
+/* Identifies a namespace whose descriptor is open, or closes that. */
 static int keep(struct nlct_netns *netns)
 {
     const int rc = identify_netns(netns);
@@ -67,8 +67,8 @@ static int namespace_of(int sock, struct nlct_fd *fd)
     return fd_own(fd, ioctl(sock, SIOCGSKNS));
 }
 
-/* The namespace of the calling thread, from a socket; from its file where the kernel tells that to
-   the privileged alone, or no socket can be had. 'sock' is closed again. */
+/* The namespace of the calling thread, from a socket; from its file if the kernel tells that only
+   to the privileged, or if there is no socket to be had. Closes 'sock' again. */
 static int open_here(struct nlct_fd *sock, struct nlct_fd *fd)
 {
     int rc = fd_own(sock, socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
@@ -103,7 +103,7 @@ int nlct_netns_at(struct nlct_netns *netns, int fd)
 
 int nlct_netns_path(struct nlct_netns *netns, const char *path)
 {
-    /* Without O_NONBLOCK a FIFO would keep us waiting for its writer. */
+    /* Without O_NONBLOCK a FIFO would make us wait for its writer. */
     const int rc = fd_own(&netns->fd, open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC));
 
     return rc < 0 ? rc : keep(netns);
@@ -114,14 +114,14 @@ void nlct_netns_close(struct nlct_netns *netns)
     nlct_fd_close(&netns->fd);
 }
 
-/* Lets go of what was found, if anything: it must be the namespace meant. */
+/* Closes 'found' and checks that it was the namespace meant. */
 static int expect(int rc, struct nlct_netns *found, const struct nlct_netns *meant)
 {
     fd_drop(&found->fd);
     return rc == 0 && !is_same(found, meant) ? -EXDEV : rc;
 }
 
-/* Is that where we are? 'sock' and 'found' are closed again. */
+/* Checks that the calling thread is in 'netns'. Closes 'sock' and 'found' again. */
 static int prove_here(const struct nlct_netns *netns, struct nlct_fd *sock,
                       struct nlct_netns *found)
 {
@@ -149,7 +149,7 @@ struct errand {
     int type;
     int protocol;
     struct nlct_fd *fd; /* what is wanted */
-    /* What is open on the way: a child that is killed leaves it, since it has our descriptors. */
+    /* Open on the way: a child that is killed leaves these, since it shares our descriptors. */
     struct nlct_fd owner; /* of the namespace */
     struct nlct_fd sock;
     struct nlct_netns found;
@@ -166,7 +166,7 @@ static int enter(struct errand *errand)
         return prove_here(errand->netns, &errand->sock, &errand->found);
     if (errno != EPERM)
         return -errno;
-    /* Whoever made a user namespace may enter it, and so what it owns. */
+    /* The creator of a user namespace may enter it, and then the namespaces it owns. */
     if (fd_own(&errand->owner, ioctl(netns, NS_GET_USERNS)) < 0)
         return -EPERM;
     rc =
@@ -186,7 +186,7 @@ static int child(void *argument)
     return 0;
 }
 
-/* Returns what the child said or, where it said nothing, what ended it. */
+/* Returns what the child reported or, if it reported nothing, what ended it. */
 static int verdict(struct errand *errand, int status)
 {
     if (errand->done)
@@ -212,7 +212,7 @@ static int send_child(struct errand *errand)
         mmap(NULL, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
     if (stack == MAP_FAILED)
         return -errno;
-    /* A handler must not run in the child, which has our memory. */
+    /* No handler may run in the child, which shares our memory. */
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, &before);
     pid = clone(child, stack + STACK, CLONE_VM | CLONE_VFORK | CLONE_FILES, errand);
@@ -247,7 +247,7 @@ static int run_file(struct errand *errand)
     return fd_own(errand->fd, open(errand->path, errand->flags | O_CLOEXEC));
 }
 
-/* Runs it in the namespace: here, or by a child. What is wanted is kept, and what it is. */
+/* Runs the errand in the namespace: here, or by a child. Identifies what it opened. */
 static int run_in(const struct nlct_netns *netns, struct errand *errand)
 {
     int rc;
@@ -278,7 +278,7 @@ int nlct_netns_new(struct nlct_netns *netns)
         rc = send_child(&errand);
     if (rc == 0)
         rc = keep(netns);
-    /* Held until now, so that its identity could not become another's. */
+    /* Held until now: once closed, its identity could become another namespace's. */
     fd_drop(&here.fd);
     if (rc == 0 && is_same(netns, &here)) {
         fd_drop(&netns->fd);

@@ -1,4 +1,4 @@
-/* Receiving ahead: a thread has the kernel write the next datagrams of a dump. */
+/* Receiving ahead: a thread receives the next datagrams of a dump. */
 #include "netlink.h"
 
 #include <pthread.h>
@@ -6,18 +6,18 @@
 #include <signal.h>
 #include <sys/mman.h>
 
-/* As much as the kernel writes while Python looks at a thousand flows. */
+/* About what the kernel writes while Python looks at a thousand flows. */
 enum { SLOTS = 8 };
 
 struct readahead {
     struct nlct_socket *sock;
-    uint8_t *alive; /* 1, but for the child of a fork, which has no such thread: there it is 0 */
+    uint8_t *alive; /* 1; 0 in the child of a fork, which has no such thread */
     pthread_t thread;
     pthread_mutex_t lock; /* of all that follows but the bytes */
     pthread_cond_t news;  /* for the caller */
     pthread_cond_t room;  /* for the thread */
     uint64_t received;    /* datagrams; number n is in slot n % SLOTS */
-    uint64_t released;    /* of them, those that the caller is done with */
+    uint64_t released;    /* datagrams that the caller is done with */
     bool lent;            /* the caller looks at the first that is not released */
     bool stop;
     bool ended;
@@ -26,7 +26,7 @@ struct readahead {
     uint8_t bytes[SLOTS][SOCKET_BUFFER];
 };
 
-/* Waits for a slot. Returns NULL when it is to stop. */
+/* Waits for a free slot. Returns NULL if the thread must stop. */
 static uint8_t *free_slot(struct readahead *readahead)
 {
     uint8_t *slot;
@@ -62,7 +62,7 @@ static void *receive(void *context)
     return NULL;
 }
 
-/* Signals are for the threads of the program. */
+/* Signals must go to the program's own threads. */
 static int start_thread(struct readahead *readahead)
 {
     sigset_t all;
@@ -83,8 +83,8 @@ static bool has_processors(void)
     return sched_getaffinity(0, sizeof(usable), &usable) == 0 && CPU_COUNT(&usable) > 1;
 }
 
-/* Zeros. Not by malloc(3), which would take the next large blocks of the program from a heap that
-   does not shrink, once a block of this size has been freed. */
+/* Allocates zeros. Not by malloc(3): once a block of this size has been freed, it takes the
+   program's next large blocks from a heap that does not shrink. */
 static void *allocate(size_t size)
 {
     void *new = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -99,8 +99,8 @@ static void release(struct readahead *readahead)
     munmap(readahead, sizeof(*readahead));
 }
 
-/* A page that the kernel wipes in the child of a fork: process ids do not tell one from the other,
-   since both may be number 1 of a namespace. */
+/* Makes a page that the kernel wipes in the child of a fork. Process ids do not tell parent from
+   child: both may be number 1 of a namespace. */
 static bool mark_alive(struct readahead *readahead)
 {
     readahead->alive = allocate(1);

@@ -15,7 +15,7 @@ static void size_buffer(int fd, int forced, int plain)
 
     if (setsockopt(fd, SOL_SOCKET, forced, &wanted, sizeof(wanted)) == 0)
         return;
-    /* Without the privilege the system's limit applies; 'room' tells what came of it. */
+    /* Without privilege the system's limit applies; 'room' tells the result. */
     (void)setsockopt(fd, SOL_SOCKET, plain, &wanted, sizeof(wanted));
 }
 
@@ -47,7 +47,7 @@ static int open_in(struct nlct_socket *sock, const struct nlct_netns *netns)
 {
     int rc = nlct_netns_socket(netns, AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER, &sock->fd);
 
-    /* Whoever opened it was in the namespace; that it is so too, only the socket itself can say. */
+    /* The child was in the namespace; only the socket itself tells that it is there, too. */
     if (rc == 0)
         rc = netns_prove(netns, sock->fd.fd);
     return rc < 0 ? rc : prepare(sock);
@@ -122,7 +122,7 @@ int socket_receive_to(struct nlct_socket *sock, uint8_t *buffer)
         return -errno;
     if (message.msg_flags & MSG_TRUNC)
         return -EMSGSIZE;
-    /* Netlink has no empty datagrams: whoever says so did not receive any. */
+    /* Netlink has no empty datagrams: an empty one means that nothing was received. */
     if (size == 0)
         return -EBADMSG;
     return (int)size;

@@ -5,8 +5,7 @@
 
 enum { FIRST_CAPACITY = 1024 };
 
-/* An array comes into being with the first flow that has the field, its flags with the first that
-   has not. */
+/* The first flow that has the field makes the array, the first that lacks it the flags. */
 struct column {
     size_t offset; /* in a flow */
     size_t size;   /* of one value */
@@ -14,7 +13,7 @@ struct column {
     uint8_t *valid;
 };
 
-/* The flow itself and each of its tuples: a row has to look at its bits of 'present' alone. */
+/* The flow itself and each of its tuples: each has its own bits of 'present'. */
 enum part { FLOW, ORIG, REPLY, MASTER, PARTS };
 
 struct part_columns {
@@ -276,7 +275,7 @@ size_t nlct_columns_take(struct nlct_sink *sink, struct nlct_column *taken,
     for (i = 0; i < flow_fields(); i++) {
         struct column *column = column_of(columns, flow_field(i));
 
-        /* Shrinking may fail, and then what is there is just as good. */
+        /* If it cannot be shrunk, it is as good as it is. */
         if (column->values)
             resize(&column->values, count * column->size);
         if (column->valid)
@@ -302,7 +301,7 @@ static void set_bit(struct nlct_flow *flow, size_t offset, unsigned field)
     memcpy((uint8_t *)flow + offset, &present, sizeof(present));
 }
 
-/* A span that leads out of the bytes is not there. */
+/* Takes away a span that leads out of the bytes. */
 static void check_span(struct nlct_flow *flow, struct nlct_span *span, unsigned field,
                        size_t bytes_size)
 {
@@ -331,7 +330,7 @@ void nlct_columns_row(const struct nlct_column *columns, size_t ncolumns, size_t
         set_bit(flow, offsetof(struct nlct_flow, present), field->part);
     }
     flow->present |= bit(NLCT_FLOW_ZONE);
-    /* Checked here, on a copy of ours: who has the table's memory may write to it. */
+    /* Checked here, on our own copy: the owner of the table's memory may write to it. */
     check_span(flow, &flow->helper_info, NLCT_FLOW_HELPER_INFO, bytes_size);
     check_span(flow, &flow->secctx, NLCT_FLOW_SECCTX, bytes_size);
     check_span(flow, &flow->unknown, NLCT_FLOW_UNKNOWN, bytes_size);

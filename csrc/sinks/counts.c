@@ -78,7 +78,7 @@ static int grow(struct counts *counts)
     return 0;
 }
 
-/* The most common field, which takes no decoding. */
+/* The most common field, which needs no decoding. */
 static int set_zone(struct nlct_count *count, size_t which, const struct view *view)
 {
     const int zone = view_zone(view);

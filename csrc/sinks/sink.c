@@ -1,4 +1,4 @@
-/* What all sinks have in common: somebody lets go of them. */
+/* Freeing a sink of any kind. */
 #include "sinks.h"
 
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 /*
- * What takes the flows of a dump, without a socket. Each kind is a file, declared in nlct.h; what
- * the room above may see is what they all are.
+ * What takes the flows of a dump, without a socket. Each kind is a file, declared in nlct.h; the
+ * room above sees only what they have in common.
  */
 #ifndef NLCT_SINKS_H
 #define NLCT_SINKS_H
@@ -8,11 +8,11 @@
 #include "../flow/flow.h"
 
 struct nlct_sink {
-    /* Takes a flow. Returns 0, 1 when it is full and wants this flow again, or -errno. */
+    /* Takes a flow. Returns 0, 1 if it is full and wants this flow again, or -errno. */
     int (*take)(struct nlct_sink *sink, struct view *view);
     /* The table has ended. May be NULL. */
     int (*finish)(struct nlct_sink *sink);
-    /* Lets go of more than the sink itself. May be NULL. */
+    /* Frees what the sink owns, but not the sink itself. May be NULL. */
     void (*free)(struct nlct_sink *sink);
 };
 

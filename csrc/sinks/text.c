@@ -22,7 +22,7 @@ static int take(struct nlct_sink *sink, struct view *view)
         return rc;
     rc = nlct_flow_text(&view->flow, text->bytes.data, text->buffer + text->size,
                         text->capacity - text->size);
-    /* A line too long for the empty buffer would be wanted again for ever. */
+    /* Or a line too long for the empty buffer would be wanted again for ever. */
     if (rc == -EMSGSIZE && text->size)
         return 1;
     if (rc < 0)
