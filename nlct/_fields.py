@@ -169,7 +169,7 @@ class Field:
         raise NotImplementedError
 
     def pack(self, value: Any, name: str = "") -> bytes:
-        """Return a value as the core has it; a span's bytes go to the heap.
+        """Return a value as the core has it; for a span its bytes.
 
         Raises TypeError or ValueError, which call the field ``name``.
         """
@@ -304,7 +304,7 @@ class TextField(Field):
 
 
 class SpanField(Field):
-    """Bytes of any number in a heap; ``value`` and ``pack`` are about these bytes."""
+    """Bytes of any number; ``value`` and ``pack`` are about these, ``place`` about the span."""
 
     kind = lib.NLCT_SPAN
 
@@ -314,7 +314,7 @@ class SpanField(Field):
         return _text(packed) if self.name == "secctx" else bytes(packed)
 
     def place(self, at: int, size: int) -> bytes:
-        """Return what the core has in a row for bytes of the heap."""
+        """Return the span as the core has it: where its bytes begin, and how many they are."""
         return _SPAN.pack(at, size)
 
     def pack(self, value: Any, name: str = "") -> bytes:
@@ -412,7 +412,7 @@ def reader(field: Field, start: int = 0, *, named: bool = True) -> Any:
         if not row[byte] & mask:
             return None
         first, size = _SPAN.unpack_from(row, at)
-        return value(self._heap[first : first + size])
+        return value(self._data[first : first + size])
 
     if isinstance(field, AddressField):
         read_ipv4 = struct.Struct("!I").unpack_from

@@ -26,8 +26,8 @@ STEP_MILLISECONDS = 5
 NOTHING = descriptor()
 
 
-class Heap:
-    """Where the core puts what has no fixed size."""
+class Bytes:
+    """Bytes that the core fills: what has no fixed size goes to their end."""
 
     def __init__(self) -> None:
         self.c = slot("struct nlct_bytes *", lib.nlct_bytes_free)
@@ -192,14 +192,14 @@ class Dump(Closing):
         more = 1
         while more:
             if self._sock.process != process():
-                raise RuntimeError("a walk does not outlive a fork: begin a new one")
+                raise RuntimeError("a dump does not outlive a fork: begin a new one")
             rc = lib.nlct_dump_next(self._dump[0], sink[0], STEP_MILLISECONDS)
             if self._refused(rc) and not self.scanned:
                 self._kernel_filter = ffi.NULL
                 self._start()
                 continue
             lib.nlct_dump_progress(self._dump[0], self._progress)
-            more = self._sock.check(rc, "walk over the table")
+            more = self._sock.check(rc, "dump the table")
             self._sock.clean = self.ended = not more
             yield
 
@@ -270,34 +270,34 @@ class Handle(Closing):
         return entries[0], limit[0]
 
     def get(self, key: ffi.CData, operation: str) -> tuple[bytes, bytes]:
-        """Return the flow with the original tuple and zone of ``key``, as a row and its heap.
+        """Return the flow with the original tuple and zone of ``key``, as a row and its bytes.
 
         Raises NotFoundError (``IPCTNL_MSG_CT_GET``).
         """
         row = ffi.new("struct nlct_flow *")
-        heap = Heap()
+        data = Bytes()
         with self.pool.lend() as sock:
-            rc = lib.nlct_get(sock.handle, key, row, heap.c)
+            rc = lib.nlct_get(sock.handle, key, row, data.c)
             # That there is none is an answer like any other: the socket is kept.
             if rc != -errno.ENOENT:
                 sock.check(rc, operation)
         if rc == -errno.ENOENT:
             raise NotFoundError(errno.ENOENT, operation)
-        return ffi.buffer(row)[:], heap.take()
+        return ffi.buffer(row)[:], data.take()
 
-    def create(self, row: ffi.CData, heap: ffi.CData) -> None:
+    def create(self, row: ffi.CData, data: ffi.CData) -> None:
         """Create a flow (``IPCTNL_MSG_CT_NEW``). Raises TableFullError, ExistsError."""
         operation = "create a flow"
         with self.pool.lend() as sock:
-            rc = lib.nlct_create(sock.handle, row, heap)
+            rc = lib.nlct_create(sock.handle, row, data)
             if rc == -errno.ENOMEM:
                 raise TableFullError(errno.ENOMEM, operation)
             sock.check(rc, operation)
 
-    def update(self, row: ffi.CData, heap: ffi.CData) -> None:
+    def update(self, row: ffi.CData, data: ffi.CData) -> None:
         """Change the flow with the tuple and zone of a row to what else is in it."""
         with self.pool.lend() as sock:
-            sock.check(lib.nlct_update(sock.handle, row, heap), "update a flow")
+            sock.check(lib.nlct_update(sock.handle, row, data), "update a flow")
 
     def delete(self, row: ffi.CData) -> None:
         """Delete the flow with the tuple, zone and id of a row (``IPCTNL_MSG_CT_DELETE``)."""

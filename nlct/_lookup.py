@@ -14,7 +14,7 @@ from nlct.flow import Flow, Tuple, flows_from, to_c
 
 def request(handle: Handle, key: Flow, operation: str) -> Flow:
     """Ask the kernel for the flow with this original tuple and zone. Raises NotFoundError."""
-    row, _heap = to_c(key)
+    row, _data = to_c(key)
     with _reasons.explained(key):
         return next(flows_from(*handle.get(row, operation)))
 

@@ -2,7 +2,7 @@
 
 eventlet and gevent put greenlets in the place of threads, and locks that only greenlets of one
 thread can wait for: in `threading`, in `_thread`, in `time` and in objects that are there already,
-whenever they are told to. Those who share a pass are in real threads as well. So these come out of
+whenever they are told to. Those who share a dump are in real threads as well. So these come out of
 a `_thread` of our own, which nobody else has seen.
 """
 
@@ -38,7 +38,7 @@ PATIENCE = 0.5
 class Lock:
     """A lock that its thread may take again: ``with lock.real``.
 
-    In a slot, where nobody finds and replaces it who walks along `vars()`, as eventlet does.
+    In a slot, where eventlet, which goes through `vars()`, does not find and replace it.
     """
 
     __slots__ = ("real",)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from nlct import _log, _threads
 from nlct._ffi import ffi, lib, new_sink
-from nlct._handle import NOTHING, Dump, Handle, Heap, everything
+from nlct._handle import NOTHING, Bytes, Dump, Handle, everything
 from nlct.errors import Error, InterruptedDumpError, NotFoundError, UnsupportedError
 from nlct.flow import Flow, Tuple, to_c
 from nlct.netns import Netns
@@ -216,8 +216,8 @@ def _fill(handle: Handle) -> None:
 def _dumps_one_zone(handle: Handle, zone: int, request: int) -> bool:
     """Tell if a dump of ``zone`` holds its flow and no other."""
     _fill(handle)
-    rows, heap = ffi.new("struct nlct_flow[]", len(_ZONES)), Heap()
-    sink = new_sink(lib.nlct_rows_new, rows, len(_ZONES), heap.c)
+    rows, data = ffi.new("struct nlct_flow[]", len(_ZONES)), Bytes()
+    sink = new_sink(lib.nlct_rows_new, rows, len(_ZONES), data.c)
     asked = ffi.new("struct nlct_kernel_filter *", {"zone_request": request, "zone": zone})
     try:
         with (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nlct import _check, _lookup, _reasons
 from nlct._dump import Progress, dump, require, undisturbed
 from nlct._ffi import ffi, lib, new_sink
-from nlct._handle import Handle, Heap, Holder
+from nlct._handle import Bytes, Handle, Holder
 from nlct.counts import Counts
 from nlct.enums import Status
 from nlct.errors import Error, InterruptedDumpError, NotFoundError, error
@@ -131,13 +131,13 @@ class Conntrack(Holder):
 
     def _dump(self, wanted: Filter) -> Iterator[Flow]:
         rows = ffi.new("struct nlct_flow[]", ROWS)
-        heap = Heap()
-        sink = new_sink(lib.nlct_rows_new, rows, ROWS, heap.c)
+        data = Bytes()
+        sink = new_sink(lib.nlct_rows_new, rows, ROWS, data.c)
         size = ffi.sizeof("struct nlct_flow")
         with dump(self._handle, wanted) as made:
             for _ in made.steps(sink):
                 count = lib.nlct_rows_take(sink[0])
-                yield from flows_from(ffi.buffer(rows, count * size)[:], heap.take())
+                yield from flows_from(ffi.buffer(rows, count * size)[:], data.take())
             if made.disturbed:
                 raise InterruptedDumpError(errno.EINTR, "dump")
 
@@ -267,11 +267,11 @@ class Conntrack(Holder):
         UnsupportedError for another field. If it cannot look the flow up to tell, the flow stays,
         and the error says so. ``reason`` of an error names the field.
         """
-        row, heap = to_c(flow)
+        row, data = to_c(flow)
         if flow.timeout == 0:
             raise ValueError("timeout must be from 1 to 4294967295 for a new flow, not 0")
         with _reasons.explained(flow, new=True):
-            self._handle.create(row, heap)
+            self._handle.create(row, data)
         if _reasons.may_be_dropped(flow):
             self._check_created(flow)
 
@@ -331,9 +331,9 @@ class Conntrack(Holder):
             raise error(errno.EINVAL, "update a flow", reason=wrong)
         _refuse(change, wanted, found)
         request = change if name == change else Flow(name.orig, zone=name.zone, **wanted)
-        row, heap = to_c(request)
+        row, data = to_c(request)
         with _reasons.explained(change):
-            self._handle.update(row, heap)
+            self._handle.update(row, data)
         if change.seqadj_orig_pos is not None or change.seqadj_reply_pos is not None:
             self._check_seqadj(change, name)
 

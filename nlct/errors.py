@@ -70,7 +70,7 @@ class InterruptedDumpError(Error):
     """The table changed its size during a dump: flows may be missing or repeated (EINTR)."""
 
     def _describe(self, number: int) -> str:  # noqa: ARG002
-        return "the table was resized while it was walked"
+        return "the table was resized while it was dumped"
 
 
 class OverrunError(Error):

@@ -310,10 +310,10 @@ class Flow:
     everything, compare to_dict().
     """
 
-    __slots__ = ("_heap", "_row")
+    __slots__ = ("_data", "_row")
     _row: bytes
     # What spans in the row point into; perhaps of many flows.
-    _heap: bytes
+    _data: bytes
 
     def __init__(
         self,
@@ -333,7 +333,7 @@ class Flow:
         row = bytearray(FLOW_SIZE)
         _set_tuples(row, orig, reply, values.pop("master", None))
         _set_zone(row, zone, orig, reply)
-        heap = bytearray()
+        data = bytearray()
         for name, value in values.items():
             field = FLOW_FIELDS.get(name)
             if field is None:
@@ -342,11 +342,11 @@ class Flow:
                 continue
             packed = field.pack(value)
             if isinstance(field, SpanField):
-                heap += packed
-                packed = field.place(len(heap) - len(packed), len(packed))
+                data += packed
+                packed = field.place(len(data) - len(packed), len(packed))
             store(row, field.at, field.bit, packed)
         self._row = bytes(row)
-        self._heap = bytes(heap)
+        self._data = bytes(data)
 
     orig: Tuple = _tuple_of_flow("orig")
     reply: Tuple | None = _tuple_of_flow("reply")
@@ -514,20 +514,20 @@ def _set_zone(row: bytearray, zone: int | None, orig: Tuple, reply: Tuple | None
 _ROWS = struct.Struct(f"{FLOW_SIZE}s")
 
 
-def flows_from(rows: bytes | memoryview, heap: bytes) -> Iterator[Flow]:
+def flows_from(rows: bytes | memoryview, data: bytes) -> Iterator[Flow]:
     """Make flows of an array of ``struct nlct_flow``."""
     new = object.__new__
     kind = Flow
     for (row,) in _ROWS.iter_unpack(rows):
         flow: Flow = new(kind)
         flow._row = row
-        flow._heap = heap
+        flow._data = data
         yield flow
 
 
 def pointers(flow: Flow) -> tuple[ffi.CData, ffi.CData]:
-    """Return the ``struct nlct_flow *`` of a flow, and its heap."""
-    return ffi.from_buffer("struct nlct_flow *", flow._row), ffi.from_buffer(flow._heap)
+    """Return the ``struct nlct_flow *`` of a flow, and its bytes."""
+    return ffi.from_buffer("struct nlct_flow *", flow._row), ffi.from_buffer(flow._data)
 
 
 def to_c(flow: Flow) -> tuple[ffi.CData, ffi.CData]:

@@ -418,7 +418,7 @@ def test_an_error_of_the_pass_reaches_all_who_shared_it(netns: nlct.Netns) -> No
         fill(ct, 40, 4)
         with crowd(flusher, [1, 2, Filter(proto="udp", zone=3)]) as futures:
             flusher.begun.get(timeout=LONG)
-            flusher.gate.put(nlct.OverrunError(errno.ENOBUFS, "walk over the table", "no room"))
+            flusher.gate.put(nlct.OverrunError(errno.ENOBUFS, "dump the table", "no room"))
             errors = [future.exception(LONG) for future in futures]
         assert len({id(error) for error in errors}) == 3
         for error in errors:
@@ -439,7 +439,7 @@ def test_an_error_in_the_middle_of_a_walk(
         def steps(self, *arguments: Any) -> Iterator[None]:
             for step in super().steps(*arguments):
                 yield step
-                raise nlct.InvalidRequestError(errno.EBADMSG, "walk over the table")
+                raise nlct.InvalidRequestError(errno.EBADMSG, "dump the table")
 
     with Gated(netns, kernel_filter=False) as flusher, nlct.Conntrack(netns) as ct:
         fill(ct, 40, 4)
@@ -1360,7 +1360,7 @@ class Storm(RuleBasedStateMachine):
     @rule()
     def fail(self) -> None:
         """The pass dies: those in it are told, nothing is deleted, the next ones go on."""
-        self.flusher.gate.put(nlct.OverrunError(errno.ENOBUFS, "walk over the table"))
+        self.flusher.gate.put(nlct.OverrunError(errno.ENOBUFS, "dump the table"))
         self.fail_with(errno.ENOBUFS)
 
     def fail_with(self, number: int) -> None:

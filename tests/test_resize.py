@@ -233,7 +233,7 @@ def test_a_probe_that_resizes_disturb_again_and_again_remembers_nothing(
     wrong.extend([{}] * capabilities.MAX_TIMES)
     with caplog.at_level("DEBUG"):
         assert nlct.probe().evidence["zone_flush"] == "release"
-    assert "the table was resized while it was walked" in caplog.text
+    assert "the table was resized while it was dumped" in caplog.text
     assert not wrong
     assert nlct.probe().evidence["zone_flush"] == "measured"
 
