@@ -9,7 +9,7 @@ from typing import Callable
 
 from nlct import capabilities
 from nlct._ffi import NO_SINK, ffi, lib
-from nlct._handle import Dump, Handle, everything
+from nlct._handle import Dump, Handle
 from nlct.errors import InterruptedDumpError, UnsupportedError
 from nlct.filter import Filter
 
@@ -35,17 +35,14 @@ def require(handle: Handle, zones: frozenset[int] | None) -> None:
 
 
 @contextmanager
-def dump(handle: Handle, wanted: Filter, *, whole: bool = False) -> Iterator[Dump]:
-    """Begin a dump, on a socket of its own. First require() what it is about.
-
-    ``whole``: all that the kernel sends reaches the sink, which matches by itself.
-    """
+def dump(handle: Handle, wanted: Filter) -> Iterator[Dump]:
+    """Begin a dump, on a socket of its own. First require() what it is about."""
     asked = ffi.NULL
     if handle.kernel_filter:
         zoned = handle.has_zones is not False
         asked = wanted.ask(capabilities.zone_request() if zoned else lib.NLCT_ZONE_UNASKED)
-    matching = everything() if whole else wanted.to_c()
-    with handle.pool.lend() as sock, Dump(sock, matching, asked, handle.open_buckets()) as begun:
+    matching, buckets = wanted.to_c(), handle.open_buckets()
+    with handle.pool.lend() as sock, Dump(sock, matching, asked, buckets) as begun:
         yield begun
 
 

@@ -137,16 +137,24 @@ AnyTarget = TypeVar("AnyTarget", bound=Target)
 
 
 class _Sink:
-    """Deletes what any of the targets wants."""
+    """Deletes what any of the targets wants, of the flows that a dump lets through.
+
+    A single target takes them all, so the dump must match by its filter. For several it must let
+    everything through: each flow is matched here.
+    """
 
     def __init__(self, sock: Socket, targets: Sequence[Target]) -> None:
+        # They hold the filters.
         self._targets = targets
-        # Zones cost one look-up for all of them, filters one test each.
-        self._filters = [t.wanted.to_c() if t.single is None else [ffi.NULL] for t in targets]
         rows = ffi.new("struct nlct_target[]", len(targets))
-        for row, target, wanted in zip(rows, targets, self._filters):
-            row.filter = wanted[0]
-            row.zone = target.single or 0
+        for row, target in zip(rows, targets):
+            if len(targets) == 1:
+                row.all = True
+            elif target.single is not None:
+                # One look-up finds the target of any zone; each filter is tried in turn.
+                row.zone = target.single
+            else:
+                row.filter = target.wanted.to_c()[0]
         self.c = new_sink(lib.nlct_deletes_new, sock.handle, rows, len(targets))
 
     def outcome(self, number: int) -> tuple[int, int]:
@@ -269,7 +277,7 @@ class Scan:
         # For several the kernel sends everything: no filter would let through what each wants.
         wanted = Filter() if others else first.wanted
         began = time.monotonic()
-        with dump(self._handle, wanted, whole=True) as made, self._handle.pool.lend() as sock:
+        with dump(self._handle, wanted) as made, self._handle.pool.lend() as sock:
             sink = _Sink(sock, targets)
             for _ in made.steps(sink.c):
                 self._watch(self._scanned + made.scanned)

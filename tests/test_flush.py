@@ -12,11 +12,12 @@ import pytest
 
 import nlct
 from nlct import Filter, Flow, Tuple, _dump, _handle, capabilities, strategy
-from nlct._ffi import lib
-from nlct._handle import NOTHING, Dump, Socket, SocketPool, everything
+from nlct._ffi import ffi, lib
+from nlct._handle import NOTHING, Dump, Socket, SocketPool
 from nlct.fill import fill
-from nlct.flush import Target, _Sink, flush
+from nlct.flush import Scan, Target, _Sink, flush
 from tests.support import flows, oracle
+from tests.support.core import Lib
 
 WAYS = {
     "scan": ("scan", True),
@@ -210,6 +211,35 @@ def test_counters_are_read_once_and_a_filter_is_asked_once(
     # A filter of its own for each zone that is dumped by itself.
     assert all(read.count(each) == 1 for each in read)
     assert read[:2] == [Filter(zone=zones), "stats"]
+
+
+@pytest.mark.parametrize(
+    "wanted", [[Filter(zone=7)], [Filter(mark=1)], [Filter(zone=7), Filter(zone={0, 5})]], ids=str
+)
+def test_each_flow_is_matched_once(
+    ct: nlct.Conntrack, monkeypatch: pytest.MonkeyPatch, wanted: list[Filter]
+) -> None:
+    """By the dump for one target, which refuses what it cannot decode; for several by the sink."""
+    matching: list[object] = []
+
+    def start(dump: object, sock: object, filter: object, *rest: object) -> int:
+        matching.append(filter)
+        return int(lib.nlct_dump_start(dump, sock, filter, *rest))
+
+    def deletes(sink: object, sock: object, rows: Any, count: int) -> int:
+        matching.extend((row.filter, row.zone, row.all) for row in rows)
+        return int(lib.nlct_deletes_new(sink, sock, rows, count))
+
+    flows.populate(ct)
+    monkeypatch.setattr(_handle, "lib", Lib(nlct_dump_start=start))
+    monkeypatch.setattr("nlct.flush.lib", Lib(nlct_deletes_new=deletes))
+    for _ in Scan(ct._handle, 1, int).run_all([Target(each) for each in wanted]):
+        pass
+    if len(wanted) == 1:
+        assert matching == [wanted[0].to_c()[0], (ffi.NULL, 0, True)]
+    else:
+        assert matching[0] not in [each.to_c()[0] for each in wanted]
+        assert matching[1:] == [(ffi.NULL, 7, False), (wanted[1].to_c()[0], 0, False)]
 
 
 @pytest.mark.parametrize("strategy", ["scan", "auto", "kernel"])
@@ -571,7 +601,7 @@ def test_a_deleter_never_touches_another_namespace(netns: nlct.Netns) -> None:
         sink = _Sink(delete, [Target(wanted)])
         before = oracle.dump(netns)
         asked = wanted.ask(lib.NLCT_ZONE_PLAIN)
-        for _ in Dump(source, everything(), asked, NOTHING).steps(sink.c):
+        for _ in Dump(source, wanted.to_c(), asked, NOTHING).steps(sink.c):
             pass
         gone = len(oracle.inside(before, {5, 7}))
         assert sink.outcome(0) == (gone, gone)

@@ -656,19 +656,26 @@ static void a_zone_of_wrong_size_never_matches(void)
     const struct nlct_test test = {
         field_number("zone"), NLCT_TEST_RANGES, NLCT_MATCH, NLCT_DROP, 1, &zones};
     struct nlct_filter *filter;
-    struct nlct_socket *sock;
     struct nlct_dump *dump;
+    struct scan scan;
+    unsigned deleting;
 
     CHECK_IS(nlct_filter_new(&filter, &test, 1), 0);
-    fake_reset();
-    sock = fake_open();
-    CHECK_IS(nlct_dump_start(&dump, sock, filter, NULL, -1), 0);
-    packet.size = 0;
-    put_flow(1, LONG_ZONE, 1, FAKE_PORT);
-    queue_packet();
-    CHECK_IS(nlct_dump_next(dump, NULL, 1000), -EBADMSG);
-    nlct_dump_free(&dump);
-    fake_close(sock);
+    /* Neither in a dump alone nor where all that it lets through is deleted. */
+    for (deleting = 0; deleting < 2; deleting++) {
+        scan_begin(&scan, 1 << 20);
+        if (deleting)
+            scan.sink = make_deletes(scan.sock);
+        CHECK_IS(nlct_dump_start(&dump, scan.sock, filter, NULL, -1), 0);
+        fake_sent.sends = 0;
+        put_flow(1, LONG_ZONE, 1, FAKE_PORT);
+        queue_packet();
+        CHECK_IS(nlct_dump_next(dump, scan.sink, 1000), -EBADMSG);
+        CHECK_IS(fake_sent.sends, 0);
+        nlct_dump_free(&dump);
+        nlct_sink_free(&scan.sink);
+        scan_end(&scan);
+    }
     nlct_filter_free(&filter);
 }
 
