@@ -79,7 +79,7 @@ static void put_helper(const char *name, size_t size, const char *info, size_t i
     packet_end_nest(&packet, nest);
 }
 
-static void spans_go_to_the_end_of_the_heap(void)
+static void spans_go_to_the_end_of_the_bytes(void)
 {
     struct nlct_bytes bytes = {0};
     struct nlct_flow first;
@@ -265,7 +265,7 @@ static void a_refused_message_leaves_the_heap_good(void)
 const struct test_case flow_cases[] = {
     CASE(heaps_grow),
     CASE(heaps_end_where_spans_do),
-    CASE(spans_go_to_the_end_of_the_heap),
+    CASE(spans_go_to_the_end_of_the_bytes),
     CASE(helpers_have_names_of_up_to_15_bytes),
     CASE(unknown_attributes_are_kept_as_they_are),
     CASE(unknown_attributes_are_kept_in_their_order),

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 
-enum { MAX_ROWS = 70, HEAP = 64 };
+enum { MAX_ROWS = 70, MAX_BYTES = 64 };
 
 enum { ADDRESSES, WORDS, TEXTS, LABELS, SPANS, KINDS };
 
@@ -201,7 +201,7 @@ static struct nlct_span span_of(const struct values *values, size_t row)
 
 static void spans(struct input *input, const struct values *values)
 {
-    const size_t bytes_size = input_byte(input) % HEAP;
+    const size_t bytes_size = input_byte(input) % MAX_BYTES;
     uint8_t *bytes = read_bytes(input, bytes_size);
     int64_t *offsets = calloc(values->rows + 1, sizeof(*offsets));
     bool inside = true;

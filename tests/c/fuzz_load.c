@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 
-enum { MAX_COLUMNS = 40, MAX_ROWS = 40, HEAP = 64, ANSWERS = 16 };
+enum { MAX_COLUMNS = 40, MAX_ROWS = 40, MAX_BYTES = 64, ANSWERS = 16 };
 
 static uint8_t answers[ANSWERS];
 
@@ -211,7 +211,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const size_t rows = input_byte(&input) % (MAX_ROWS + 1);
     const size_t last = rows ? input_byte(&input) % (rows + 1) : 0;
     const size_t first = input_byte(&input) % (MAX_ROWS + 1);
-    const size_t bytes_size = input_byte(&input) % HEAP;
+    const size_t bytes_size = input_byte(&input) % MAX_BYTES;
     const uint8_t flags = input_byte(&input);
     struct nlct_socket *sock = fake_open();
     uint8_t *bytes;

@@ -20,7 +20,7 @@ static struct nlct_socket *sock;
 static struct nlct_dump *dump;
 static struct nlct_sink *sink;
 static struct nlct_flow rows[ROWS];
-static struct nlct_bytes heap;
+static struct nlct_bytes spans;
 static uint32_t seen;
 
 /* A kernel with one flow a datagram: numbers 1 to 'datagrams', in their ids. */
@@ -33,7 +33,7 @@ static void begin(uint32_t datagrams)
     fake_reset();
     sock = fake_open();
     CHECK_IS(nlct_dump_start(&dump, sock, everything, NULL, -1), 0);
-    sink = make_rows(rows, ROWS, &heap);
+    sink = make_rows(rows, ROWS, &spans);
     CHECK(sink);
     seen = 0;
     for (number = 1; number <= datagrams; number++) {
@@ -91,7 +91,7 @@ static void end(void)
 {
     nlct_dump_free(&dump);
     nlct_sink_free(&sink);
-    nlct_bytes_free(&heap);
+    nlct_bytes_free(&spans);
     fake_close(sock);
     nlct_filter_free(&everything);
 }

@@ -50,7 +50,7 @@ static int give(struct nlct_sink *sink)
 
 /* Rows ---------------------------------------------------------------------------------------- */
 
-static void rows_share_a_heap(void)
+static void rows_share_bytes(void)
 {
     struct nlct_bytes bytes = {0};
     struct nlct_flow rows[2];
@@ -619,7 +619,7 @@ static void columns_that_nobody_takes_are_freed(void)
 }
 
 const struct test_case sink_cases[] = {
-    CASE(rows_share_a_heap),
+    CASE(rows_share_bytes),
     CASE(lines_say_what_the_flow_says),
     CASE(a_full_buffer_wants_its_line_again),
     CASE(a_line_longer_than_the_buffer_is_an_error),
