@@ -11,15 +11,9 @@ struct finding {
 
 static int take_flow(void *context, struct wire payload)
 {
-    struct finding *finding = context;
-    struct view view;
-    int rc = view_parse(&view, payload);
+    const struct finding *finding = context;
 
-    if (rc == 0)
-        rc = flow_decode(&view, finding->bytes);
-    if (rc == 0)
-        *finding->flow = view.flow;
-    return rc;
+    return flow_read(payload, finding->flow, finding->bytes);
 }
 
 int nlct_get(struct nlct_socket *sock, const struct nlct_flow *key, struct nlct_flow *found,

@@ -201,6 +201,17 @@ const struct table flow_table = TABLE(flow);
 
 const uint64_t flow_settable = 0 FLOW(VALUE_BIT, NONE, LIST_BITS);
 
+/* What belongs to one protocol ----------------------------------------------------------------- */
+
+#define OR_VALUE(in_, type_, name_, ...) || flow->name_
+
+bool flow_suits(const struct nlct_flow *flow, uint8_t protocol)
+{
+    return (protocol == IPPROTO_TCP || !(false TCP(OR_VALUE, 0))) &&
+           (protocol == IPPROTO_SCTP || !(false SCTP(OR_VALUE, 0))) &&
+           (protocol == IPPROTO_DCCP || !(false DCCP(OR_VALUE, 0)));
+}
+
 /* Public fields -------------------------------------------------------------------------------- */
 
 /* The public name of each kind. */

@@ -30,4 +30,7 @@ extern const struct table tuple_table;
 /* The fields of a flow that a request may set, a bit each. */
 extern const uint64_t flow_settable;
 
+/* Has the flow no value that belongs to another protocol than 'protocol'? A zero does not count. */
+bool flow_suits(const struct nlct_flow *flow, uint8_t protocol);
+
 #endif

@@ -231,18 +231,8 @@ bool flow_fits(const struct nlct_flow *flow)
 
     if (has(flow->present, NLCT_FLOW_TIMEOUT) && !flow->timeout)
         return false;
-    if (!tuple_fits(&flow->orig, proto) ||
-        !tuple_fits(&flow->reply, own ? flow->reply.proto : proto))
-        return false;
-    if (proto != IPPROTO_TCP &&
-        (flow->tcp_state || flow->tcp_wscale_orig || flow->tcp_wscale_reply ||
-         flow->tcp_flags_orig || flow->tcp_flags_reply))
-        return false;
-    if (proto != IPPROTO_SCTP &&
-        (flow->sctp_state || flow->sctp_vtag_orig || flow->sctp_vtag_reply))
-        return false;
-    return proto == IPPROTO_DCCP ||
-           !(flow->dccp_state || flow->dccp_role || flow->dccp_handshake_seq);
+    return tuple_fits(&flow->orig, proto) &&
+           tuple_fits(&flow->reply, own ? flow->reply.proto : proto) && flow_suits(flow, proto);
 }
 
 int nlct_flow_build(const struct nlct_flow *flow, const uint8_t *bytes, void *buffer,

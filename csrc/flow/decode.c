@@ -287,21 +287,26 @@ int flow_decode(struct view *view, struct nlct_bytes *bytes)
     return rc;
 }
 
+int flow_read(struct wire payload, struct nlct_flow *flow, struct nlct_bytes *bytes)
+{
+    struct view view;
+    int rc = view_parse(&view, payload);
+
+    if (rc == 0)
+        rc = flow_decode(&view, bytes);
+    if (rc == 0)
+        *flow = view.flow;
+    return rc;
+}
+
 int nlct_flow_parse(const void *message, size_t size, struct nlct_flow *flow,
                     struct nlct_bytes *bytes)
 {
     struct wire wire = {message, size};
     struct nlmsghdr header;
     struct wire payload;
-    struct view view;
-    int rc;
 
     if (wire_message(&wire, &header, &payload) != 1 || wire.left)
         return -EBADMSG;
-    rc = view_parse(&view, payload);
-    if (rc == 0)
-        rc = flow_decode(&view, bytes);
-    if (rc == 0)
-        *flow = view.flow;
-    return rc;
+    return flow_read(payload, flow, bytes);
 }

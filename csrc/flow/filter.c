@@ -38,6 +38,16 @@ struct nlct_filter {
     struct test tests[];
 };
 
+/* The values of a test, copied; NULL if there is no memory. */
+static void *copy_values(const void *values, size_t count, size_t size)
+{
+    void *copy = calloc(count + 1, size);
+
+    if (copy && count)
+        memcpy(copy, values, count * size);
+    return copy;
+}
+
 /* Ranges -------------------------------------------------------------------------------------- */
 
 static int compare_ranges(const void *a, const void *b)
@@ -113,11 +123,9 @@ static int compile_ranges(struct test *test, const struct nlct_range *ranges)
     for (i = 0; i < test->count; i++)
         if (ranges[i].low > ranges[i].high)
             return -EINVAL;
-    test->ranges = calloc(test->count + 1, sizeof(*ranges));
+    test->ranges = copy_values(ranges, test->count, sizeof(*ranges));
     if (!test->ranges)
         return -ENOMEM;
-    if (test->count)
-        memcpy(test->ranges, ranges, test->count * sizeof(*ranges));
     test->count = join_ranges(test->ranges, test->count);
     if (!values)
         return 0;
@@ -136,12 +144,8 @@ static int compile_masks(struct test *test, const struct nlct_mask *masks)
 
     if (kind != NLCT_NUMBER && kind != NLCT_LABELS)
         return -EINVAL;
-    test->masks = calloc(test->count + 1, sizeof(*masks));
-    if (!test->masks)
-        return -ENOMEM;
-    if (test->count)
-        memcpy(test->masks, masks, test->count * sizeof(*masks));
-    return 0;
+    test->masks = copy_values(masks, test->count, sizeof(*masks));
+    return test->masks ? 0 : -ENOMEM;
 }
 
 static bool in_masks(const struct test *test, const struct nlct_flow *flow)

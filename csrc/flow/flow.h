@@ -212,6 +212,9 @@ int view_decode(struct view *view, const struct field *field);
    -EBADMSG. */
 int flow_decode(struct view *view, struct nlct_bytes *bytes);
 
+/* The same with the payload of a message, into '*flow'. */
+int flow_read(struct wire payload, struct nlct_flow *flow, struct nlct_bytes *bytes);
+
 /* build.c: flow -> message -------------------------------------------------------------------- */
 
 /* Puts a tuple as an attribute of 'type'. */
