@@ -26,6 +26,5 @@ def optional(name: str, value: object, low: int, high: int) -> int | None:
     return None if value is None else integer(name, value, low, high)
 
 
-U8 = 0xFF
 U16 = 0xFFFF
 U32 = 0xFFFFFFFF

@@ -371,9 +371,7 @@ class Conntrack(Holder):
 
         Raises TypeError for anything but flows.
         """
-        return load(
-            self._handle, flows, lambda flow: _lookup.find_new(self._handle, flow), progress
-        )
+        return load(self._handle, flows, progress)
 
     # Flushing --------------------------------------------------------------------------------
 

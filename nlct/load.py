@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Callable, NamedTuple
 
-from nlct import _check, _reasons
+from nlct import _check, _lookup, _reasons
 from nlct._ffi import ffi, lib
 from nlct._handle import Handle
 from nlct.errors import Error
@@ -38,14 +38,11 @@ class LoadResult(NamedTuple):
 
 
 class _Load:
-    """One load under way. ``find``: finds a flow that was just created, None if it is gone."""
+    """One load under way."""
 
-    def __init__(
-        self, handle: Handle, table: FlowTable, find: Callable[[Flow], Flow | None]
-    ) -> None:
+    def __init__(self, handle: Handle, table: FlowTable) -> None:
         self._handle = handle
         self._table = table
-        self._find = find
         self._tally = ffi.new("struct nlct_tally *")
         self._created = bytearray(len(table))
 
@@ -91,7 +88,7 @@ class _Load:
             kind = (self._table, name, proto, self._created)
             for row in itertools.islice(_reasons.rows_with(*kind), SAMPLES):
                 flow = self._table[row]
-                found = self._find(flow)
+                found = _lookup.find_new(self._handle, flow)
                 if found is None:
                     continue
                 if name in _reasons.dropped(flow, found):
@@ -104,15 +101,14 @@ class _Load:
 def load(
     handle: Handle,
     flows: FlowTable | Iterable[Flow],
-    find: Callable[[Flow], Flow | None],
     progress: Callable[[int], None] | None,
 ) -> LoadResult:
-    """Create flows, see Conntrack.load(). ``find``: see _Load."""
+    """Create flows, see Conntrack.load()."""
     started = time.monotonic()
     _check.function("progress", progress)
     handle.pool.check_open()
     table = flows if isinstance(flows, FlowTable) else FlowTable.from_flows(flows)
-    work = _Load(handle, table, find)
+    work = _Load(handle, table)
     done = 0
     for answered in work.run():
         if progress is not None and answered != done:

@@ -221,9 +221,13 @@ class FlowTable:
         return self.arrow().__arrow_c_stream__(requested_schema)
 
 
-def _column(name: str, data: Buffer) -> memoryview:
+def _check_name(name: str) -> None:
     if name not in FIELDS:
         raise ValueError(f"column must be one of {', '.join(FIELDS)}, not {name!r}")
+
+
+def _column(name: str, data: Buffer) -> memoryview:
+    _check_name(name)
     size = FIELDS[name].size
     raw = memoryview(data)
     native = raw.format.lstrip("@=")
@@ -241,8 +245,7 @@ def column_set(names: Iterable[str] | None) -> frozenset[str] | None:
         raise TypeError(f"columns must be a list of names, not {names!r}")
     wanted = frozenset(names)
     for name in wanted:
-        if name not in FIELDS:
-            raise ValueError(f"column must be one of {', '.join(FIELDS)}, not {name!r}")
+        _check_name(name)
     return wanted
 
 

@@ -50,8 +50,21 @@ class Shown(click.Option):
 _HELP = Shown(["-h", "--help"], click.Context.get_help, help="Show this message and exit.")
 
 
-class Command(click.Command):
-    """A command whose errors say what they are of."""
+class _Named(click.Command):
+    """Errors of its arguments say of which command they are; --help is ours."""
+
+    def get_help_option(self, ctx: click.Context) -> click.Option:  # noqa: ARG002
+        """Return --help."""
+        return _HELP
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the arguments; --help and --version are printed here."""
+        with _told(ctx):
+            return super().parse_args(ctx, args)
+
+
+class Command(_Named):
+    """A command."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Work, now that all is loaded."""
@@ -59,15 +72,6 @@ class Command(click.Command):
             gc.freeze()
             gc.enable()
         return super().invoke(ctx)
-
-    def get_help_option(self, ctx: click.Context) -> click.Option:  # noqa: ARG002
-        """Return --help."""
-        return _HELP
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the arguments; --help is printed here."""
-        with _told(ctx):
-            return super().parse_args(ctx, args)
 
 
 class Modules(Mapping[str, click.Command]):
@@ -90,17 +94,8 @@ class Modules(Mapping[str, click.Command]):
         return len(self._names)
 
 
-class App(click.Group):
+class App(_Named, click.Group):
     """A group of commands that keeps our exit codes."""
-
-    def get_help_option(self, ctx: click.Context) -> click.Option:  # noqa: ARG002
-        """Return --help."""
-        return _HELP
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read what precedes the command; --help and --version are printed here."""
-        with _told(ctx):
-            return super().parse_args(ctx, args)
 
     def main(
         self,

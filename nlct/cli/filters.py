@@ -12,7 +12,7 @@ import click
 
 import nlct
 from nlct._fields import FIELDS
-from nlct.cli.options import Command, number_range, refuse_leading_zeros, zone_set
+from nlct.cli.options import Command, number_range, refuse_leading_zeros, split, zone_set
 from nlct.filter import read_network
 
 # What an option for NAT has where it is given without an address.
@@ -21,12 +21,6 @@ _FAMILIES = ("ipv4", "ipv6")
 _LABELS = 128
 
 Texts = tuple[str, ...]
-
-
-def _items(texts: Texts) -> Iterator[str]:
-    """The items of lists with commas."""
-    for text in texts:
-        yield from text.split(",")
 
 
 def _number(text: str) -> int:
@@ -42,17 +36,17 @@ def _number(text: str) -> int:
 
 def _ranges(field: str) -> Callable[[Texts], list[range]]:
     high = FIELDS[field].highest
-    return lambda texts: [number_range(text, high, open_end=True) for text in _items(texts)]
+    return lambda texts: [number_range(text, high, open_end=True) for text in split(texts)]
 
 
 def _names(texts: Texts) -> list[Any]:
-    for text in _items(texts):
+    for text in split(texts):
         refuse_leading_zeros(text)
-    return [int(text) if re.fullmatch("[0-9]{1,20}", text) else text for text in _items(texts)]
+    return [int(text) if re.fullmatch("[0-9]{1,20}", text) else text for text in split(texts)]
 
 
 def _families(texts: Texts) -> set[str]:
-    families = {text.lower() for text in _items(texts)}
+    families = {text.lower() for text in split(texts)}
     if not families <= set(_FAMILIES):
         raise click.BadParameter("it is ipv4 or ipv6")
     return families
@@ -60,7 +54,7 @@ def _families(texts: Texts) -> set[str]:
 
 def _marks(texts: Texts) -> list[Any]:
     marks: list[Any] = []
-    for text in _items(texts):
+    for text in split(texts):
         value, slash, mask = text.partition("/")
         marks.append((_number(value), _number(mask)) if slash else _number(value))
     return marks
@@ -68,7 +62,7 @@ def _marks(texts: Texts) -> list[Any]:
 
 def _bits(texts: Texts) -> int:
     """All of these bits."""
-    bits = functools.reduce(operator.or_, map(_bit, _items(texts)))
+    bits = functools.reduce(operator.or_, map(_bit, split(texts)))
     # All of no bits would be every flow.
     if not bits:
         raise click.BadParameter("0 has no bits")
@@ -87,7 +81,7 @@ def _bit(text: str) -> int:
 
 def _labels(texts: Texts) -> int:
     """All of these labels."""
-    labels = [_number(text) for text in _items(texts)]
+    labels = [_number(text) for text in split(texts)]
     if max(labels) >= _LABELS:
         raise click.BadParameter(f"a label is from 0 to {_LABELS - 1}, not {max(labels)}")
     return functools.reduce(operator.or_, (1 << label for label in labels))
@@ -192,7 +186,7 @@ _OPTIONS = (
         "--state", "state", "STATE", _names, "State: established, ...; of TCP without --proto."
     ),
     _Option("--label -l", "labels", "LABEL", _labels, "All of these labels, 0 to 127."),
-    _Option("--helper", "helper", "NAME", lambda t: list(_items(t)), "Helper: ftp, sip, ..."),
+    _Option("--helper", "helper", "NAME", lambda t: list(split(t)), "Helper: ftp, sip, ..."),
     _count_option("--timeout -t", "timeout", "Seconds left: 60, 0-60, 60-."),
     _nat_option("--src-nat", "snat", "Source is translated, to this address if one is given."),
     _nat_option("--dst-nat -g", "dnat", "Destination is translated, likewise."),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
 import click
@@ -41,15 +41,20 @@ def number_range(text: str, high: int, *, open_end: bool = False) -> range:
     return range(first, last + 1)
 
 
+def split(texts: Iterable[str]) -> Iterator[str]:
+    """Yield the items of lists with commas."""
+    for text in texts:
+        yield from text.split(",")
+
+
 def zone_set(texts: Iterable[str]) -> frozenset[int]:
     """Read zones: numbers and ranges, and lists of them with commas."""
-    items = (item for text in texts for item in text.split(","))
-    return frozenset(zone for item in items for zone in number_range(item, LAST_ZONE))
+    return frozenset(zone for item in split(texts) for zone in number_range(item, LAST_ZONE))
 
 
 def names_in(texts: Iterable[str], known: Collection[str]) -> tuple[str, ...]:
     """Read names, each at most once: one by one, and in lists with commas."""
-    names = tuple(name for text in texts for name in text.split(","))
+    names = tuple(split(texts))
     for name in names:
         if name not in known:
             raise click.BadParameter(f"{name!r} is not one of {', '.join(known)}")
