@@ -345,11 +345,11 @@ def _fields() -> dict[str, Field]:
 
 
 FIELDS = _fields()
-# Of a tuple, by the name that they have there.
+# The fields of a tuple, by their names in it.
 MEMBERS = {field.member: field for field in FIELDS.values() if field.part == "orig"}
-# Those of the packets themselves.
+# What the packets themselves have of these.
 TUPLE_FIELDS = tuple(name for name in MEMBERS if name != "zone")
-# Of the flow itself, but for those that go with its tuples.
+# The fields of the flow itself, without those that go with its tuples.
 FLOW_FIELDS = {
     name: field
     for name, field in FIELDS.items()

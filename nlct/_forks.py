@@ -1,4 +1,4 @@
-"""Telling the child of a fork from its parent, whoever forked, and whatever their ids."""
+"""Telling the child of a fork from its parent, also after forks by C code and with equal ids."""
 
 from __future__ import annotations
 

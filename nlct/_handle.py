@@ -120,7 +120,7 @@ class SocketPool:
             self.check_open()
             while self._idle:
                 kept = self._idle.pop()
-                # Its number may be somebody else's by now, who was told to close all of them.
+                # The program may have closed all descriptors, and reused its number.
                 if lib.nlct_socket_is(kept.handle):
                     return kept
             return Socket(self._netns)

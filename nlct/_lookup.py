@@ -78,7 +78,7 @@ def _candidates(handle: Handle, flow: Flow, operation: str) -> Iterator[tuple[Fl
         except NotFoundError:
             continue
         except InvalidRequestError:
-            # Of a translated flow the reply need not be whole.
+            # The reply of a translated flow need not be whole.
             if is_reply:
                 continue
             raise

@@ -2,8 +2,8 @@
 
 eventlet and gevent put greenlets in the place of threads, and locks that only greenlets of one
 thread can wait for: in `threading`, in `_thread`, in `time` and in objects that are there already,
-whenever they are told to. Those who share a dump are in real threads as well. So these come out of
-a `_thread` of our own, which nobody else has seen.
+at any time. Callers that share a dump may be in real threads as well. So these come out of a
+`_thread` of our own, which no library has seen.
 """
 
 from __future__ import annotations
@@ -93,6 +93,6 @@ class Thread:
     def join(self) -> None:
         """Wait until it has ended, if it has begun."""
         while self._alive:
-            # Whoever else waits sees that it is not alive, should we be interrupted in between.
+            # If we are interrupted in between, other waiters see that it is not alive.
             if self._ended.acquire(timeout=PATIENCE):
                 self._ended.release()

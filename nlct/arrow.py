@@ -196,7 +196,7 @@ def _with_nulls(type: Any, rows: _Rows, buffers: list[Any], children: Iterable[A
 
 
 def _frozen(rows: _Rows) -> _Rows:
-    """A copy that stays as it is between two looks at it, whoever has the table's memory."""
+    """Copy rows that are read twice: the owner of the table's memory may write to it in between."""
     valid = None if rows.valid is None else memoryview(bytes(rows.valid))
     return rows._replace(values=memoryview(bytes(rows.values)), valid=valid)
 

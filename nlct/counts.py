@@ -36,11 +36,11 @@ class Counts:
     def counts(self) -> dict[Any, int]:
         """Return what it counted, by value or by pair of values, in their order."""
         size = ffi.new("size_t *")
-        groups = lib.nlct_counts_get(self._sink[0], size)
+        counts = lib.nlct_counts_get(self._sink[0], size)
         if not size[0]:
             return {}
-        packed = ffi.buffer(groups, size[0] * ffi.sizeof("struct nlct_count"))
-        rows = sorted(_GROUP.iter_unpack(packed), key=self._order)
+        packed = ffi.buffer(counts, size[0] * ffi.sizeof("struct nlct_count"))
+        rows = sorted(_COUNT.iter_unpack(packed), key=self._order)
         if len(self._fields) == 1:
             return {self._values(row)[0]: row[0] for row in rows}
         return {self._values(row): row[0] for row in rows}
@@ -68,7 +68,7 @@ def _key(field: Field, packed: bytes | None) -> tuple[bool, int | bytes]:
     return True, packed
 
 
-# Of struct nlct_count: count, two values, whether they are there, family.
+# A struct nlct_count: count, two values, whether they are there, family.
 _Row = tuple[int, bytes, bytes, int, int, int]
 _PADDING = ffi.sizeof("struct nlct_count") - struct.calcsize("=Q16s16sBBB")
-_GROUP = struct.Struct(f"=Q16s16sBBB{_PADDING}x")
+_COUNT = struct.Struct(f"=Q16s16sBBB{_PADDING}x")

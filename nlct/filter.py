@@ -436,7 +436,7 @@ class Filter:
         return new
 
     def _join(self, word: str, families: Families, *parts: Filter) -> Filter:
-        # Of its own word it becomes one chain.
+        # Joined by its own word it becomes one chain.
         deep = (one._made.depth + (word == "not" or one._made.word != word) for one in parts)
         made = _Made(word, max(deep), families, parts)
         if made.depth > MOST_DEEP:

@@ -1,7 +1,7 @@
 """A flow and its tuples: immutable, typed, absent is None.
 
 Both are bytes as the core lays them out, read where they are asked for: a dump of half a million
-flows makes no object that nobody looks at.
+flows makes no object that is not used.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from nlct.cli.signals import stoppable
 
 MANY = 50
 MANY_SAMPLES = 3
-# Of the samples of others, those of the strategy that takes the longest: one in so many.
+# The slowest strategy runs in one of so many rounds.
 OLD_EVERY = 5
 # What shares a round; each round begins with another, so that drift and place hit all alike.
 ORDER = ("auto", "kernel", "scan", "old")

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from nlct.cli.output import STANDARD_OUTPUT, named
 
-# Nothing need be folded where nobody looks.
+# Only a terminal needs folded lines.
 _WIDE = 1000
 
 
@@ -38,7 +38,7 @@ class Console(rich.console.Console):
             super().print(*what, **options)
 
     def on_broken_pipe(self) -> None:
-        """Leave the matter to whoever runs the command."""
+        """Leave it to the caller."""
         raise BrokenPipeError
 
 

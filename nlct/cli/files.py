@@ -49,7 +49,7 @@ def written(path: str) -> Iterator[NamedOutput]:
             target = _find(stack, path)
             new = None if target is None else _create(stack, target)
             file = _open(path) if new is None else new
-            # Of a new one the descriptor is needed later on.
+            # The descriptor of a new file is needed later on.
             out = os.fdopen(file, "wb", closefd=new is None)
         stack.callback(_close, out)
         yield NamedOutput(out, path)
@@ -77,7 +77,7 @@ def _find(stack: ExitStack, path: str) -> _Target | None:
     with suppress(FileNotFoundError):
         if not stat.S_ISREG(os.stat(path).st_mode):
             return None
-        # Of what O_CREAT may not open there, as it is another's, nobody should take the place.
+        # If O_CREAT may not open another user's file there, do not replace it either.
         old = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
         stack.callback(os.close, old)
     if followed is None:

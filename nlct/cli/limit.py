@@ -14,8 +14,8 @@ from nlct.cli.output import note
 from nlct.cli.signals import raise_first, stoppable, unstoppable
 
 LIMIT = Path("/proc/sys/net/netfilter/nf_conntrack_max")
-# The same in all network namespaces, as the limit is; of LIMIT each has a file of its own. A lock
-# on it is gone with whoever holds it.
+# The same file in all network namespaces, as the limit is the same; LIMIT is a file of its own in
+# each. A lock ends with the process that holds it.
 LOCK = "/proc/sys"
 
 
@@ -76,8 +76,8 @@ def _wait(lock: int, kind: int) -> None:
 
 @contextmanager
 def _raised(ct: nlct.Conntrack, flows: int) -> Iterator[int]:
-    # Signals are held back from before it is raised until it is put back, but for what is done
-    # with it meanwhile: so none can come in place of that.
+    # Signals are held back while the limit is raised and while it is put back, so that none can
+    # come in between; what the caller does meanwhile may be stopped.
     with unstoppable() as came:
         before = _read_limit()
         try:
@@ -92,7 +92,7 @@ def _raised(ct: nlct.Conntrack, flows: int) -> Iterator[int]:
                 raise_first(came)
                 yield min(flows, ct.limit or flows)
         finally:
-            # Whoever changed it meanwhile had a reason.
+            # Another value was set by somebody else in the meantime: leave it.
             if before is not None and _read_limit() == flows and _write_limit(before):
                 note(f"nf_conntrack_max put back to {before}")
 

@@ -62,7 +62,7 @@ class NamedOutput:
 def say(line: str, netns: str | None = None) -> None:
     """Print a line, of one of several namespaces; nothing where there is no standard output.
 
-    Whoever prints and does nothing else asks for one beforehand: streams.require_output().
+    A command that only prints calls streams.require_output() first.
     """
     _print(line if netns is None else f"{netns}: {line}")
 

@@ -60,6 +60,6 @@ def _heard() -> list[signal.Signals]:
     """Find the signals whose handlers are ours to replace: only the main thread may do that."""
     if threading.current_thread() is not threading.main_thread():
         return []
-    # nohup and background jobs ignore some, so be it. A handler that was installed from C, which
+    # nohup and background jobs ignore some: leave these. A handler that was installed from C, which
     # is None here, could not be put back.
     return [each for each in STOP if signal.getsignal(each) not in (signal.SIG_IGN, None)]
