@@ -9,7 +9,7 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Callable
 
 from nlct import _threads
 from nlct._closing import Closing
@@ -261,12 +261,16 @@ class Handle(Closing):
 
     # Requests ------------------------------------------------------------------------------
 
+    def run(self, operation: str, request: Callable[..., int], *arguments: Any) -> None:
+        """Let the core make a request on a socket, and raise what it says of it."""
+        with self.pool.lend() as sock:
+            sock.check(request(sock.handle, *arguments), operation)
+
     def stats(self) -> tuple[int, int]:
         """Return the number of entries and their limit (``CTA_STATS_GLOBAL_...``)."""
         entries = ffi.new("uint32_t *")
         limit = ffi.new("uint32_t *")
-        with self.pool.lend() as sock:
-            sock.check(lib.nlct_stats(sock.handle, entries, limit), "read the counters")
+        self.run("read the counters", lib.nlct_stats, entries, limit)
         return entries[0], limit[0]
 
     def get(self, key: ffi.CData, operation: str) -> tuple[bytes, bytes]:
@@ -296,24 +300,19 @@ class Handle(Closing):
 
     def update(self, row: ffi.CData, data: ffi.CData) -> None:
         """Change the flow with the tuple and zone of a row to what else is in it."""
-        with self.pool.lend() as sock:
-            sock.check(lib.nlct_update(sock.handle, row, data), "update a flow")
+        self.run("update a flow", lib.nlct_update, row, data)
 
     def delete(self, row: ffi.CData) -> None:
         """Delete the flow with the tuple, zone and id of a row (``IPCTNL_MSG_CT_DELETE``)."""
-        with self.pool.lend() as sock:
-            sock.check(lib.nlct_delete(sock.handle, row), "delete a flow")
+        self.run("delete a flow", lib.nlct_delete, row)
 
     def flush_all(self) -> None:
         """Let the kernel flush everything."""
-        with self.pool.lend() as sock:
-            sock.check(lib.nlct_flush_all(sock.handle), "flush everything")
+        self.run("flush everything", lib.nlct_flush_all)
 
     def flush_zone(self, zone: int, zone_request: int) -> None:
         """Let the kernel flush one zone. DANGER: only where it has been seen to honour it."""
-        with self.pool.lend() as sock:
-            rc = lib.nlct_flush_zone(sock.handle, zone, zone_request)
-            sock.check(rc, f"flush zone {zone}")
+        self.run(f"flush zone {zone}", lib.nlct_flush_zone, zone, zone_request)
 
     # The size of the hash table --------------------------------------------------------------
 

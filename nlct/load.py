@@ -66,12 +66,12 @@ class _Load:
 
     def _send(self, first: int, last: int, children: bool) -> None:
         columns, heap = self._table.to_c()
-        with self._handle.pool.lend() as sock:
-            rc = lib.nlct_load(
-                *(sock.handle, columns, len(columns), heap, len(self._table.heap)),
-                *(first, last, children, self._tally, ffi.from_buffer(self._created)),
-            )
-            sock.check(rc, "create flows")
+        self._handle.run(
+            "create flows",
+            lib.nlct_load,
+            *(columns, len(columns), heap, len(self._table.heap)),
+            *(first, last, children, self._tally, ffi.from_buffer(self._created)),
+        )
 
     def dropped(self) -> dict[str, int] | None:
         """Return how many of the created flows lost a field, None where that cannot be told."""
