@@ -360,7 +360,9 @@ class Handle(Closing):
     def _watch(self) -> ffi.CData:
         held = descriptor()
         rc = lib.nlct_netns_file(self._netns.to_c(), BUCKETS.encode(), os.O_RDONLY, held)
-        if rc != -errno.ENOENT:
+        if rc not in (0, -errno.ENOENT):
+            # Perhaps because another thread has closed the namespace meanwhile.
+            self.pool.check_open()
             check(rc, f"open {BUCKETS}, which tells of a resize")
         return held
 

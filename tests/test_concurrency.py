@@ -16,9 +16,11 @@ from pathlib import Path
 import pytest
 
 import nlct
-from nlct import _log, capabilities
+from nlct import _handle, _log, capabilities
+from nlct._ffi import lib
 from nlct.fill import fill
 from tests.support import flows, netlink, oracle
+from tests.support.core import Lib
 from tests.support.processes import in_child
 
 # In Python 3.12 and later a fork beside threads is worth a warning.
@@ -396,6 +398,21 @@ def test_closing_beside_a_flush_is_clean(netns: nlct.Netns) -> None:
                     future.result(LONG)
             after = oracle.dump(netns)
             assert oracle.outside(after, range(1, 5)) == oracle.outside(before, range(1, 5))
+
+
+def test_closing_while_the_size_is_being_opened_is_clean(
+    netns: nlct.Netns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The namespace that a file is to be opened in goes away: that is said as at any other time."""
+    ct = nlct.Conntrack(netns)
+
+    def open_closed(*arguments: object) -> int:
+        ct.close()
+        return int(lib.nlct_netns_file(*arguments))
+
+    monkeypatch.setattr(_handle, "lib", Lib(nlct_netns_file=open_closed))
+    with pytest.raises(ValueError, match="this Conntrack is closed"):
+        list(ct.dump())
 
 
 def test_a_dump_that_outlives_its_table_is_not_called_resized(netns: nlct.Netns) -> None:
