@@ -26,7 +26,7 @@ def test_startup(turn: Turn) -> None:
 
 @case("python", "python.needs", "nlct-command", rounds=25)
 def test_import(turn: Turn) -> None:
-    """Import of nlct."""
+    """Import of nlct: all of its public names."""
     if turn.does:
         turn.run("import", "_cffi_backend, ipaddress, socket")
     elif turn.who == "python":

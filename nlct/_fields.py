@@ -9,7 +9,6 @@ from __future__ import annotations
 import enum
 import functools
 import ipaddress
-import socket
 import struct
 import sys
 from collections.abc import Mapping
@@ -31,7 +30,8 @@ TUPLE_FAMILY = ffi.offsetof("struct nlct_tuple", "family")
 # Where the tuples lie in a flow.
 TUPLES = {name: ffi.offsetof("struct nlct_flow", name) for name in ("orig", "reply", "master")}
 
-IPV4, IPV6 = int(socket.AF_INET), int(socket.AF_INET6)
+# AF_INET and AF_INET6.
+IPV4, IPV6 = 2, 10
 CODES: dict[int, Literal["B", "H", "I", "Q"]] = {1: "B", 2: "H", 4: "I", 8: "Q"}
 read_number = {size: struct.Struct(f"={code}").unpack_from for size, code in CODES.items()}
 _LABELS = struct.Struct("=QQ")

@@ -43,7 +43,11 @@ def say(level: int, text: str, *values: object) -> None:
         kept.append((level, text, values))
         return
     # Imported when it is needed, to keep `import nlct` quick.
-    import logging  # noqa: PLC0415
+    try:
+        import logging  # noqa: PLC0415
+    except (ImportError, OSError):
+        # The process has changed its root since, or has no descriptor left.
+        return
 
     logging.getLogger("nlct").log(level, text, *values)
 

@@ -123,7 +123,11 @@ def check(rc: int, operation: str) -> int:
 
 def _signal_name(number: int) -> str:
     # Imported when it is needed, to keep `import nlct` quick.
-    import signal  # noqa: PLC0415
+    try:
+        import signal  # noqa: PLC0415
+    except (ImportError, OSError):
+        # The process has changed its root since, or has no descriptor left.
+        return f"signal {number}"
 
     names = {int(each): each.name for each in signal.Signals}
     name = names.get(number, f"signal {number}")
