@@ -6,6 +6,7 @@ import errno
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Callable, NamedTuple, TypeVar
 
 from nlct import _check, _log, capabilities, strategy
@@ -210,20 +211,20 @@ class Auto:
         may = None if questions else capabilities.may_flush(zones)
         return facts._replace(kernel=may, questions=questions)
 
-    def is_for_kernel(self, target: Target, made: Dump, sink: _Sink, seconds: float) -> bool:
-        """Decide, in the middle of a dump for zones, whether the kernel does the rest.
+    def is_for_kernel(
+        self, zones: frozenset[int], each: bool, made: Dump, sink: _Sink, seconds: float
+    ) -> bool:
+        """Decide, in the middle of a dump, whether the kernel flushes all of these zones.
 
-        Asks whether it may where that is worth it, and was not asked before.
+        ``each``: the dump is for one of them, others follow. Asks whether the kernel may where that
+        is worth it, and was not asked before.
         """
-        zones = target.zones
         matched, deleted = sink.outcome(0)
         # If it sends other zones as well, it would flush them, too.
-        if not self._kernel or not zones or (len(zones) == 1 and made.scanned != matched):
+        if not self._kernel or (each and made.scanned != matched):
             return False
-        facts = self._about(zones)
-        plan = strategy.choose(
-            facts._replace(seconds=seconds, scanned=made.scanned, matched=matched, deleted=deleted)
-        )
+        facts = self._about(zones)._replace(each=each, seconds=seconds, scanned=made.scanned)
+        plan = strategy.choose(facts._replace(matched=matched, deleted=deleted))
         if not plan.kernel:
             return False
         self._kernel = capabilities.may_flush(zones)
@@ -234,6 +235,10 @@ class Auto:
                 *(deleted, plan.scan_seconds * 1e3, plan.kernel_seconds * 1e3),
             )
         return self._kernel
+
+
+# Decides, in the middle of a dump, whether to leave it.
+Leave = Callable[[Dump, _Sink, float], bool]
 
 
 class Scan:
@@ -249,30 +254,45 @@ class Scan:
         self._watch = watch
         self._scanned = 0
 
-    def run(self, target: Target, auto: Auto | None = None) -> None:
-        """Dump for one target until it is done, in the fastest way that ``auto`` knows."""
-        zones = sorted(target.zones or ())
-        if auto is not None and len(zones) > 1 and auto.plan([target]).each:
-            for zone in zones:
-                part = Target(Filter(zone=zone))
-                self.run(part, auto)
-                target.add_part(part)
-            return
+    def run(self, target: Target) -> None:
+        """Dump for one target until it is done."""
         while target.wants_more(self._passes):
-            if self._dump([target], auto):
+            self._dump([target])
+
+    def run_auto(self, target: Target, auto: Auto) -> None:
+        """Do what a target of zones wants, in the fastest way that ``auto`` knows."""
+        zones = sorted(target.zones or ())
+        each = auto.plan([target]).each
+        if not each or len(zones) == 1:
+            self._run_zones(target, zones, each, auto)
+            return
+        for number, zone in enumerate(zones):
+            part = Target(Filter(zone=zone))
+            by_kernel = self._run_zones(part, zones[number:], True, auto)
+            target.add_part(part)
+            if by_kernel:
+                break
+
+    def _run_zones(self, target: Target, zones: list[int], each: bool, auto: Auto) -> bool:
+        """Dump until the target is done, or let the kernel flush all of these zones; tell if so."""
+        left = frozenset(zones)
+        while target.wants_more(self._passes):
+            if self._dump([target], partial(auto.is_for_kernel, left, each)):
                 zones *= max(1, self._passes - target.passes + 1)
                 _flush_zones(self._handle, zones)
                 target.add_kernel(len(zones))
+                return True
+        return False
 
     def run_all(self, targets: list[AnyTarget]) -> Iterator[AnyTarget]:
         """Dump once for all of the targets, and again for those that need it; yield who is done."""
         while targets:
-            self._dump(targets, None)
+            self._dump(targets)
             yield from (target for target in targets if not target.wants_more(self._passes))
             targets = [target for target in targets if target.wants_more(self._passes)]
 
-    def _dump(self, targets: Sequence[Target], auto: Auto | None) -> bool:
-        """Dump once, and tell if the kernel shall do the rest of it."""
+    def _dump(self, targets: Sequence[Target], leave: Leave | None = None) -> bool:
+        """Dump once, and tell if it was left."""
         first, *others = targets
         # For several the kernel sends everything: no filter would let through what each wants.
         wanted = Filter() if others else first.wanted
@@ -282,9 +302,7 @@ class Scan:
             for _ in made.steps(sink.c):
                 self._watch(self._scanned + made.scanned)
                 seconds = time.monotonic() - began
-                if made.ended or auto is None:
-                    continue
-                if auto.is_for_kernel(first, made, sink, seconds):
+                if leave is not None and not made.ended and leave(made, sink, seconds):
                     break
         self._scanned += made.scanned
         sink.account(made)
@@ -339,7 +357,10 @@ def flush(
         result = _by_kernel(len(zones))
     else:
         scan = Scan(handle, passes, progress or _ignore)
-        scan.run(target, Auto(handle, counts) if way == "auto" and target.zones else None)
+        if way == "auto" and target.zones:
+            scan.run_auto(target, Auto(handle, counts))
+        else:
+            scan.run(target)
         result = target.result()
     return result._replace(seconds=time.monotonic() - started)
 

@@ -19,7 +19,7 @@ STRATEGIES = ("auto", "scan", "kernel")
 BUCKET = 30e-9
 FLOW = 0.2e-6
 # What a kernel flush takes for a bucket; for a flow of the table it takes as long as a dump.
-FLUSH_BUCKET = 5e-9
+FLUSH_BUCKET = 3e-9
 # What a flow adds that is sent, and deleted meanwhile, in a dump of the whole table; that is sent
 # and deleted in a dump of one zone, at most; and that a kernel flush deletes.
 SENT = 1.5e-6
@@ -28,7 +28,9 @@ FLUSHED = 0.4e-6
 
 # A kernel flush must promise to be faster by this factor: it takes as long as a dump, give or take.
 TIE = 1.2
-# The first steps of a dump are slower than the rest, by less than this factor.
+# Before the first flow comes a dump takes this long, whatever the table holds.
+BEGIN = 1.5e-3
+# A dump may be slower than estimated by this factor before the estimate is corrected.
 UNEVEN = 1.25
 # What a scan does in this time is left to it, however fast the kernel would be.
 SOON = 0.02
@@ -41,6 +43,7 @@ class Facts(NamedTuple):
     ``flows``, ``buckets``: of the table and of the machine's hash table; None where not known.
     ``filtered``: asked for one zone, the kernel sends no other.
     ``dump_seconds``: what a dump took here that was sent nothing, None as long as there was none.
+    ``each``: how the zones are dumped (see Plan), None where that is to be decided.
     ``kernel``: the kernel may flush these zones, as it has been seen to do; None where it was not
     asked yet, and ``questions`` are open, which take a dump each.
     ``seconds``, ``scanned``, ``matched``, ``deleted``: of the dump under way.
@@ -51,6 +54,7 @@ class Facts(NamedTuple):
     buckets: int | None
     filtered: bool
     dump_seconds: float | None = None
+    each: bool | None = None
     kernel: bool | None = False
     questions: int = 0
     seconds: float = 0.0
@@ -83,23 +87,30 @@ def choose(facts: Facts) -> Plan:
     """Decide how to dump, and whether the kernel does what is left of it."""
     empty = _empty(facts)
     whole = empty + SENT * facts.flows
-    each = facts.filtered and 0 < facts.zones * empty <= whole
+    each = facts.each
+    if each is None:
+        each = facts.filtered and 0 < facts.zones * empty <= whole
+    seconds = max(facts.seconds - BEGIN, 0)
     if each:
-        seen = min(max((facts.seconds - DELETED * facts.deleted) / empty, 0), 1)
+        # The kernel does not say how far it is: what deleting did not take, the dump took.
+        seen = min(max((seconds - DELETED * facts.deleted) / empty, 0), 1)
+        left = facts.zones - seen
     else:
         seen = min(facts.scanned / max(facts.flows, 1), 1)
-        # The pace tells more than any estimate: other namespaces may have many flows.
-        slower = facts.seconds / max(seen, 0.01) / whole
-        if slower > UNEVEN:
-            whole, empty = whole * slower, empty * slower
-    flush = max(empty - (BUCKET - FLUSH_BUCKET) * (facts.buckets or 0), empty / 4)
+        left = 1 - seen
+        pace = seconds / max(seen, 0.01) / whole
+        if pace > UNEVEN:
+            # Other namespaces may have many flows, of which no estimate knows.
+            whole *= pace
+            empty *= pace if facts.dump_seconds is None else 1
+    flush = max(empty - (BUCKET - FLUSH_BUCKET) * (facts.buckets or 0), 0)
     # As much in what is left as in what was seen.
-    more = facts.matched * (1 - seen) / max(seen, 0.01)
-    scan = (1 - seen) * facts.zones * empty + DELETED * more if each else (1 - seen) * whole
+    more = facts.matched * left / max(seen, 0.01)
+    scan = left * empty + DELETED * more if each else left * whole
     kernel = facts.zones * flush + FLUSHED * more
     # A handle that has seen a dump is no one-off: its next flush wants to know, too.
     asking = facts.questions * flush if facts.dump_seconds is None else 0
-    wins = facts.seconds + scan > TIE * (facts.seconds + kernel) and scan > kernel + asking
+    wins = facts.seconds + scan > TIE * (facts.seconds + kernel + asking)
     may = facts.zones > 0 and facts.kernel is not False and facts.seconds > 0
     return Plan(each, may and wins and scan > SOON, scan, kernel)
 

@@ -137,6 +137,24 @@ def test_auto_hands_a_zone_that_fills_the_table_to_the_kernel(
     assert result.complete
 
 
+@pytest.mark.usefixtures("kernel_flush")
+@pytest.mark.parametrize("passes", [1, 2])
+def test_auto_hands_the_zones_that_are_left_to_the_kernel(
+    netns: nlct.Netns, monkeypatch: pytest.MonkeyPatch, passes: int
+) -> None:
+    """Of zones that are dumped one by one: that of the dump, and those that were to follow."""
+    choosing(monkeypatch, each=True, kernel=True)
+    with nlct.Conntrack(netns) as ct:
+        fill(ct, 60_000, 3)
+        flows.populate(ct, (0, 5, 7))
+        before = oracle.dump(netns)
+        result = ct.flush_zones({1, 2, 5}, passes=passes)
+        assert oracle.dump(netns) == oracle.outside(before, {1, 2, 5})
+    assert (result.strategy, result.deleted) == ("scan+kernel", None)
+    assert result.passes == 1 + 3 * passes
+    assert result.complete
+
+
 @pytest.mark.parametrize("honours", [True, False])
 def test_auto_asks_in_the_middle_of_a_scan_whether_the_kernel_may(
     netns: nlct.Netns, monkeypatch: pytest.MonkeyPatch, honours: bool

@@ -23,8 +23,19 @@ def at(part: float, of_zone: int, facts: Facts = LARGE, **more: Any) -> Facts:
     else:
         scanned = int(part * facts.flows)
         seconds = part * (facts.dump_seconds + strategy.SENT * facts.flows)
+    seconds += strategy.BEGIN
     seen = {"seconds": seconds, "scanned": scanned, "matched": deleted, "deleted": deleted}
     return facts._replace(**seen, **more)
+
+
+# A dump of 20,000 flows, of which nothing is known but their number.
+FIVE = Facts(zones=5, flows=20_000, buckets=262_144, filtered=True, kernel=True)
+SMALL = FIVE._replace(zones=1, dump_seconds=0.012)
+
+
+def seen_of_five(seconds: float, scanned: int) -> Facts:
+    """Facts in a dump of everything for five zones that hold a twentieth of it."""
+    return FIVE._replace(seconds=seconds, scanned=scanned, matched=scanned // 20)
 
 
 @pytest.mark.parametrize(
@@ -48,6 +59,9 @@ def at(part: float, of_zone: int, facts: Facts = LARGE, **more: Any) -> Facts:
         (LARGE._replace(zones=5, dump_seconds=None, flows=100), False),
         (LARGE._replace(zones=5, dump_seconds=None, buckets=None), True),
         (Facts(zones=1, flows=0, buckets=None, filtered=True), True),
+        # A dump that has begun goes on as it was begun.
+        (LARGE._replace(zones=50, each=True), True),
+        (LARGE._replace(each=False), False),
     ],
 )
 def test_a_dump_for_each_or_one_for_all(facts: Facts, each: bool) -> None:
@@ -73,8 +87,9 @@ def test_a_dump_for_each_or_one_for_all(facts: Facts, each: bool) -> None:
         (at(0.01, 500_000, kernel=False), False),
         (at(0.01, 500_000, kernel=None, questions=1), True),
         (at(0.05, 30_000, kernel=None, questions=1, dump_seconds=None), False),
-        (at(0.05, 50_000, kernel=None, questions=1, dump_seconds=None), True),
-        (at(0.05, 50_000, kernel=None, questions=2, dump_seconds=None), False),
+        (at(0.05, 50_000, kernel=None, questions=1, dump_seconds=None), False),
+        (at(0.05, 80_000, kernel=None, questions=1, dump_seconds=None), True),
+        (at(0.05, 80_000, kernel=None, questions=2, dump_seconds=None), False),
         # Once a dump was seen there will be more of them, and the answer is worth it.
         (at(0.05, 30_000, kernel=None, questions=1), True),
         # What is soon done is left to the scan.
@@ -87,10 +102,25 @@ def test_a_dump_for_each_or_one_for_all(facts: Facts, each: bool) -> None:
         (at(0.1, 4_000, LARGE._replace(flows=20_000, zones=9, dump_seconds=0.009)), True),
         (
             at(0.1, 4_000, LARGE._replace(flows=20_000, zones=9, dump_seconds=0.009))._replace(
-                seconds=0.03
+                seconds=0.03, dump_seconds=None
             ),
             False,
         ),
+        # Where a dump is known not to take long, it is the sending that does.
+        (
+            at(0.1, 4_000, LARGE._replace(flows=20_000, zones=9, dump_seconds=0.009))._replace(
+                seconds=0.03
+            ),
+            True,
+        ),
+        # 20,000 flows and five zones: five kernel flushes take half of one dump of everything. The
+        # dump begins slowly, which says nothing of how it goes on.
+        (seen_of_five(seconds=0.0051, scanned=1782), True),
+        (seen_of_five(seconds=0.0051, scanned=1782)._replace(kernel=None, questions=1), True),
+        (seen_of_five(seconds=0.0101, scanned=2000), False),
+        # A dump for each of several zones: what the kernel saves with each adds up.
+        (at(0.3, 1_000, SMALL), False),
+        (at(0.3, 1_000, SMALL)._replace(zones=3, each=True), True),
         # A hash table of a million buckets, where a dump takes long, and a kernel flush does not.
         (at(0.1, 0, LARGE._replace(flows=1000, buckets=1 << 20, dump_seconds=0.035)), True),
         # No clock, no size: never a division by nothing.
