@@ -229,8 +229,12 @@ int nlct_dump_next(struct nlct_dump *dump, struct nlct_sink *sink, int milliseco
         return 1;
     /* From now on the socket is for the next request. */
     stop_readahead(dump);
-    if (rc == END)
+    if (rc == END) {
         rc = sink && sink->finish ? sink->finish(sink) : 0;
+        /* The last deletes were sent since: during a resize the kernel may not find a flow. */
+        if (rc == 0)
+            rc = watch_size(dump);
+    }
     dump->error = rc;
     return rc;
 }

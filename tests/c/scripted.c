@@ -502,6 +502,7 @@ static void an_echoed_request_must_fit_its_verdict(void)
 /* A scan that deletes: the dump on one socket, the deletes on another. */
 struct scan {
     struct nlct_socket *sock;
+    int buckets;
     struct nlct_dump *dump;
     struct nlct_sink *sink;
     struct nlct_tally tally;
@@ -515,6 +516,7 @@ static void scan_begin(struct scan *scan, size_t room)
     packet.size = 0;
     scan->sock = fake_open();
     scan->sock->room = room;
+    scan->buckets = -1;
 }
 
 /* Runs a whole scan over the flows in the packet; 'answer' (may be NULL) answers the deletes.
@@ -524,7 +526,7 @@ static int scan_run(struct scan *scan, void (*answer)(const uint8_t *data, size_
     struct nlct_socket *dumping = fake_open();
     int rc;
 
-    CHECK_IS(nlct_dump_start(&scan->dump, dumping, everything, NULL, -1), 0);
+    CHECK_IS(nlct_dump_start(&scan->dump, dumping, everything, NULL, scan->buckets), 0);
     fake_sent.size = 0;
     fake_sent.sends = 0;
     fake_answer(answer);
@@ -581,6 +583,33 @@ static void delete_echoes_tuple_zone_and_id(void)
     CHECK_IS(scan.tally.done, 1);
     CHECK_IS(refused(&scan.tally), 0);
     scan_end(&scan);
+}
+
+static int resized_file = -1;
+
+static void resize_and_acknowledge(const uint8_t *data, size_t size)
+{
+    CHECK_IS(pwrite(resized_file, "32768\n", 6, 0), 6);
+    fake_acknowledge(data, size);
+}
+
+static void a_resize_is_seen_until_the_last_delete(void)
+{
+    char path[] = "/tmp/nlct-buckets-XXXXXX";
+    struct scan scan;
+
+    resized_file = mkstemp(path);
+    CHECK(resized_file >= 0);
+    CHECK_IS(unlink(path), 0);
+    CHECK_IS(pwrite(resized_file, "65536\n", 6, 0), 6);
+    scan_begin(&scan, 1 << 20);
+    scan.buckets = resized_file;
+    put_flow(1, 0, 1, FAKE_PORT);
+    CHECK_IS(scan_run(&scan, resize_and_acknowledge), 0);
+    CHECK_IS(scan.tally.done, 1);
+    CHECK(scan.progress.resized);
+    scan_end(&scan);
+    close(resized_file);
 }
 
 static const struct {
@@ -1104,6 +1133,7 @@ const struct test_case dump_cases[] = {
     CASE(short_verdicts_are_refused),
     CASE(an_echoed_request_must_fit_its_verdict),
     CASE(delete_echoes_tuple_zone_and_id),
+    CASE(a_resize_is_seen_until_the_last_delete),
     CASE(nothing_is_sent_that_does_not_name_a_flow),
     CASE(one_bad_flow_does_not_stop_the_others),
     CASE(a_zone_of_wrong_size_never_matches),
