@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +12,6 @@ from nlct._fields import FIELDS, GIVEN, SETTABLE, status_names
 from nlct.enums import Proto, SctpState, Status, TcpState
 from nlct.errors import Error, error
 from nlct.flow import Flow, Tuple
-from nlct.table import FlowTable
 
 # Bits of the status that a request may set.
 _SETTABLE_BITS = (
@@ -49,7 +47,6 @@ _TOGETHER = (
     ("seqadj_reply_pos", "seqadj_reply_before", "seqadj_reply_after"),
     ("synproxy_isn", "synproxy_its", "synproxy_tsoff"),
 )
-_NOT_ZERO = re.compile(b"[^\\0]")
 _WSCALE_MAX = 14
 _WSCALE_FLAG = 0x01
 
@@ -277,27 +274,6 @@ def dropped(flow: Flow, found: Flow) -> list[str]:
 def may_be_dropped(flow: Flow) -> bool:
     """Tell if a flow has what kernels may drop."""
     return flow.orig.proto in OPTIONAL or any(getattr(flow, name) for name in DROPPABLE)
-
-
-def rows_with(table: FlowTable, name: str, proto: int | None, created: bytearray) -> Iterator[int]:
-    """Yield the rows that were created with such a field, of a protocol or any; but for zeros."""
-    if name not in table or not len(table):
-        return
-    values = table.column(name).cast("B")
-    valid = table.valid(name)
-    size = FIELDS[name].size
-    searched, width, wanted = values, size, _NOT_ZERO
-    if proto is not None:
-        if "proto" not in table:
-            return
-        searched, width, wanted = table.column("proto"), 1, re.compile(re.escape(bytes((proto,))))
-    at = 0
-    while hit := wanted.search(searched, at):
-        row = hit.start() // width
-        at = (row + 1) * width
-        is_there = created[row] and (valid is None or valid[row])
-        if is_there and any(values[row * size : (row + 1) * size]):
-            yield row
 
 
 def why_dropped(lost: Collection[str]) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Callable, NamedTuple
 
 from nlct import _check, _lookup, _reasons
 from nlct._ffi import ffi, lib
+from nlct._fields import FIELDS
 from nlct._handle import Handle
 from nlct.errors import Error
 from nlct.flow import Flow
@@ -18,6 +20,7 @@ from nlct.table import FlowTable
 ROWS = 4096
 # Flows that are looked up after a load, where the first ones are gone already.
 SAMPLES = 100
+_NOT_ZERO = re.compile(b"[^\\0]")
 
 
 class LoadResult(NamedTuple):
@@ -85,17 +88,41 @@ class _Load:
         """Return how many of the created flows lost a field, as one of each kind shows."""
         lost: dict[str, int] = {}
         for name, proto in _reasons.AT_RISK:
-            kind = (self._table, name, proto, self._created)
-            for row in itertools.islice(_reasons.rows_with(*kind), SAMPLES):
+            for row in itertools.islice(self._rows_with(name, proto), SAMPLES):
                 flow = self._table[row]
                 found = _lookup.find_new(self._handle, flow)
                 if found is None:
                     continue
                 if name in _reasons.dropped(flow, found):
-                    count = sum(1 for _ in _reasons.rows_with(*kind))
+                    count = sum(1 for _ in self._rows_with(name, proto))
                     lost[name] = lost.get(name, 0) + count
                 break
         return lost
+
+    def _rows_with(self, name: str, proto: int | None) -> Iterator[int]:
+        """Yield the rows that were created with such a field, of a protocol or any.
+
+        A zero does not count.
+        """
+        table = self._table
+        if name not in table or not len(table):
+            return
+        values = table.column(name).cast("B")
+        valid = table.valid(name)
+        size = FIELDS[name].size
+        searched, width, wanted = values, size, _NOT_ZERO
+        if proto is not None:
+            if "proto" not in table:
+                return
+            only = re.escape(bytes((proto,)))
+            searched, width, wanted = table.column("proto"), 1, re.compile(only)
+        at = 0
+        while hit := wanted.search(searched, at):
+            row = hit.start() // width
+            at = (row + 1) * width
+            is_there = self._created[row] and (valid is None or valid[row])
+            if is_there and any(values[row * size : (row + 1) * size]):
+                yield row
 
 
 def load(

@@ -558,21 +558,21 @@ def test_a_filter_shows_what_was_asked() -> None:
 
 
 def test_a_filter_knows_its_zones() -> None:
-    """Those that it is restricted to, and those that are all it is about; read out once."""
-    for made, zone, zones in (
-        (Filter(zone=7), {7}, {7}),
-        (Filter(zone=[0, range(5, 7).start, 6]), {0, 5, 6}, {0, 5, 6}),
-        (Filter(zone=slice(65534, None)), {65534, 65535}, {65534, 65535}),
-        (Filter(zone=[]), set(), set()),
-        (Filter(zone=7, mark=1), {7}, None),
-        (Filter(mark=1) & Filter(zone=7), {7}, None),
-        (Filter(zone=7) | Filter(mark=1), None, None),
-        (~Filter(zone=7), None, None),
-        (Filter(mark=1), None, None),
-        (ALL, None, None),
+    """Those that it is restricted to, read out once; and whether they are all it is about."""
+    for made, zone, alone in (
+        (Filter(zone=7), {7}, True),
+        (Filter(zone=[0, range(5, 7).start, 6]), {0, 5, 6}, True),
+        (Filter(zone=slice(65534, None)), {65534, 65535}, True),
+        (Filter(zone=[]), set(), True),
+        (Filter(zone=7, mark=1), {7}, False),
+        (Filter(mark=1) & Filter(zone=7), {7}, False),
+        (Filter(zone=7) | Filter(mark=1), None, False),
+        (~Filter(zone=7), None, False),
+        (Filter(mark=1), None, False),
+        (ALL, None, False),
     ):
         for one in (made, pickle.loads(pickle.dumps(made))):
-            assert (one.zone, one.zones) == (zone, zones)
+            assert (one.zone, one.is_zones) == (zone, alone)
             assert one.zone is one.zone
 
 

@@ -168,7 +168,7 @@ def test_auto_asks_in_the_middle_of_a_scan_whether_the_kernel_may(
 
     real = capabilities.may_flush
     if honours and not real(frozenset({1})):
-        pytest.skip("MISSING: a kernel that honours a zone flush")
+        pytest.skip("MISSING: a zone flush of the kernel's own")
     monkeypatch.setattr(capabilities, "_known", {})
     monkeypatch.setattr(capabilities, "may_flush", may_flush)
     choosing(monkeypatch, kernel=True)

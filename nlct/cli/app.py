@@ -11,9 +11,9 @@ from typing import Any, Callable
 
 import click
 
-import nlct
 from nlct.cli.output import STANDARD_OUTPUT, named, note
 from nlct.cli.streams import give_up, has_output
+from nlct.errors import Error, PrivilegeError, UnsupportedError
 
 PARTIAL = 1
 NO_PRIVILEGE = 3
@@ -151,7 +151,7 @@ def _told(ctx: click.Context) -> Iterator[None]:
     except click.UsageError as exc:
         exc.ctx = exc.ctx or ctx
         raise
-    except nlct.Error:
+    except Error:
         raise
     except OSError as exc:
         # A file that is read says its name by itself, and that there is no output is said as well.
@@ -188,6 +188,6 @@ def _exit_code(exc: click.ClickException | OSError) -> int:
     if isinstance(exc, click.ClickException):
         return exc.exit_code
     # A file that may not be written is no matter of a capability.
-    if isinstance(exc, nlct.PrivilegeError):
+    if isinstance(exc, PrivilegeError):
         return NO_PRIVILEGE
-    return UNSUPPORTED if isinstance(exc, nlct.UnsupportedError) else PARTIAL
+    return UNSUPPORTED if isinstance(exc, UnsupportedError) else PARTIAL

@@ -7,11 +7,11 @@ from typing import Callable
 
 import click
 
-import nlct
 from nlct.cli.app import Failure
 from nlct.cli.options import Command, number_option
 from nlct.cli.output import duration, errnos_word, flows_word, print_json, say
 from nlct.cli.places import Place, flows_in, in_each
+from nlct.flush import FlushResult
 
 passes_option = number_option(
     "--passes", 1, 1000, "Dump the table up to N times, until a dump finds no match.", default=1
@@ -59,15 +59,13 @@ def confirm(places: tuple[Place, ...], yes: bool, as_json: bool) -> bool:
 
 def _tell_of_nothing(place: Place, as_json: bool) -> None:
     if as_json:
-        nothing = nlct.FlushResult(0, 0, 0, 0, {}, passes=0)
+        nothing = FlushResult(0, 0, 0, 0, {}, passes=0)
         print_json({**nothing.to_dict(), "dry_run": False}, place.name)
     else:
         say("there is nothing to delete", place.name)
 
 
-def tell(
-    place: Place, result: nlct.FlushResult, what: str | None, dry_run: bool, as_json: bool
-) -> None:
+def tell(place: Place, result: FlushResult, what: str | None, dry_run: bool, as_json: bool) -> None:
     """Print the result, and fail where it is not complete."""
     if as_json:
         print_json({**result.to_dict(), "dry_run": dry_run}, place.name)
@@ -77,7 +75,7 @@ def tell(
         raise Failure("not complete: " + _trouble(result))
 
 
-def _outcome(result: nlct.FlushResult, dry_run: bool) -> str:
+def _outcome(result: FlushResult, dry_run: bool) -> str:
     took = duration(result.seconds)
     if dry_run:
         return f"{flows_word(result.matched or 0)} would be deleted ({took})"
@@ -91,7 +89,7 @@ def _outcome(result: nlct.FlushResult, dry_run: bool) -> str:
     )
 
 
-def _trouble(result: nlct.FlushResult) -> str:
+def _trouble(result: FlushResult) -> str:
     if result.failed:
         return "flows not deleted: " + errnos_word(result.failed)
     return "the table kept changing, so some flows may be left"

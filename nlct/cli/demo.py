@@ -9,13 +9,15 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import nlct
-from nlct.capabilities import require_empty
+from nlct.capabilities import Capabilities, probe, require_empty
 from nlct.cli.limit import room
 from nlct.cli.measure import Summary, SyntheticTable, ratio, summary, timed
 from nlct.cli.output import flows_word
 from nlct.cli.progress import Bar
 from nlct.cli.signals import stoppable
+from nlct.conntrack import Conntrack
+from nlct.errors import UnsupportedError
+from nlct.netns import Netns
 
 MANY = 50
 MANY_SAMPLES = 3
@@ -68,7 +70,7 @@ class Report:
     flows: int
     zones: int
     samples: int
-    probe: nlct.Capabilities
+    probe: Capabilities
     zone: Figures
     empty_zone: Figures
     many_zones: ManyZones
@@ -85,29 +87,25 @@ def run(flows: int, zones: int, samples: int) -> Report:
     """Measure in a scratch namespace of our own."""
     with ExitStack() as stack:
         stack.enter_context(stoppable())
-        netns = stack.enter_context(nlct.Netns.scratch())
-        ct = stack.enter_context(nlct.Conntrack(netns))
+        netns = stack.enter_context(Netns.scratch())
+        ct = stack.enter_context(Conntrack(netns))
         require_empty(ct.count())
-        if not nlct.probe().zones:
-            raise nlct.UnsupportedError(
-                errno.EOPNOTSUPP, "flush zones", reason="this kernel has none"
-            )
+        if not probe().zones:
+            raise UnsupportedError(errno.EOPNOTSUPP, "flush zones", reason="this kernel has none")
         fitting = stack.enter_context(room(ct, flows))
-        old = stack.enter_context(nlct.Conntrack(netns, kernel_filter=False))
+        old = stack.enter_context(Conntrack(netns, kernel_filter=False))
         return _Demo(ct, old, fitting, min(zones, fitting), samples).run()
 
 
 class _Demo:
     """One run on one table; ``old`` has every flow sent to it, as by an old kernel."""
 
-    def __init__(
-        self, ct: nlct.Conntrack, old: nlct.Conntrack, flows: int, zones: int, samples: int
-    ) -> None:
+    def __init__(self, ct: Conntrack, old: Conntrack, flows: int, zones: int, samples: int) -> None:
         self._ct = ct
         self._old = old
         self._table = SyntheticTable(ct, flows, zones)
         self._samples = samples
-        self._probe = nlct.probe()
+        self._probe = probe()
         self._many = range(1, min(MANY, zones) + 1)
         self._exact = True
 

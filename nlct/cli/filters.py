@@ -10,10 +10,10 @@ from typing import Any, Callable, NamedTuple
 
 import click
 
-import nlct
 from nlct._fields import FIELDS
 from nlct.cli.options import Command, number_range, refuse_leading_zeros, split, zone_set
-from nlct.filter import read_network
+from nlct.enums import Status
+from nlct.filter import Filter, read_network
 
 # What an option for NAT has where it is given without an address.
 _TRANSLATED = "any"
@@ -71,11 +71,11 @@ def _bits(texts: Texts) -> int:
 
 def _bit(text: str) -> int:
     try:
-        return nlct.Status[text.upper()]
+        return Status[text.upper()]
     except KeyError:
         if text[:1].isdigit():
             return _number(text)
-        known = ", ".join(bit.name.lower() for bit in nlct.Status if bit.name)
+        known = ", ".join(bit.name.lower() for bit in Status if bit.name)
         raise click.BadParameter(f"{text!r} is not one of {known}, nor a number") from None
 
 
@@ -199,7 +199,7 @@ _OPTIONS = (
 )
 
 
-def _filter(given: dict[str, Any]) -> nlct.Filter:
+def _filter(given: dict[str, Any]) -> Filter:
     """Make the one filter of all options; the error is that of the option where it goes wrong."""
     try:
         return _filter_of(given)
@@ -215,12 +215,12 @@ def _filter(given: dict[str, Any]) -> nlct.Filter:
         raise
 
 
-def _filter_of(given: dict[str, Any]) -> nlct.Filter:
+def _filter_of(given: dict[str, Any]) -> Filter:
     families = given.get("family", ())
     if len(families) < 2:
-        return nlct.Filter(**{**given, "family": next(iter(families), None)})
-    each = (nlct.Filter(family=family) for family in families)
-    return nlct.Filter(**{**given, "family": None}) & functools.reduce(operator.or_, each)
+        return Filter(**{**given, "family": next(iter(families), None)})
+    each = (Filter(family=family) for family in families)
+    return Filter(**{**given, "family": None}) & functools.reduce(operator.or_, each)
 
 
 def _name(field: str) -> str:

@@ -6,12 +6,13 @@ import importlib
 from collections.abc import Iterable, Iterator
 from typing import Any, Callable, NamedTuple, Protocol
 
-import nlct
 from nlct._fields import FIELDS, column_reader
 from nlct.cli.app import Failure
 from nlct.cli.output import word
 from nlct.cli.progress import Bar
-from nlct.table import COLUMNS
+from nlct.conntrack import Conntrack
+from nlct.filter import Filter
+from nlct.table import COLUMNS, FlowTable
 
 
 class Output(Protocol):
@@ -27,8 +28,8 @@ class Job(NamedTuple):
     ``netns``: what the namespace is called, if that is to be written with each flow.
     """
 
-    ct: nlct.Conntrack
-    wanted: nlct.Filter
+    ct: Conntrack
+    wanted: Filter
     columns: tuple[str, ...] | None
     out: Output
     bar: Bar
@@ -111,7 +112,7 @@ def _write_batches(job: Job, open_writer: Callable[[Any], Any]) -> None:
     pyarrow = importlib.import_module("pyarrow")
     # Every batch has all columns, or they would not be of one schema.
     columns = COLUMNS if job.columns is None else job.columns
-    nothing = nlct.FlowTable.from_flows(())
+    nothing = FlowTable.from_flows(())
     done = 0
     with open_writer(pyarrow.schema(nothing.arrow(columns=columns))) as writer:
         for batch in job.ct.batches(job.wanted, columns=columns):

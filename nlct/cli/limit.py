@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import nlct
 from nlct.cli.output import note
 from nlct.cli.signals import raise_first, stoppable, unstoppable
+from nlct.conntrack import Conntrack
 
 LIMIT = Path("/proc/sys/net/netfilter/nf_conntrack_max")
 # The same file in all network namespaces, as the limit is the same; LIMIT is a file of its own in
@@ -25,7 +25,7 @@ def how_to_raise(flows: int) -> str:
 
 
 @contextmanager
-def room(ct: nlct.Conntrack, flows: int) -> Iterator[int]:
+def room(ct: Conntrack, flows: int) -> Iterator[int]:
     """Make room for so many flows where we may; yield how many fit.
 
     A demo that raises the limit waits until no other runs: it would find, and put back, what
@@ -42,7 +42,7 @@ def room(ct: nlct.Conntrack, flows: int) -> Iterator[int]:
             yield fitting
 
 
-def _fits(ct: nlct.Conntrack, flows: int) -> bool:
+def _fits(ct: Conntrack, flows: int) -> bool:
     limit = ct.limit
     # A limit of 0 is none.
     return not limit or limit >= flows
@@ -75,7 +75,7 @@ def _wait(lock: int, kind: int) -> None:
 
 
 @contextmanager
-def _raised(ct: nlct.Conntrack, flows: int) -> Iterator[int]:
+def _raised(ct: Conntrack, flows: int) -> Iterator[int]:
     # Signals are held back while the limit is raised and while it is put back, so that none can
     # come in between; what the caller does meanwhile may be stopped.
     with unstoppable() as came:

@@ -9,8 +9,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable
 
-import nlct
+from nlct.conntrack import Conntrack
+from nlct.errors import TableFullError
 from nlct.fill import tables
+from nlct.table import FlowTable
 
 Progress = Callable[[int], None]
 
@@ -64,17 +66,17 @@ class SyntheticTable:
     Other flows: override tables(), zone() and counts().
     """
 
-    def __init__(self, ct: nlct.Conntrack, flows: int, zones: int) -> None:
+    def __init__(self, ct: Conntrack, flows: int, zones: int) -> None:
         self.ct = ct
         self.flows = flows
         self.zones = zones
-        self._made: dict[int, list[nlct.FlowTable]] = {}
+        self._made: dict[int, list[FlowTable]] = {}
 
-    def tables(self) -> Iterable[nlct.FlowTable]:
+    def tables(self) -> Iterable[FlowTable]:
         """Return all flows."""
         return tables(self.flows, self.zones)
 
-    def zone(self, zone: int) -> list[nlct.FlowTable]:
+    def zone(self, zone: int) -> list[FlowTable]:
         """Return the flows of a zone; of one above ``zones`` none."""
         if zone > self.zones:
             return []
@@ -93,7 +95,7 @@ class SyntheticTable:
         there = self.ct.count()
         if there != self.flows:
             why = f"it holds {there:,} flows, not {self.flows:,}"
-            raise nlct.TableFullError(errno.ENOMEM, "fill the table", reason=why)
+            raise TableFullError(errno.ENOMEM, "fill the table", reason=why)
 
     def counts(self) -> dict[int, int]:
         """Return how many flows each zone has."""

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
 import click
 
-import nlct
 from nlct.cli.places import Place
-from nlct.netns import NAMED, Identity
+from nlct.errors import NotFoundError
+from nlct.netns import NAMED, Identity, Netns
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -93,10 +93,10 @@ def number_option(
     )
 
 
-def _open(ctx: click.Context, spec: str) -> nlct.Netns:
+def _open(ctx: click.Context, spec: str) -> Netns:
     try:
-        netns = nlct.Netns.open(spec)
-    except nlct.NotFoundError as exc:
+        netns = Netns.open(spec)
+    except NotFoundError as exc:
         raise click.BadParameter(f"there is no network namespace {spec!r}") from exc
     except ValueError as exc:
         raise click.BadParameter(str(exc)) from exc

@@ -7,9 +7,10 @@ from typing import Callable, NamedTuple
 
 import click
 
-import nlct
 from nlct.cli.app import BROKEN_PIPE, complain
 from nlct.cli.output import STANDARD_OUTPUT, named
+from nlct.conntrack import Conntrack
+from nlct.netns import Netns
 
 
 class Place(NamedTuple):
@@ -19,13 +20,13 @@ class Place(NamedTuple):
     only one, so that nothing need say which is meant.
     """
 
-    netns: nlct.Netns | None
+    netns: Netns | None
     name: str | None = None
 
 
 def flows_in(place: Place) -> int:
     """Count the flows of a namespace; fail as any other work there would."""
-    with nlct.Conntrack(place.netns) as ct:
+    with Conntrack(place.netns) as ct:
         return ct.count()
 
 

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-import nlct
 from nlct.cli.output import NamedOutput
 from nlct.cli.streams import shares_terminal
+from nlct.conntrack import Conntrack
+from nlct.filter import Filter
 
 
 class Bar:
@@ -59,7 +60,7 @@ class Bar:
             yield self
 
 
-def expected(ct: nlct.Conntrack, wanted: nlct.Filter) -> int | None:
+def expected(ct: Conntrack, wanted: Filter) -> int | None:
     """Return how many flows a dump will be sent; None where the kernel leaves some out."""
     many_zones = wanted.is_zones and len(wanted.zone or ()) > 1
     return ct.count() if wanted.matches_everything or many_zones else None

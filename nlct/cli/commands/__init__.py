@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import click
 
-import nlct
 from nlct.cli.app import App, Modules, Shown
+
+
+def _version(_ctx: click.Context) -> str:
+    from importlib.metadata import version  # noqa: PLC0415 - slow to import
+
+    return f"nlct {version('nlct')}"
 
 
 @click.group(
@@ -16,12 +21,7 @@ from nlct.cli.app import App, Modules, Shown
     ),
     invoke_without_command=True,
 )
-@click.option(
-    "--version",
-    cls=Shown,
-    show=lambda _ctx: f"nlct {nlct.__version__}",
-    help="Show the version and exit.",
-)
+@click.option("--version", cls=Shown, show=_version, help="Show the version and exit.")
 @click.pass_context
 def cli(ctx: click.Context) -> None:
     """List, count and delete Linux conntrack entries, exactly and fast.

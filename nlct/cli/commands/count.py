@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-import nlct
 from nlct.cli.app import Command
 from nlct.cli.filters import filter_options
 from nlct.cli.options import json_option, names_in, netns_option, number_option, offer
@@ -14,6 +13,8 @@ from nlct.cli.output import print_json, say, word
 from nlct.cli.places import Place, in_each
 from nlct.cli.progress import Bar, expected
 from nlct.cli.streams import require_output
+from nlct.conntrack import Conntrack
+from nlct.filter import Filter
 
 FIELDS = ("zone", "proto", "state", "mark", "src", "dst", "status")
 
@@ -41,7 +42,7 @@ def _by(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]) ->
 @netns_option
 @json_option
 def command(
-    wanted: nlct.Filter,
+    wanted: Filter,
     by: tuple[str, ...],
     top: int | None,
     places: tuple[Place, ...],
@@ -67,9 +68,9 @@ def command(
 
 
 def _count(
-    place: Place, wanted: nlct.Filter, by: tuple[str, ...], top: int | None, as_json: bool
+    place: Place, wanted: Filter, by: tuple[str, ...], top: int | None, as_json: bool
 ) -> None:
-    with nlct.Conntrack(place.netns) as ct, Bar("counting", expected(ct, wanted)).shown() as bar:
+    with Conntrack(place.netns) as ct, Bar("counting", expected(ct, wanted)).shown() as bar:
         if not by:
             counts, total = {}, ct.count(wanted, progress=bar.at)
         else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import click
 
-import nlct
 from nlct.cli.app import Command
 from nlct.cli.deleting import all_options, confirm, dry_run_option, passes_option, tell
 from nlct.cli.filters import filter_options
@@ -12,7 +11,8 @@ from nlct.cli.options import json_option, netns_option
 from nlct.cli.places import Place, in_each
 from nlct.cli.progress import Bar, expected
 from nlct.cli.streams import require_output
-from nlct.filter import too_wide
+from nlct.conntrack import Conntrack
+from nlct.filter import ALL, Filter, too_wide
 
 
 @click.command("delete", cls=Command)
@@ -23,7 +23,7 @@ from nlct.filter import too_wide
 @netns_option
 @json_option
 def command(
-    wanted: nlct.Filter,
+    wanted: Filter,
     everything: bool,
     yes: bool,
     dry_run: bool,
@@ -56,12 +56,12 @@ def command(
     elif everything and not yes and not confirm(places, yes, as_json):
         return
     # Nothing else means every flow.
-    chosen = nlct.ALL if everything else wanted
+    chosen = ALL if everything else wanted
     in_each(places, lambda place: _delete(place, chosen, dry_run, passes, as_json))
 
 
-def _delete(place: Place, wanted: nlct.Filter, dry_run: bool, passes: int, as_json: bool) -> None:
-    with nlct.Conntrack(place.netns) as ct:
+def _delete(place: Place, wanted: Filter, dry_run: bool, passes: int, as_json: bool) -> None:
+    with Conntrack(place.netns) as ct:
         what = "counting" if dry_run else "deleting"
         with Bar(what, expected(ct, wanted)).shown() as bar:
             result = ct.delete(wanted, dry_run=dry_run, passes=passes, progress=bar.at)

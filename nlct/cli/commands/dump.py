@@ -8,7 +8,6 @@ from typing import Callable
 
 import click
 
-import nlct
 from nlct.cli import formats
 from nlct.cli.app import Command
 from nlct.cli.filters import filter_options
@@ -17,6 +16,8 @@ from nlct.cli.output import STANDARD_OUTPUT, NamedOutput
 from nlct.cli.places import Place, flows_in, in_each
 from nlct.cli.progress import Bar, expected
 from nlct.cli.streams import require_output
+from nlct.conntrack import Conntrack
+from nlct.filter import Filter
 from nlct.table import COLUMNS
 
 
@@ -68,7 +69,7 @@ def _file(_ctx: click.Context, _param: click.Parameter, files: tuple[str, ...]) 
 @netns_option
 @json_option
 def command(
-    wanted: nlct.Filter,
+    wanted: Filter,
     format_: str | None,
     columns: tuple[str, ...] | None,
     output: str,
@@ -109,11 +110,11 @@ def command(
 def _dump(
     place: Place,
     write: Callable[[formats.Job], None],
-    wanted: nlct.Filter,
+    wanted: Filter,
     columns: tuple[str, ...] | None,
     out: NamedOutput,
 ) -> None:
-    with nlct.Conntrack(place.netns) as ct:
+    with Conntrack(place.netns) as ct:
         bar = Bar("listing", expected(ct, wanted), beside=out)
         with bar.shown():
             write(formats.Job(ct, wanted, columns, out, bar, place.name))

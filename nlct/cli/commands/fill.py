@@ -6,12 +6,12 @@ import errno
 
 import click
 
-import nlct
 from nlct.cli.app import Command, Failure
 from nlct.cli.options import json_option, netns_option, number_option
 from nlct.cli.output import duration, errnos_word, flows_word, print_json, say
 from nlct.cli.places import Place, in_each
 from nlct.cli.progress import Bar
+from nlct.conntrack import Conntrack
 from nlct.fill import MAX_FLOWS, fill
 from nlct.netns import inhabited
 
@@ -53,7 +53,7 @@ def command(
 
 
 def _fill(place: Place, flows: int, zones: int, as_json: bool) -> None:
-    with nlct.Conntrack(place.netns) as ct:
+    with Conntrack(place.netns) as ct:
         _require_room(ct, flows)
         with Bar("filling", flows).shown() as bar:
             result = fill(ct, flows, zones, progress=bar.at)
@@ -71,7 +71,7 @@ def _fill(place: Place, flows: int, zones: int, as_json: bool) -> None:
         raise Failure("flows not created: " + errnos_word(result.failed))
 
 
-def _require_room(ct: nlct.Conntrack, flows: int) -> None:
+def _require_room(ct: Conntrack, flows: int) -> None:
     there, limit = ct.count(), ct.limit
     # A limit of 0 is none.
     if limit and there + flows > limit:

@@ -6,13 +6,14 @@ from typing import Any
 
 import click
 
-import nlct
 from nlct.cli.app import Command
 from nlct.cli.deleting import all_options, confirm, dry_run_option, passes_option, tell
 from nlct.cli.options import Once, json_option, netns_option, zone_names, zone_option
 from nlct.cli.places import Place, in_each
 from nlct.cli.progress import Bar, expected
 from nlct.cli.streams import require_output
+from nlct.conntrack import Conntrack
+from nlct.filter import Filter
 
 
 @click.command("flush", cls=Command)
@@ -68,10 +69,10 @@ def _flush(
     place: Place, zones: frozenset[int] | None, options: dict[str, Any], as_json: bool
 ) -> None:
     strategy, dry_run = options["strategy"], options["dry_run"]
-    with nlct.Conntrack(place.netns) as ct:
+    with Conntrack(place.netns) as ct:
         # The kernel's own flush shows no progress.
         by_scan = strategy == "scan" or (strategy == "auto" and zones is not None)
-        total = expected(ct, nlct.Filter(zone=zones)) if dry_run or by_scan else None
+        total = expected(ct, Filter(zone=zones)) if dry_run or by_scan else None
         with Bar("counting" if dry_run else "flushing", total).shown() as bar:
             if zones is None:
                 result = ct.flush_all(**options, progress=bar.at)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-import nlct
+from nlct.capabilities import Capabilities, probe
 from nlct.cli.app import Command
 from nlct.cli.options import json_option, netns_option
 from nlct.cli.output import print_json
@@ -35,14 +35,14 @@ def command(places: tuple[Place, ...], as_json: bool) -> None:  # noqa: ARG001 -
       nlct probe --json | jq .zone_flush
     """
     require_output()
-    capabilities = nlct.probe()
+    capabilities = probe()
     if as_json:
         print_json(capabilities._asdict())
     else:
         _draw(capabilities)
 
 
-def _draw(capabilities: nlct.Capabilities) -> None:
+def _draw(capabilities: Capabilities) -> None:
     from nlct.cli.draw import Console, table  # noqa: PLC0415 - rich is slow to import
 
     answers = table(f"Linux {capabilities.release}")
