@@ -1148,7 +1148,7 @@ def test_fill_keeps_off_the_namespace_you_are_in(monkeypatch: pytest.MonkeyPatch
     def opened(*_: object) -> None:
         raise OSError(errno.ENOTSUP, "opened")
 
-    monkeypatch.setattr("nlct.cli.places.Conntrack", opened)
+    monkeypatch.setattr(nlct.Conntrack, "__init__", opened)
     assert "--netns" in refused(nlct_("fill", "--flows", "1", "--zones", "1"), 2)
     # By whatever name.
     own = "--netns=/proc/self/ns/net"
