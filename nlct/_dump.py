@@ -1,4 +1,4 @@
-"""What every dump needs: the kernel's filter, zones where there are none, repeating, progress."""
+"""What every dump needs: the kernel's filter, a refusal of zones, repeating, progress."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nlct.filter import Filter
 
 Progress = Callable[[int], None]
 
-# A dump that a resize has disturbed is made so often before we say so.
+# How often a dump is made, before it counts as failed because resizes disturb it.
 MAX_DUMPS = 10
 
 
@@ -36,7 +36,7 @@ def require(handle: Handle, zones: frozenset[int] | None) -> None:
 
 @contextmanager
 def dump(handle: Handle, wanted: Filter) -> Iterator[Dump]:
-    """Begin a dump, on a socket of its own. First require() what it is about."""
+    """Begin a dump, on a socket of its own. Call require() before."""
     asked = ffi.NULL
     if handle.kernel_filter:
         zoned = handle.has_zones is not False
@@ -53,9 +53,9 @@ def undisturbed(
     make_sink: Callable[[], ffi.CData] = lambda: NO_SINK,
     progress: Progress | None = None,
 ) -> Dump:
-    """Dump until a dump was not disturbed by a resize, with a new sink each time.
+    """Dump until no resize disturbs the dump, with a new sink each time.
 
-    Raises InterruptedDumpError of the operation where none was.
+    Raises InterruptedDumpError, which names the operation, if every dump is disturbed.
     """
     for _ in range(MAX_DUMPS):
         with dump(handle, wanted) as made:

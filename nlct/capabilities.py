@@ -1,4 +1,4 @@
-"""What can this kernel do? Measured in a scratch network namespace, once per process."""
+"""What this kernel can do, measured in a scratch network namespace once per process."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ class Capabilities(NamedTuple):
 
     ``release``: the kernel's release, as ``uname -r`` says it.
     ``zones``: flows may have a zone (CONFIG_NF_CONNTRACK_ZONES).
-    ``zone_filter``: the explicit zone filter (``CTA_FILTER_ZONE``) works, which kernels that do not
-    know it refuse instead of ignoring it. Where it does, zones are asked for in this way.
+    ``zone_filter``: the explicit zone filter (``CTA_FILTER_ZONE``) works. Kernels that do not know
+    it refuse it instead of ignoring it, so zones are asked for in this way if it works.
     ``zone_dump``: asked for one zone, the kernel sends that zone alone.
-    ``zone_flush``: asked to flush one zone, it deletes that zone and nothing else; kernels that do
-    not (before 6.8, if not backported) empty the whole table.
+    ``zone_flush``: asked to flush one zone, it deletes that zone and nothing else. Kernels that do
+    not know the filter (before 6.8, unless backported) empty the whole table.
     ``zone0_flush``: the same for zone 0, which early kernels got wrong.
-    ``evidence``: by name, "measured" in a scratch namespace, or "release" where no namespace
-    could be had. A release number proves too little to send a zone flush, so there both
-    flushes are False; ``zones`` is measured there too where a request to the caller's own table
-    is allowed, and otherwise False.
+    ``evidence``: by name, "measured" in a scratch namespace, or "release" if no namespace could be
+    made. A release number proves too little to send a zone flush, so both flushes are False then.
+    ``zones`` is then measured by a request to the caller's own table if that is allowed, and
+    otherwise False.
     """
 
     release: str
@@ -47,18 +47,18 @@ class Capabilities(NamedTuple):
 
 _FIELDS = ("zones", "zone_filter", "zone_dump", "zone_flush", "zone0_flush")
 _ZONES = (0, 1, 2)
-# A measurement that a resize has disturbed is made so often.
+# How often a measurement is made, before it counts as failed because resizes disturb it.
 MAX_TIMES = 10
 # Reentrant: a signal handler may ask while the main thread measures.
 _lock = _threads.Lock()
-# What was measured, by release; what an entry lacks goes by the release.
+# What was measured, by release. Answers that were not are those of by_release().
 _known: dict[str, Capabilities] = {}
-# Releases of which it was said that their zones are flushed by scanning.
+# Releases that the warning about scanning was given for.
 _warned: set[str] = set()
 
 
 def _after_fork() -> None:
-    """Let go of a lock that a thread of the parent may have held."""
+    """Replace a lock that a thread of the parent may have held."""
     global _lock  # noqa: PLW0603
     _lock = _threads.Lock()
 
@@ -69,23 +69,23 @@ os.register_at_fork(after_in_child=_after_fork)
 def probe() -> Capabilities:
     """Find out what this kernel can do, without touching any table but a scratch one.
 
-    What was measured is remembered, and only the rest is asked. Where measuring was not possible
-    the next call tries again. Needs no privilege where user namespaces are allowed. To measure all
-    of it takes three dumps of a scratch namespace, which go over the machine's whole hash table:
-    some 15 ms, up to half a second where that holds half a million flows, of whatever namespace.
-    It measures again where that table is resized meanwhile.
+    It remembers what it measures, and measures only the rest. If measuring is not possible, the
+    next call tries again. It needs no privilege where user namespaces are allowed. To measure
+    everything takes three dumps of a scratch namespace, each over the machine's whole hash table:
+    some 15 ms, up to half a second if that table holds half a million flows of any namespace. If
+    the table is resized meanwhile, it measures again.
     """
     return _ask(_FIELDS)
 
 
 def known() -> Capabilities:
-    """Return what this process has measured; what it has not goes by the release."""
+    """Return what this process has measured; the rest by the release."""
     release = os.uname().release
     return _known.get(release) or by_release(release)
 
 
 def zone_request() -> int:
-    """Return how to ask this kernel for a zone, as far as is known (``lib.NLCT_ZONE_...``)."""
+    """Return how to ask this kernel for a zone (``lib.NLCT_ZONE_...``)."""
     return _zone_request(known())
 
 
@@ -96,7 +96,7 @@ def _zone_request(found: Capabilities) -> int:
 def may_flush(zones: frozenset[int]) -> bool:
     """Tell if this kernel has been seen to flush each of these zones, and nothing more.
 
-    What was not measured yet is, a question at a time.
+    It measures what it does not know yet, and no more.
     """
     questions = _questions(zones)
     found = _ask(questions)
@@ -118,7 +118,7 @@ def _is_measured(found: Capabilities, name: str) -> bool:
 
 
 def _ask(names: Collection[str]) -> Capabilities:
-    """Return what is known with these answers in it, measured where that is possible."""
+    """Return what is known after measuring these answers, if that is possible."""
     said: list[_log.Said] = []
     with _log.keep(said), _lock.real:
         found = _answer(names)
@@ -147,7 +147,7 @@ def _answer(names: Collection[str]) -> Capabilities:
 
 
 def _with_zones(found: Capabilities) -> Capabilities:
-    """Add what one request to the caller's own table tells: whether flows may have a zone."""
+    """Add whether flows may have a zone, which one request to the caller's own table tells."""
     try:
         with Handle(Netns.current()) as handle:
             return _with(found, {"zones": has_zones(handle)})
@@ -171,11 +171,11 @@ def has_zones(handle: Handle) -> bool:
 
 
 def by_release(release: str) -> Capabilities:
-    """Say what is sure from a release number alone."""
+    """Return what a release number alone can promise."""
     major, _, rest = release.partition(".")
     minor = rest.partition(".")[0]
     version = (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else (0, 0)
-    # Upstream has the filter since 6.8; to be asked in vain costs time only.
+    # Upstream has the filter since 6.8. A wrong True here costs time, and deletes nothing.
     return Capabilities(
         release=release,
         zones=False,
@@ -242,9 +242,9 @@ def _flushes_one_zone(handle: Handle, zone: int, request: int) -> bool:
 
 
 def _refused(exc: Error) -> bool:
-    """Return False where the kernel does not know what it was asked for.
+    """Return False if the error means that the kernel does not know the request.
 
-    Any other error says nothing of the kernel, and is raised.
+    Raises any other error, which says nothing about that.
     """
     if exc.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
         raise exc
@@ -252,9 +252,9 @@ def _refused(exc: Error) -> bool:
 
 
 def measure(release: str, names: Collection[str] = _FIELDS) -> Capabilities:
-    """Try it in a scratch namespace. Raises Error where none can be had, or it fails.
+    """Measure these answers in a scratch namespace, and add them to what is known of the release.
 
-    What else is known of the release stays as it is.
+    Raises Error if no namespace can be made, or if measuring fails.
     """
     found = _known.get(release) or by_release(release)
     with Handle(Netns.scratch()) as handle:
@@ -265,7 +265,7 @@ def measure(release: str, names: Collection[str] = _FIELDS) -> Capabilities:
 def _measure_undisturbed(
     handle: Handle, found: Capabilities, names: Collection[str]
 ) -> dict[str, bool]:
-    """Measure until no resize fell into it: flows seem to be missing while the table is resized."""
+    """Measure until no resize disturbs it: during one, flows seem to be missing."""
     for _ in range(MAX_TIMES):
         before = handle.read_buckets()
         try:
@@ -280,19 +280,19 @@ def _measure_undisturbed(
 
 
 def require_empty(flows: int) -> None:
-    """Refuse a table that holds flows: it is nobody's scratch."""
+    """Refuse a table that holds flows: it is no scratch namespace."""
     if flows:
         raise Error(errno.EEXIST, _USE_SCRATCH, reason=f"{flows} flows are there already")
 
 
 def _measure(handle: Handle, found: Capabilities, names: Collection[str]) -> dict[str, bool]:
-    """Answer these questions, and what must be known before."""
+    """Measure these answers, and those that they depend on."""
     try:
         _fill(handle)
     except UnsupportedError:
         return dict.fromkeys(_FIELDS, False)
     answers = {"zones": True}
-    # The explicit filter first, by which all else is asked: a refusal says more than silence.
+    # The explicit filter comes first: if it works, all other requests use it.
     if not _is_measured(found, "zone_filter"):
         answers["zone_filter"] = _dumps_one_zone(handle, 1, lib.NLCT_ZONE_EXPLICIT)
     found = _with(found, answers)

@@ -1,4 +1,4 @@
-"""Flushing: one engine that scans, for one target or many; the kernel; and an honest result."""
+"""Flushing: one engine that scans for one target or many, the kernel's own flush, the result."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ class FlushResult(NamedTuple):
     """What a flush did.
 
     ``scanned``: flows that the kernel sent to be looked at.
-    ``matched``: flows among them that were meant.
+    ``matched``: flows among them that were to be deleted.
     ``deleted``: flows that the kernel confirmed to have deleted.
-    ``already_gone``: flows that had vanished by themselves in between, or had made way for a new
-    flow with another id, which stays. The kernel makes the id of the entry's place in memory and
-    its tuple, so a flow that is reborn with the same tuple in the very same place cannot be told
-    from the old one.
-    ``failed``: how many could not be deleted, by errno.
+    ``already_gone``: flows that vanished by themselves in between, or made way for a new flow with
+    another id, which stays. The kernel derives the id from the entry's place in memory and its
+    tuple. So a flow that is reborn with the same tuple in the same place cannot be told from the
+    old one.
+    ``failed``: how many flows could not be deleted, by errno.
     ``strategy``: "scan" (dump, match, delete by id), "kernel" (one request a zone), or
-    "scan+kernel" where a scan met so much that the kernel was asked to do the rest.
-    ``passes``: dumps, and flushes of the kernel. ``seconds``: what it took.
-    ``complete``: every flow that matched is gone: nothing failed, and the last dump was not
-    disturbed by a resize of the table. After a dry run it is only so if nothing matched.
+    "scan+kernel" if a scan met so many flows that the kernel did the rest.
+    ``passes``: how many dumps and kernel flushes it took. ``seconds``: how long it took.
+    ``complete``: every flow that matched is gone: no delete failed, and no resize of the table
+    disturbed the last dump. After a dry run: nothing matched.
 
-    The kernel's own flush says nothing but that it is done: there ``scanned``, ``matched`` and
+    The kernel's own flush reports nothing but success: then ``scanned``, ``matched`` and
     ``deleted`` are None.
     """
 
@@ -55,10 +55,10 @@ class FlushResult(NamedTuple):
 
 
 class Target:
-    """What somebody wants deleted, and what has come of it.
+    """What a caller wants deleted, and the outcome so far.
 
-    ``zone``: the zones that it is restricted to, None where it is not.
-    ``zones``: the same where it is about nothing else.
+    ``zone``: the zones that it is restricted to, None if it is not.
+    ``zones``: the same if it restricts nothing else, else None.
     """
 
     def __init__(self, wanted: Filter) -> None:
@@ -69,14 +69,14 @@ class Target:
         # Dumps so far, and flushes of the kernel.
         self.passes = 0
         self._refused: Counter[int] = Counter()
-        # Did the latest dump see the whole table, and hit what it aimed at?
+        # The latest dump saw the whole table and deleted something of what it matched.
         self._certain = self._found_some = False
-        # The kernel did a part of it, and did not say how much.
+        # The kernel did a part of it, and does not say how much.
         self._by_kernel = False
 
     @property
     def single(self) -> int | None:
-        """The zone, where the target is one zone and nothing else."""
+        """The zone, if the target is one zone and nothing else."""
         return next(iter(self.zones)) if self.zones and len(self.zones) == 1 else None
 
     def add(self, made: Dump, matched: int, deleted: int, refused: dict[int, int]) -> None:
@@ -86,22 +86,19 @@ class Target:
         self._deleted += deleted
         self._refused.update(refused)
         self.passes += 1
-        # To the kernel "already gone" and "no such zone or id" are one answer, so a dump that hit
-        # nothing it aimed at is not believed: the next one shows what is left.
+        # The kernel answers "already gone" and "no such zone or id" alike. So a dump that deletes
+        # nothing of what it matches proves nothing: the next one shows what is left.
         self._certain = not (made.disturbed or (matched > 0 and deleted == 0))
         self._found_some = matched > 0
 
     def add_kernel(self, flushes: int) -> None:
-        """Add what the kernel did after a dump that was left."""
+        """Add flushes of the kernel, which do what an unfinished dump left."""
         self.passes += flushes
         self._by_kernel = self._certain = True
         self._found_some = False
 
     def add_part(self, part: Target) -> None:
-        """Add what came of one of several parts of it; what one of them does not know is not known.
-
-        After the first one it is as certain as the least certain of them.
-        """
+        """Add the outcome of a part. The whole is as certain as its least certain part."""
         self._certain = part._certain and (self._certain or not self.passes)
         self._scanned += part._scanned
         self._matched += part._matched
@@ -116,7 +113,7 @@ class Target:
         return asked or (not self._certain and self.passes < MAX_DUMPS)
 
     def result(self) -> FlushResult:
-        """Return what has come of it so far."""
+        """Return the outcome so far."""
         failed = dict(self._refused)
         gone = failed.pop(errno.ENOENT, 0)
         return FlushResult(
@@ -182,9 +179,9 @@ class _Sink:
 
 
 class Auto:
-    """Decides for one table which way is the fastest.
+    """Decides, for one call, which way is the fastest.
 
-    ``counts``: the kernel, which does not count, is to do none of it.
+    ``counts``: the result must count, so the kernel may do none of it.
     """
 
     def __init__(self, handle: Handle, counts: bool) -> None:
@@ -198,7 +195,7 @@ class Auto:
         self._kernel = not counts and handle.kernel_filter and self._facts.buckets is not None
 
     def plan(self, targets: Iterable[Target]) -> strategy.Plan:
-        """Plan dumps for some targets: one for each of their zones, or one for all."""
+        """Plan the dumps for these targets: one for each of their zones, or one for all."""
         zones = [target.zones for target in targets]
         together = frozenset[int]().union(*(each or () for each in zones))
         return strategy.choose(self._about(frozenset() if None in zones else together))
@@ -214,13 +211,13 @@ class Auto:
     def is_for_kernel(
         self, zones: frozenset[int], each: bool, made: Dump, sink: _Sink, seconds: float
     ) -> bool:
-        """Decide, in the middle of a dump, whether the kernel flushes all of these zones.
+        """Decide, in the middle of a dump, whether the kernel shall flush all of these zones.
 
-        ``each``: the dump is for one of them, others follow. Asks whether the kernel may where that
-        is worth it, and was not asked before.
+        ``each``: the dump is for the first of them alone. If the answer of the probe is missing and
+        worth its time, this asks for it.
         """
         matched, deleted = sink.outcome(0)
-        # If it sends other zones as well, it would flush them, too.
+        # A kernel that sends other zones as well would flush them, too.
         if not self._kernel or (each and made.scanned != matched):
             return False
         facts = self._about(zones)._replace(each=each, seconds=seconds, scanned=made.scanned)
@@ -237,15 +234,15 @@ class Auto:
         return self._kernel
 
 
-# Decides, in the middle of a dump, whether to leave it.
+# Tells, in the middle of a dump, whether to leave the rest to the kernel.
 Leave = Callable[[Dump, _Sink, float], bool]
 
 
 class Scan:
     """Scans a table for what targets want.
 
-    ``passes``: dump up to so many times, until a dump finds nothing.
-    ``watch``: called after each step with the flows scanned so far; what it raises ends it all.
+    ``passes``: the most dumps; a dump that finds nothing is the last.
+    ``watch``: called after each step with the flows scanned so far; may raise to end the scan.
     """
 
     def __init__(self, handle: Handle, passes: int, watch: Callable[[int], object]) -> None:
@@ -260,7 +257,7 @@ class Scan:
             self._dump([target])
 
     def run_auto(self, target: Target, auto: Auto) -> None:
-        """Do what a target of zones wants, in the fastest way that ``auto`` knows."""
+        """Flush a target of zones in the way that ``auto`` expects to be the fastest."""
         zones = sorted(target.zones or ())
         each = auto.plan([target]).each
         if not each or len(zones) == 1:
@@ -274,7 +271,7 @@ class Scan:
                 break
 
     def _run_zones(self, target: Target, zones: list[int], each: bool, auto: Auto) -> bool:
-        """Dump until the target is done, or let the kernel flush all of these zones; tell if so."""
+        """Dump until the target is done or the kernel flushes all of these zones; tell if so."""
         left = frozenset(zones)
         while target.wants_more(self._passes):
             if self._dump([target], partial(auto.is_for_kernel, left, each)):
@@ -285,16 +282,16 @@ class Scan:
         return False
 
     def run_all(self, targets: list[AnyTarget]) -> Iterator[AnyTarget]:
-        """Dump once for all of the targets, and again for those that need it; yield who is done."""
+        """Dump once for all targets, and again for those that need it; yield each that is done."""
         while targets:
             self._dump(targets)
             yield from (target for target in targets if not target.wants_more(self._passes))
             targets = [target for target in targets if target.wants_more(self._passes)]
 
     def _dump(self, targets: Sequence[Target], leave: Leave | None = None) -> bool:
-        """Dump once, and tell if it was left."""
+        """Dump once, and tell if the rest is left to the kernel."""
         first, *others = targets
-        # For several the kernel sends everything: no filter would let through what each wants.
+        # For several targets the kernel sends everything: no one filter fits all.
         wanted = Filter() if others else first.wanted
         began = time.monotonic()
         with dump(self._handle, wanted) as made, self._handle.pool.lend() as sock:
@@ -311,7 +308,7 @@ class Scan:
         return not made.ended
 
     def _learn(self, made: Dump, sink: _Sink, seconds: float) -> None:
-        """Note what a dump of one zone took, of which the kernel sent no other."""
+        """Learn from a dump of one zone how long a dump takes here, if only that zone was sent."""
         matched, deleted = sink.outcome(0)
         if made.scanned == matched:
             before = self._handle.dump_seconds
@@ -330,10 +327,10 @@ def flush(
     progress: Progress | None,
     operation: str = "flush",
 ) -> FlushResult:
-    """Delete what is wanted; with an empty filter, everything.
+    """Delete the flows that match; with an empty filter, everything.
 
     ``way``: one of strategy.STRATEGIES.
-    ``operation``: "flush" or "delete". A delete counts: with "auto" the kernel does none of it.
+    ``operation``: "flush" or "delete". A delete must count: with "auto" the kernel does none of it.
     """
     strategy.check(way)
     passes = _check.integer("passes", passes, 1, 1000)
@@ -366,7 +363,7 @@ def flush(
 
 
 def _ignore(_scanned: int) -> None:
-    """Do nothing, where nobody wants to see progress."""
+    """Do nothing, for a caller that wants no progress."""
 
 
 def _by_kernel(flushes: int) -> FlushResult:
@@ -374,10 +371,10 @@ def _by_kernel(flushes: int) -> FlushResult:
 
 
 def _kernels_own(target: Target) -> list[int]:
-    """Return the zones that the kernel may flush by itself.
+    """Return the zones of a target that the kernel may flush by itself.
 
-    Raises UnsupportedError for another filter, and where this kernel has not been seen to honour
-    it.
+    Raises UnsupportedError if the target is not zones alone, or if this kernel has not been seen to
+    honour them.
     """
     if target.zones is None:
         raise UnsupportedError(

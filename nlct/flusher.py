@@ -1,13 +1,13 @@
-"""Flusher: many who flush at the same time share one dump of the table.
+"""Flusher: callers that flush at the same time share one dump of the table.
 
-Requests are gathered as a database gathers commits: those that arrive while a round runs wait for
-the next one, which serves them all. A thread leads the passes. The request that finds none starts
-it, and it ends as soon as nobody waits. So an interrupt, a cancelled task or an error of one who
-waits cannot take the round away from the others, and no thread is left behind. It is a daemon that
-is stopped at exit, so that no request keeps the interpreter alive.
+It gathers requests as a database gathers commits: those that arrive during a round wait for the
+next one, which serves them all. A thread of its own leads the rounds. The first request starts it,
+and it ends when no request waits. So a caller that is interrupted, cancelled or fails does not take
+the round away from the others, and no thread is left behind. The leader is a daemon and is stopped
+at exit, so no request keeps the interpreter alive.
 
-Who waits holds no lock, and the leader needs none that a caller may hold: a signal handler may
-flush or close, too, whatever it interrupted.
+A waiting caller holds no lock, and the leader takes none that a caller may hold: a signal handler
+may flush or close, too, whatever it interrupted.
 
 Threads and locks are the interpreter's own, also under eventlet and gevent: callers there are
 greenlets, and threads of their native pools.
@@ -35,38 +35,38 @@ from nlct.filter import Filter, to_delete
 from nlct.flush import Auto, FlushResult, Scan, Target, flush
 from nlct.netns import NetnsLike
 
-# Called between the steps of a round, with the flows scanned so far; raises to stop it.
+# A round calls it after each step, with the flows scanned so far; it raises to stop the round.
 Watch = Callable[[int], None]
 
 
 class _Request:
-    """What one caller asked for, and the answer. ``wake`` tells the caller that it is there.
+    """What one caller asks for, and the answer.
 
-    ``operation``: "flush" or "delete".
+    ``operation``: "flush" or "delete". ``wake``: tells the caller that the answer is there.
     """
 
     def __init__(self, wanted: Filter, operation: str, wake: Callable[[], object]) -> None:
         self.wanted = wanted
         self.operation = operation
-        # Set by a caller who will not wait any longer.
+        # The caller does not wait any longer.
         self.abandoned = False
         self._wake = wake
         self._started = time.monotonic()
         self._answer: FlushResult | BaseException | None = None
 
     def settle(self, answer: FlushResult | BaseException) -> None:
-        """Answer it; the first answer counts."""
+        """Answer the request. Only the first answer counts."""
         if self._answer is not None:
             return
         if isinstance(answer, FlushResult):
             answer = answer._replace(seconds=time.monotonic() - self._started)
         self._answer = answer
-        # The event loop that waited may be closed by now.
+        # The caller's event loop may be closed by now.
         with suppress(RuntimeError):
             self._wake()
 
     def answer(self) -> FlushResult:
-        """Return the result or raise the error, each caller one of its own."""
+        """Return the result, or raise a copy of the error for this caller."""
         if isinstance(self._answer, BaseException):
             raise copy.copy(self._answer).with_traceback(self._answer.__traceback__)
         assert self._answer is not None
@@ -74,27 +74,27 @@ class _Request:
 
 
 class Flusher(Closing):
-    """Flushes for many callers at once: those who come while a round runs share the next one.
+    """Flushes for many callers at once: those that come during a round share the next one.
 
     ``netns``: the namespace, as for Conntrack, or a Conntrack to work with, which stays open.
     ``kernel_filter``: as for Conntrack.
 
     Any number of threads, and of asyncio tasks in any number of event loops, may use one object.
-    When a call returns, a round that began after the call has covered what it asked for, so that
-    nothing which existed at the time of the call is left. Its FlushResult counts what it asked for,
-    whoever else asked for the same flows; ``scanned`` and ``passes`` are those of the dumps that it
-    shared, ``seconds`` includes the wait.
+    A call returns after a round that began after the call, so no flow that existed at the time of
+    the call is left. Its FlushResult counts the flows that the caller asked for, even if others
+    asked for the same ones; ``scanned`` and ``passes`` are those of the dumps that it shared, and
+    ``seconds`` includes the wait.
 
-    Errors reach those they concern: a bad argument only the caller, before anything is sent; what
-    ends a dump, all who shared it. A caller who is interrupted, or a task that is cancelled, leaves
-    the others undisturbed; a round for which nobody waits any more is stopped.
+    A bad argument raises in the call that has it, before anything is sent. An error that ends a
+    dump raises in every call that shares it. Interrupting a call or cancelling a task does not
+    disturb the others; a round that no caller waits for any more is stopped.
 
-    After a fork the child begins anew: it runs no request of its parent. With None for ``netns``
-    it works in the namespace in which it was made, and its callers stay there.
+    After a fork the child begins anew and runs no request of its parent. With None for ``netns``
+    it works in the namespace of the thread that made it, and its callers stay in theirs.
 
-    Under eventlet or gevent greenlets and the threads of native pools may use one object, whenever
-    the patching was done. A call from a greenlet holds up its hub for as long as it takes: make it
-    in the pool (``eventlet.tpool``, gevent's ``threadpool``) where that is too long.
+    Under eventlet or gevent, greenlets and the threads of native pools may use one object, whether
+    patching comes before or after. A call from a greenlet blocks its hub until it returns: make it
+    in the pool (``eventlet.tpool``, gevent's ``threadpool``) where that takes too long.
     """
 
     def __init__(
@@ -113,15 +113,15 @@ class Flusher(Closing):
         _flushers.add(weakref.ref(self, _flushers.discard))
 
     def _begin(self) -> None:
+        """Begin with no request and no leader. A forked child does so again."""
         # Reentrant: a signal handler may ask in the middle of another request.
         self._lock = _threads.Lock()
-        # Another one in a forked child.
         self._waiting: deque[_Request] = deque()
-        # Who leads, or waits for another one to end; None when that thread is about to end.
+        # The thread that leads, or waits for the one before it to end; None once it will end.
         self._leader: _threads.Thread | None = None
-        # Held by who leads.
+        # The leader holds it.
         self._leading = _threads.Lock()
-        # What the leader said, for a caller to log.
+        # What the leader has to log; a caller logs it.
         self._said: list[_log.Said] = []
 
     @property
@@ -151,7 +151,7 @@ class Flusher(Closing):
         return await self._ask_async(to_delete(filter), "delete")
 
     def _ask(self, wanted: Filter, operation: str) -> FlushResult:
-        # No Event: its set() takes a lock that whoever waits may hold.
+        # Not an Event: its set() takes a lock that a waiting caller may hold.
         answered = _threads.latch()
         request = _Request(wanted, operation, answered.release)
         waiting = self._waiting
@@ -169,7 +169,7 @@ class Flusher(Closing):
         return request.answer()
 
     async def _ask_async(self, wanted: Filter, operation: str) -> FlushResult:
-        # Imported by whoever runs this; for all others it would be slow.
+        # Imported here: its caller has it already, and all others need not load it.
         import asyncio  # noqa: PLC0415
 
         loop = asyncio.get_running_loop()
@@ -182,7 +182,7 @@ class Flusher(Closing):
         request = _Request(wanted, operation, lambda: loop.call_soon_threadsafe(wake))
         try:
             if not self._submit(request):
-                raise RuntimeError("no thread can be started to lead the pass")
+                raise RuntimeError("no thread can be started to lead the round")
             await answered
         except BaseException:
             self._abandon(request)
@@ -192,18 +192,18 @@ class Flusher(Closing):
         return request.answer()
 
     def _abandon(self, request: _Request) -> None:
-        """Leave nothing behind of a request for which nobody waits any longer."""
+        """Forget a request whose caller does not wait any longer."""
         request.abandoned = True
         with suppress(ValueError):
             self._waiting.remove(request)
 
     def _submit(self, request: _Request) -> bool:
-        """Queue a request; False where no thread can be had, as when the interpreter ends."""
+        """Queue a request. Return False if no thread can be started: the interpreter ends."""
         with self._lock.real:
             if self._closed:
                 raise ValueError("this Flusher is closed")
             self._waiting.append(request)
-            # It is not alive yet where it was us that a signal handler interrupted below.
+            # A signal handler may have interrupted us below: then the leader is not alive yet.
             if self._leader is None or not self._leader.is_alive():
                 return self._start_leader(request)
         return True
@@ -222,7 +222,7 @@ class Flusher(Closing):
     # Leading ---------------------------------------------------------------------------------
 
     def _serve(self, leader: _threads.Thread) -> None:
-        """Lead rounds until nobody waits."""
+        """Lead rounds until no request waits."""
         with self._leading.real, _log.keep(self._said):
             while True:
                 requests = self._take()
@@ -230,13 +230,14 @@ class Flusher(Closing):
                     self._gather(requests)
                     self._lead(requests)
                     continue
-                # From now on whoever comes starts another leader. Some may have come before.
+                # From now on a new request starts another leader. One may have come before.
                 self._leader = None
                 if not self._waiting:
                     return
                 self._leader = leader
 
     def _take(self) -> list[_Request]:
+        """Take the requests that wait."""
         taken = []
         with suppress(IndexError):
             while True:
@@ -244,14 +245,14 @@ class Flusher(Closing):
         return [request for request in taken if not request.abandoned]
 
     def _gather(self, requests: list[_Request]) -> None:
-        """Wait a little for more who are on their way, and add them.
+        """Wait a little for requests that are on their way, and add them.
 
-        A storm takes a while to arrive, and who comes too late costs another dump. So who is alone
-        waits for a 25th of what the round will take; where several came, more may be on their way,
-        and they wait until nobody has come for a 20th, a fifth at most.
+        A storm takes a while to arrive, and a request that comes too late costs another dump. A
+        lone request waits for 4 % of the estimated time of the round. Several wait until none has
+        come for 5 % of it, but no longer than 20 %.
         """
         began = time.monotonic()
-        # Whatever is wrong, the round will say it.
+        # The round itself will meet the same error, and report it.
         with suppress(Exception):
             while not self._closed:
                 seconds = _seconds(self._handle, {each.wanted for each in requests})
@@ -287,9 +288,9 @@ class Flusher(Closing):
     def close(self, *, wait: bool = True) -> None:
         """End. Every call from now on raises ValueError.
 
-        ``wait``: those who wait are served first. Otherwise they get an Error with ECANCELED; what
-        they asked for may have been done in part. Returns when the last round has ended, which
-        without ``wait`` it does at its next step. May be called again.
+        ``wait``: serve the calls that wait first. Otherwise they raise Error with ECANCELED, and
+        what they asked for may have been done in part. Returns when the last round has ended;
+        without ``wait`` it ends at its next step. May be called again.
         """
         with self._lock.real:
             self._closed = True
@@ -297,18 +298,14 @@ class Flusher(Closing):
             leader = self._leader
         if leader is not None:
             leader.join()
-        # One that is about to end is not named any more.
+        # A leader that is about to end is no longer in _leader.
         with self._leading.real:
             pass
         if self._owned:
             self._handle.close()
 
-    def _after_fork(self) -> None:
-        """Begin anew in a child, which has no leader."""
-        self._begin()
 
-
-# Of plain references: it is read at once, whatever other threads do to it.
+# Not a WeakSet: list() copies a plain set at once, whatever other threads do to it.
 _flushers: set[weakref.ref[Flusher]] = set()
 
 
@@ -319,7 +316,7 @@ def _open_flushers() -> list[Flusher]:
 
 def _after_fork() -> None:
     for flusher in _open_flushers():
-        flusher._after_fork()
+        flusher._begin()
 
 
 def _at_exit() -> None:
@@ -339,7 +336,7 @@ def _zone(zone: int) -> Filter:
 
 
 class _Target(Target):
-    """What some of the requests of a round have asked for."""
+    """What one or more requests of a round ask for."""
 
     def __init__(self, wanted: Filter) -> None:
         super().__init__(wanted)
@@ -347,7 +344,7 @@ class _Target(Target):
 
     @property
     def operation(self) -> str:
-        """What it is to be called; a delete counts, whoever else asks for a flush."""
+        """What to call it: "delete" if any request is one, since a delete must count."""
         return "delete" if any(r.operation == "delete" for r in self.requests) else "flush"
 
     def settle(self, answer: FlushResult | BaseException) -> None:
@@ -362,7 +359,7 @@ def _seconds(handle: Handle, wanted: Iterable[Filter]) -> float:
 
 
 def _work(handle: Handle, targets: list[_Target], watch: Watch) -> None:
-    """Do what all of the targets want, and settle each as soon as it is done."""
+    """Do what the targets want, and settle each as soon as it is done."""
     able = [target for target in targets if _is_able(handle, target)]
     if len(able) <= 1 or Auto(handle, counts=True).plan(able).each:
         for target in able:
@@ -373,7 +370,7 @@ def _work(handle: Handle, targets: list[_Target], watch: Watch) -> None:
 
 
 def _is_able(handle: Handle, target: _Target) -> bool:
-    """Settle what this kernel cannot do, as a zone where it has none."""
+    """Tell if the kernel can do it; settle it if not, as a zone on a kernel without zones."""
     try:
         require(handle, target.zone)
     except Exception as exc:

@@ -67,8 +67,8 @@ def test_one_zone_goes_and_the_whole_rest_stays(netns: nlct.Netns, way: Way, zon
     [{0, 65535}, range(1, 8), (), range(65536), range(1, 65536)],
     ids=["ends", "range", "empty", "all", "all-but-0"],
 )
-def test_a_set_of_zones_goes_in_one_pass(netns: nlct.Netns, way: Way, zones: Iterable[int]) -> None:
-    """Exactly the zones of the set go, also when it is empty, and a scan walks once for all."""
+def test_a_set_of_zones_goes_in_one_dump(netns: nlct.Netns, way: Way, zones: Iterable[int]) -> None:
+    """Exactly the zones of the set go, also when it is empty, and a scan dumps once for all."""
     ct, strategy = way
     wanted = set(zones)
     if strategy == "kernel":
@@ -276,7 +276,7 @@ def test_dry_run_deletes_nothing(ct: nlct.Conntrack, netns: nlct.Netns, strategy
 def test_passes_look_again_until_nothing_is_found(
     ct: nlct.Conntrack, netns: nlct.Netns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a pass has missed goes in the next one, as far as passes= allows."""
+    """What a dump has missed goes in the next one, as far as passes= allows."""
     late = iter([flows.udp(1, 7), flows.udp(2, 7), flows.udp(3, 7)])
 
     @contextmanager
@@ -368,7 +368,7 @@ def test_the_result_adds_up(ct: nlct.Conntrack) -> None:
 
 
 def meanwhile(monkeypatch: pytest.MonkeyPatch, happens: object) -> None:
-    """Let something happen once the first pass has its answer and before anything is deleted.
+    """Let something happen once the first dump has its answer and before anything is deleted.
 
     The kernel fills the first datagram of a dump, some 18 flows, while it takes the request, so
     what happens then is too late for a small dump and too early for its deletes.
@@ -611,7 +611,7 @@ def test_trap_a_zone_of_one_direction_is_a_zone(netns: nlct.Netns, way: Way) -> 
 
 
 def test_a_deleter_never_touches_another_namespace(netns: nlct.Netns) -> None:
-    """A pass that is driven by hand counts each delete where it was sent."""
+    """A dump that is driven by hand counts each delete where it was sent."""
     with nlct.Conntrack(netns) as ct:
         flows.populate(ct)
         source, delete = Socket(netns), Socket(netns)

@@ -58,10 +58,10 @@ def until(condition: Callable[[], object]) -> None:
 
 
 class Gated(Flusher):
-    """A Flusher whose passes begin when the test says so.
+    """A Flusher whose rounds begin when the test says so.
 
-    ``begun`` gets the requests of each pass, which then waits for what ``gate`` brings: None, or
-    an exception that the pass shall die of.
+    ``begun`` gets the requests of each round, which then waits for what ``gate`` brings: None, or
+    an exception that the round shall die of.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -76,7 +76,7 @@ class Gated(Flusher):
         return done
 
     def _gather(self, requests: list[gathering._Request]) -> None:
-        """Leave it to the test who is in a pass."""
+        """Leave it to the test who is in a round."""
 
     def _run(self, requests: list[gathering._Request]) -> None:
         self.begun.put(requests)
@@ -85,8 +85,8 @@ class Gated(Flusher):
             raise order
         super()._run(requests)
 
-    def one_pass(self) -> list[gathering._Request]:
-        """Let one pass go."""
+    def one_round(self) -> list[gathering._Request]:
+        """Let one round go."""
         requests = self.begun.get(timeout=LONG)
         self.gate.put(None)
         return requests
@@ -98,7 +98,7 @@ class Gated(Flusher):
 
 @contextmanager
 def crowd(flusher: Gated, wanted: list[int | Filter]) -> Iterator[list[Future[FlushResult]]]:
-    """Have a request for an empty zone in a pass, which may go on, and these in the next one."""
+    """Have a request for an empty zone in a round, which may go on, and these in the next one."""
     before = len(flusher.submitted)
     with ThreadPoolExecutor(len(wanted) + 1) as pool:
         first = pool.submit(flusher.flush_zone, 65534)
@@ -140,14 +140,14 @@ def test_one_zone(netns: nlct.Netns, kernel_filter: bool) -> None:
 
 
 @FILTERED
-def test_two_hundred_threads_share_two_passes(netns: nlct.Netns, kernel_filter: bool) -> None:
-    """All who ask while a pass runs are served by one walk; each count is its own."""
+def test_two_hundred_threads_share_two_rounds(netns: nlct.Netns, kernel_filter: bool) -> None:
+    """All who ask while a round runs are served by one dump; each count is its own."""
     with Gated(netns, kernel_filter=kernel_filter) as flusher, nlct.Conntrack(netns) as ct:
         fill(ct, 4000, 250)
         ct.load([flows.udp(5000 + n, zone=7) for n in range(9)])
         before = oracle.dump(netns)
         with crowd(flusher, list(range(1, 201))) as futures:
-            assert len(flusher.one_pass()) == 200
+            assert len(flusher.one_round()) == 200
             results = [future.result(LONG) for future in futures]
         assert flusher.passes == 2
         assert oracle.dump(netns) == oracle.outside(before, range(1, 201))
@@ -183,7 +183,7 @@ def test_many_want_one_zone(netns: nlct.Netns) -> None:
     with Gated(netns) as flusher, nlct.Conntrack(netns) as ct:
         fill(ct, 40, 4)
         with crowd(flusher, [3, 3, Filter(zone=3), 4]) as futures:
-            assert len(flusher.one_pass()) == 4
+            assert len(flusher.one_round()) == 4
             assert [future.result(LONG).matched for future in futures] == [10] * 4
         assert oracle.by_zone(oracle.dump(netns)) == {1: 10, 2: 10}
 
@@ -209,7 +209,7 @@ def test_filters_that_overlap(netns: nlct.Netns, kernel_filter: bool) -> None:
         left = len(before) - ct.count(anybody)
         kept = {(flow.orig, flow.zone) for flow in ct.dump(~anybody)}
         with crowd(flusher, wanted) as futures:
-            flusher.one_pass()
+            flusher.one_round()
             results = [future.result(LONG) for future in futures]
         assert [result.deleted for result in results] == own
         assert own[-2:] == [0, 0]
@@ -222,25 +222,25 @@ def test_filters_that_overlap(netns: nlct.Netns, kernel_filter: bool) -> None:
 
 @FILTERED
 def test_everything_beside_a_zone(netns: nlct.Netns, kernel_filter: bool) -> None:
-    """nlct.ALL in a shared pass is everything, and the zone still counts its own."""
+    """nlct.ALL in a shared round is everything, and the zone still counts its own."""
     with Gated(netns, kernel_filter=kernel_filter) as flusher, nlct.Conntrack(netns) as ct:
         fill(ct, 40, 4)
         with crowd(flusher, [2, nlct.ALL]) as futures:
-            flusher.one_pass()
+            flusher.one_round()
             assert [future.result(LONG).deleted for future in futures] == [10, 40]
         assert oracle.dump(netns) == {}
 
 
 def goes_apart(handle: Handle, *wanted: Filter) -> bool:
-    """Tell if a pass for these is a dump for each."""
+    """Tell if a round for these is a dump for each."""
     targets = [flushing.Target(each) for each in wanted]
     return flushing.Auto(handle, counts=True).plan(targets).each
 
 
-def test_a_few_zones_are_walked_one_by_one_where_that_is_faster(
+def test_a_few_zones_are_dumped_one_by_one_where_that_is_faster(
     netns: nlct.Netns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A pass may be several filtered walks; the promise and the counts are the same."""
+    """A round may be several filtered dumps; the promise and the counts are the same."""
     if not nlct.probe().zone_dump:
         pytest.skip("MISSING: a kernel that filters a dump by zone")
     with Gated(netns) as flusher, nlct.Conntrack(netns) as ct:
@@ -253,7 +253,7 @@ def test_a_few_zones_are_walked_one_by_one_where_that_is_faster(
         filters = [Filter(zone=zone) for zone in (1, 2)]
         assert goes_apart(handle, *filters)
         with crowd(flusher, [1, 2]) as futures:
-            flusher.one_pass()
+            flusher.one_round()
             for future in futures:
                 result = future.result(LONG)
                 assert result.scanned in (100, None)
@@ -312,15 +312,15 @@ def test_what_was_there_at_the_call_is_gone_at_its_return(
         assert oracle.dump(netns) == kept
 
 
-def test_who_asks_during_a_pass_waits_for_the_next(
+def test_who_asks_during_a_round_waits_for_the_next(
     netns: nlct.Netns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A walk that has begun is not good enough: what came meanwhile may lie behind it."""
-    walked, go_on = threading.Event(), threading.Event()
+    """A dump that has begun is not good enough: what came meanwhile may lie behind it."""
+    dumped, go_on = threading.Event(), threading.Event()
     settle = gathering._Target.settle
 
     def held(target: gathering._Target, answer: FlushResult | BaseException) -> None:
-        walked.set()
+        dumped.set()
         assert go_on.wait(LONG)
         settle(target, answer)
 
@@ -328,7 +328,7 @@ def test_who_asks_during_a_pass_waits_for_the_next(
     with Flusher(netns) as flusher, nlct.Conntrack(netns) as ct, ThreadPoolExecutor(2) as pool:
         ct.create(flows.udp(1, zone=3))
         first = pool.submit(flusher.delete, Filter(zone=3, proto="udp"))
-        assert walked.wait(LONG)
+        assert dumped.wait(LONG)
         ct.create(flows.udp(2, zone=3))
         second = pool.submit(flusher.delete, Filter(zone=3, proto="udp"))
         until(lambda: flusher._waiting)
@@ -341,7 +341,7 @@ def test_who_asks_during_a_pass_waits_for_the_next(
 def test_a_storm_that_is_on_its_way_is_waited_for(
     netns: nlct.Netns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before a pass begins those who come one after the other join it, and nobody is lost."""
+    """Before a round begins those who come one after the other join it, and nobody is lost."""
 
     def request(zone: int) -> gathering._Request:
         return gathering._Request(Filter(zone=zone), "flush", lambda: None)
@@ -373,7 +373,7 @@ def test_several_wait_longer_than_one(netns: nlct.Netns, monkeypatch: pytest.Mon
 def test_a_storm_without_end_is_not_waited_for(
     netns: nlct.Netns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody else always comes: the pass begins all the same."""
+    """Somebody else always comes: the round begins all the same."""
     with Flusher(netns) as flusher:
         monkeypatch.setattr(
             flusher, "_take", lambda: [gathering._Request(Filter(zone=2), "flush", int)]
@@ -412,8 +412,8 @@ def test_filters_that_restrict_nothing_are_refused(
     assert ct.count() == 10
 
 
-def test_an_error_of_the_pass_reaches_all_who_shared_it(netns: nlct.Netns) -> None:
-    """Each gets an exception of its own, and those of the next pass get none."""
+def test_an_error_of_the_round_reaches_all_who_shared_it(netns: nlct.Netns) -> None:
+    """Each gets an exception of its own, and those of the next round get none."""
     with Gated(netns) as flusher, nlct.Conntrack(netns) as ct:
         fill(ct, 40, 4)
         with crowd(flusher, [1, 2, Filter(proto="udp", zone=3)]) as futures:
@@ -426,14 +426,14 @@ def test_an_error_of_the_pass_reaches_all_who_shared_it(netns: nlct.Netns) -> No
             assert (error.errno, error.kernel_message) == (errno.ENOBUFS, "no room")
         assert len(oracle.dump(netns)) == 40
         with crowd(flusher, [1, 2]) as futures:
-            flusher.one_pass()
+            flusher.one_round()
             assert [future.result(LONG).deleted for future in futures] == [10, 10]
 
 
-def test_an_error_in_the_middle_of_a_walk(
+def test_an_error_in_the_middle_of_a_dump(
     netns: nlct.Netns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it leaves behind does not trouble the next walk."""
+    """What it leaves behind does not trouble the next dump."""
 
     class Failing(Dump):
         def steps(self, *arguments: Any) -> Iterator[None]:
@@ -445,12 +445,12 @@ def test_an_error_in_the_middle_of_a_walk(
         fill(ct, 40, 4)
         with crowd(flusher, [1, Filter(zone={2, 3})]) as futures:
             monkeypatch.setattr(_dump, "Dump", Failing)
-            flusher.one_pass()
+            flusher.one_round()
             for future in futures:
                 assert isinstance(future.exception(LONG), nlct.InvalidRequestError)
             monkeypatch.undo()
         with crowd(flusher, [1, 4]) as futures:
-            flusher.one_pass()
+            flusher.one_round()
             assert all(future.result(LONG).complete for future in futures)
         assert not {1, 4} & set(ct.count_by("zone"))
 
@@ -461,7 +461,7 @@ def test_a_zone_that_the_kernel_cannot_have_concerns_one_alone(netns: nlct.Netns
         ct.load([flows.udp(n) for n in range(5)])
         with crowd(flusher, [5, 0, Filter(mark=3)]) as futures:
             flusher._handle.has_zones = False
-            flusher.one_pass()
+            flusher.one_round()
             assert isinstance(futures[0].exception(LONG), nlct.UnsupportedError)
             assert futures[1].result(LONG).deleted == 5
             assert futures[2].result(LONG).deleted == 0
@@ -481,11 +481,11 @@ with nlct.Flusher() as flusher, ThreadPoolExecutor(8) as pool:
     assert script(imports + AS_NOBODY + code) == "{'PrivilegeError'}"
 
 
-# Doubtful walks -----------------------------------------------------------------------------------
+# Doubtful dumps -----------------------------------------------------------------------------------
 
 
 class Disturbed(Dump):
-    """A pass that the table's resize has disturbed, as often as is left."""
+    """A dump that a resize of the table has disturbed, as often as is left."""
 
     left = 0
 
@@ -501,7 +501,7 @@ class Disturbed(Dump):
 
 
 @pytest.mark.parametrize(("times", "passes", "complete"), [(1, 2, True), (9, 3, False)])
-def test_a_disturbed_walk_is_walked_again(
+def test_a_disturbed_dump_is_made_again(
     netns: nlct.Netns,
     monkeypatch: pytest.MonkeyPatch,
     times: int,
@@ -515,7 +515,7 @@ def test_a_disturbed_walk_is_walked_again(
         with crowd(flusher, [1, 2]) as futures:
             monkeypatch.setattr(_dump, "Dump", Disturbed)
             monkeypatch.setattr(Disturbed, "left", times)
-            flusher.one_pass()
+            flusher.one_round()
             results = [future.result(LONG) for future in futures]
         for result in results:
             assert (result.passes, result.complete, result.deleted) == (passes, complete, 10)
@@ -525,7 +525,7 @@ def test_a_disturbed_walk_is_walked_again(
 def test_a_target_that_was_missed_is_looked_for_again(
     netns: nlct.Netns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A walk that hit nothing of what one caller aimed at is not believed, for that caller."""
+    """A dump that hit nothing of what one caller aimed at is not believed, for that caller."""
     with Gated(netns, kernel_filter=False) as flusher, nlct.Conntrack(netns) as ct:
         ct.load([flows.udp(n, zone=1 + n % 2) for n in range(10)])
         with crowd(flusher, [1, 2, Filter(proto="udp")]) as futures:
@@ -541,7 +541,7 @@ def test_a_target_that_was_missed_is_looked_for_again(
                     yield begun
 
             monkeypatch.setattr(flushing, "dump", late)
-            flusher.one_pass()
+            flusher.one_round()
             missed, hit, both = (future.result(LONG) for future in futures)
     assert (missed.matched, missed.deleted, missed.already_gone, missed.passes) == (5, 0, 5, 2)
     assert (hit.matched, hit.deleted, hit.already_gone, hit.passes) == (5, 5, 0, 1)
@@ -564,7 +564,7 @@ def test_misses_without_end_are_not_called_complete(
             monkeypatch.setattr(
                 flushing._Sink, "__init__", lambda sink, _sock, targets: make(sink, wrong, targets)
             )
-            flusher.one_pass()
+            flusher.one_round()
             for future in futures:
                 result = future.result(LONG)
                 assert (result.deleted, result.complete) == (0, False)
@@ -587,7 +587,7 @@ def test_close_serves_those_who_wait(netns: nlct.Netns) -> None:
             with pytest.raises(ValueError, match="closed"):
                 flusher.flush_zone(3)
             assert not closing.done()
-            flusher.one_pass()
+            flusher.one_round()
             closing.result(LONG)
             assert [future.result(LONG).deleted for future in futures] == [10, 10]
         assert not own_threads()
@@ -605,7 +605,7 @@ def test_close_serves_those_who_wait(netns: nlct.Netns) -> None:
 
 
 def test_close_without_waiting_tells_those_who_wait(netns: nlct.Netns) -> None:
-    """Both those in a pass that has not begun its walk and those behind it; nothing is deleted."""
+    """Both those in a round that has not begun its dump and those behind it; nothing is deleted."""
     flusher = Gated(netns)
     with nlct.Conntrack(netns) as ct, ThreadPoolExecutor(4) as pool:
         fill(ct, 40, 4)
@@ -617,7 +617,7 @@ def test_close_without_waiting_tells_those_who_wait(netns: nlct.Netns) -> None:
         closing = pool.submit(flusher.close, wait=False)
         until(lambda: flusher._cancelled)
         flusher.gate.put(None)
-        flusher.one_pass()
+        flusher.one_round()
         closing.result(LONG)
         for future in (first, second, third):
             error = future.exception(LONG)
@@ -629,13 +629,13 @@ def test_close_without_waiting_tells_those_who_wait(netns: nlct.Netns) -> None:
 
 
 class Stepping(Dump):
-    """A pass that stops in its first step, until it may go on."""
+    """A dump that stops in its first step, until it may go on."""
 
     stepped: threading.Event
     go_on: threading.Event
 
     def steps(self, *arguments: Any) -> Iterator[None]:
-        """Walk on when the test says so."""
+        """Go on when the test says so."""
         for step in super().steps(*arguments):
             Stepping.stepped.set()
             assert Stepping.go_on.wait(LONG)
@@ -644,14 +644,14 @@ class Stepping(Dump):
 
 @pytest.fixture
 def stepping(monkeypatch: pytest.MonkeyPatch) -> type[Stepping]:
-    """Let every walk stop in its first step."""
+    """Let every dump stop in its first step."""
     monkeypatch.setattr(_dump, "Dump", Stepping)
     monkeypatch.setattr(Stepping, "stepped", threading.Event(), raising=False)
     monkeypatch.setattr(Stepping, "go_on", threading.Event(), raising=False)
     return Stepping
 
 
-def test_close_without_waiting_stops_a_walk(netns: nlct.Netns, stepping: type[Stepping]) -> None:
+def test_close_without_waiting_stops_a_dump(netns: nlct.Netns, stepping: type[Stepping]) -> None:
     """At its next step, and who waited is told."""
     flusher = Flusher(netns, kernel_filter=False)
     with ThreadPoolExecutor(2) as pool:
@@ -717,7 +717,7 @@ def test_an_idle_flusher_has_no_thread(netns: nlct.Netns) -> None:
 
 
 def test_a_cancelled_task_does_not_disturb_the_others(netns: nlct.Netns) -> None:
-    """In a pass that runs, or while it waits for one, which then leaves its zone alone."""
+    """In a round that runs, or while it waits for one, which then leaves its zone alone."""
     with Gated(netns, kernel_filter=False) as flusher, nlct.Conntrack(netns) as ct:
         fill(ct, 60, 6)
 
@@ -733,7 +733,7 @@ def test_a_cancelled_task_does_not_disturb_the_others(netns: nlct.Netns) -> None
             with pytest.raises(asyncio.CancelledError):
                 await waiting[1]
             flusher.gate.put(None)
-            assert len(await asyncio.to_thread(flusher.one_pass)) == 2
+            assert len(await asyncio.to_thread(flusher.one_round)) == 2
             results = await asyncio.gather(waiting[0], waiting[2])
             assert [result.deleted for result in results] == [10, 10]
 
@@ -742,7 +742,7 @@ def test_a_cancelled_task_does_not_disturb_the_others(netns: nlct.Netns) -> None
         assert oracle.by_zone(oracle.dump(netns)) == {1: 10, 3: 10, 5: 10, 6: 10}
 
 
-def test_a_walk_for_nobody_is_stopped(netns: nlct.Netns, stepping: type[Stepping]) -> None:
+def test_a_round_for_nobody_is_stopped(netns: nlct.Netns, stepping: type[Stepping]) -> None:
     """The last who waited has given up: it does not go on to the end of the table."""
     with Flusher(netns, kernel_filter=False) as flusher, nlct.Conntrack(netns) as ct:
         ct.create(flows.udp(1, zone=1))
@@ -761,7 +761,7 @@ def test_a_walk_for_nobody_is_stopped(netns: nlct.Netns, stepping: type[Stepping
 
 
 def test_an_event_loop_that_ends_before_the_answer(netns: nlct.Netns) -> None:
-    """The answer finds nobody, and the other callers of the pass get theirs."""
+    """The answer finds nobody, and the other callers of the round get theirs."""
     with Gated(netns) as flusher, nlct.Conntrack(netns) as ct:
         fill(ct, 20, 2)
         loop = asyncio.new_event_loop()
@@ -774,7 +774,7 @@ def test_an_event_loop_that_ends_before_the_answer(netns: nlct.Netns) -> None:
             loop.run_until_complete(asyncio.sleep(0))
             loop.close()
             flusher.gate.put(None)
-            flusher.one_pass()
+            flusher.one_round()
             assert other.result(LONG).complete
         assert len(requests) == 1
         assert oracle.dump(netns) == {}
@@ -804,7 +804,7 @@ def test_a_keyboard_interrupt_leaves_the_others_alone(netns: nlct.Netns) -> None
                 flusher.flush_zone(3)
             interrupted.result(LONG)
             flusher.gate.put(None)
-            assert len(flusher.one_pass()) == 1
+            assert len(flusher.one_round()) == 1
             assert first.result(LONG).deleted in (10, None)
             assert second.result(LONG).deleted in (10, None)
         assert oracle.by_zone(oracle.dump(netns)) == {3: 10, 4: 10}
@@ -1023,12 +1023,12 @@ def test_leaders_never_lead_at_the_same_time(netns: nlct.Netns) -> None:
         assert flusher.begun.empty()
         flusher.gate.put(None)
         assert first.result(LONG).complete
-        flusher.one_pass()
+        flusher.one_round()
         assert second.result(LONG).complete
 
 
 def test_where_no_thread_can_be_had(netns: nlct.Netns, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread that asks leads its pass itself; a task cannot, and is told."""
+    """A thread that asks leads its round itself; a task cannot, and is told."""
 
     def refuse(_thread: _threads.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -1047,7 +1047,7 @@ def test_where_no_thread_can_be_had(netns: nlct.Netns, monkeypatch: pytest.Monke
 # Forks and the end --------------------------------------------------------------------------------
 
 
-def test_a_fork_in_the_middle_of_a_pass(netns: nlct.Netns) -> None:
+def test_a_fork_in_the_middle_of_a_round(netns: nlct.Netns) -> None:
     """The child runs nothing of what its parent was asked, can ask by itself, and can close."""
     with Gated(netns, kernel_filter=False) as flusher, nlct.Conntrack(netns) as ct:
         fill(ct, 60, 6)
@@ -1067,7 +1067,7 @@ def test_a_fork_in_the_middle_of_a_pass(netns: nlct.Netns) -> None:
             assert in_child(child) == 0
             assert oracle.by_zone(oracle.dump(netns)) == dict.fromkeys((1, 2, 4, 5, 6), 10)
             flusher.gate.put(None)
-            flusher.one_pass()
+            flusher.one_round()
             assert first.result(LONG).deleted in (10, None)
             assert second.result(LONG).deleted in (10, None)
 
@@ -1200,11 +1200,11 @@ WANTED: dict[str, tuple[int | Filter, Callable[[int, int, int], bool]]] = {
 }
 
 
-class HeldAfterWalk(Gated):
-    """Its passes also wait after their walk, before anybody is answered."""
+class HeldAfterDump(Gated):
+    """Its rounds also wait after their dump, before anybody is answered."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        self.walked: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self.dumped: queue.SimpleQueue[None] = queue.SimpleQueue()
         self.answer: queue.SimpleQueue[None] = queue.SimpleQueue()
         self.held = False
         super().__init__(*arguments, **options)
@@ -1217,10 +1217,10 @@ class HeldAfterWalk(Gated):
         super()._run(requests)
 
     def hold(self, settle: Callable[..., None], answer: FlushResult | BaseException) -> None:
-        """Hold the first answer of a walk, and with it all of them."""
+        """Hold the first answer of a dump, and with it all of them."""
         if isinstance(answer, FlushResult) and not self.held:
             self.held = True
-            self.walked.put(None)
+            self.dumped.put(None)
             self.answer.get(timeout=LONG)
         settle(answer)
 
@@ -1238,26 +1238,26 @@ class Call:
 
 
 class Storm(RuleBasedStateMachine):
-    """Callers come, give up and close at any time; passes begin, walk, fail and end step by step.
+    """Callers come, give up and close at any time; rounds begin, dump, fail and end step by step.
 
-    The model is the set of flows, who is in the pass, and who waits. The kernel is the real one.
+    The model is the set of flows, who is in the round, and who waits. The kernel is the real one.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.netns = nlct.Netns.scratch()
         self.ct = nlct.Conntrack(self.netns)
-        # As on an old kernel: whoever shares a pass shares its walk, and never a kernel's flush.
-        self.flusher = HeldAfterWalk(self.netns, kernel_filter=False)
+        # As on an old kernel: whoever shares a round shares its dump, and never a kernel's flush.
+        self.flusher = HeldAfterDump(self.netns, kernel_filter=False)
         self.pool = ThreadPoolExecutor(64)
         self.loop = asyncio.new_event_loop()
         self.looping = self.pool.submit(self.loop.run_forever)
         self.closing: Future[None] | None = None
         self.flows: set[tuple[int, int, int]] = set()
         self.calls: dict[gathering._Request, Call] = {}
-        # In the pass: None when there is none.
+        # In the round: None when there is none.
         self.batch: list[Call] | None = None
-        self.walked = False
+        self.dumped = False
         self.waiting: list[Call] = []
         self.closed = self.dropped = False
 
@@ -1265,7 +1265,7 @@ class Storm(RuleBasedStateMachine):
 
     @rule(zone=st.integers(0, 3), proto=st.sampled_from([6, 17]), number=st.integers(1, 6))
     def create(self, zone: int, proto: int, number: int) -> None:
-        """A flow appears, at any moment of a pass."""
+        """A flow appears, at any moment of a round."""
         if (zone, proto, number) not in self.flows:
             orig = nlct.Tuple("10.0.0.1", "10.0.0.2", proto, number, 80)
             self.ct.create(nlct.Flow(orig, zone=zone, timeout=3600))
@@ -1289,11 +1289,11 @@ class Storm(RuleBasedStateMachine):
         request = self.flusher.submitted[-1]
         self.calls[request] = Call(name, future, request, is_task)
         self.waiting.append(self.calls[request])
-        self.expect_pass()
+        self.expect_round()
 
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
-        """A task gives up, before its pass or in it."""
+        """A task gives up, before its round or in it."""
         calls = [call for call in [*self.waiting, *(self.batch or [])] if call.is_task]
         calls = [call for call in calls if not call.cancelled]
         if calls:
@@ -1311,29 +1311,29 @@ class Storm(RuleBasedStateMachine):
             self.closed, self.dropped = True, not wait
             until(lambda: self.flusher._closed and (wait or self.flusher._cancelled))
 
-    # What a pass does
+    # What a round does
 
-    def expect_pass(self) -> None:
-        """If there is no pass, one begins as soon as somebody waits, with all who do."""
+    def expect_round(self) -> None:
+        """If there is no round, one begins as soon as somebody waits, with all who do."""
         if self.batch is not None:
             return
         self.waiting = [call for call in self.waiting if not call.cancelled]
         if self.waiting:
             requests = self.flusher.begun.get(timeout=LONG)
             assert {self.calls[each] for each in requests} == set(self.waiting)
-            self.batch, self.waiting, self.walked = self.waiting, [], False
+            self.batch, self.waiting, self.dumped = self.waiting, [], False
 
-    @precondition(lambda self: self.batch is not None and not self.walked)
+    @precondition(lambda self: self.batch is not None and not self.dumped)
     @rule()
-    def walk(self) -> None:
-        """The pass walks, and deletes what was asked for; before anybody is answered."""
+    def dump(self) -> None:
+        """The round dumps, and deletes what was asked for; before anybody is answered."""
         assert self.batch is not None
         self.flusher.gate.put(None)
         if self.dropped or all(call.cancelled for call in self.batch):
             self.fail_with(errno.ECANCELED)
             return
-        self.flusher.walked.get(timeout=LONG)
-        self.walked = True
+        self.flusher.dumped.get(timeout=LONG)
+        self.dumped = True
         for call in self.batch:
             _, matches = WANTED[call.name]
             call.count = sum(matches(*key) for key in self.flows)
@@ -1342,10 +1342,10 @@ class Storm(RuleBasedStateMachine):
         }
         self.compare()
 
-    @precondition(lambda self: self.walked)
+    @precondition(lambda self: self.dumped)
     @rule()
     def answer(self) -> None:
-        """Everybody in the pass is told what is his."""
+        """Everybody in the round is told what is his."""
         assert self.batch is not None
         self.flusher.answer.put(None)
         for call in self.batch:
@@ -1354,31 +1354,31 @@ class Storm(RuleBasedStateMachine):
                 counts = (result.matched, result.deleted)
                 assert counts == (call.count, call.count)
                 assert (result.already_gone, result.failed, result.complete) == (0, {}, True)
-        self.end_pass()
+        self.end_round()
 
-    @precondition(lambda self: self.batch is not None and not self.walked)
+    @precondition(lambda self: self.batch is not None and not self.dumped)
     @rule()
     def fail(self) -> None:
-        """The pass dies: those in it are told, nothing is deleted, the next ones go on."""
+        """The round dies: those in it are told, nothing is deleted, the next ones go on."""
         self.flusher.gate.put(nlct.OverrunError(errno.ENOBUFS, "dump the table"))
         self.fail_with(errno.ENOBUFS)
 
     def fail_with(self, number: int) -> None:
-        """Each who still waits for this pass gets that error."""
+        """Each who still waits for this round gets that error."""
         assert self.batch is not None
         for call in self.batch:
             if not call.cancelled:
                 error = call.future.exception(LONG)
                 assert isinstance(error, nlct.Error)
                 assert error.errno == number
-        self.end_pass()
+        self.end_round()
         self.compare()
 
-    def end_pass(self) -> None:
+    def end_round(self) -> None:
         """Whoever waits is in the next one; nobody else is answered."""
-        self.batch, self.walked = None, False
+        self.batch, self.dumped = None, False
         assert not any(call.future.done() for call in self.waiting if not call.cancelled)
-        self.expect_pass()
+        self.expect_round()
 
     def compare(self) -> None:
         """The kernel's table is the model's."""
@@ -1387,10 +1387,10 @@ class Storm(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Whatever is under way comes to its end, and nothing is left."""
         while self.batch is not None:
-            if self.walked:
+            if self.dumped:
                 self.answer()
             else:
-                self.walk()
+                self.dump()
         if self.closing is not None:
             self.closing.result(LONG)
         self.flusher.close()
