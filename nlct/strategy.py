@@ -92,6 +92,7 @@ def choose(facts: Facts) -> Plan:
     if each is None:
         each = facts.filtered and 0 < facts.zones * empty <= whole
     seconds = max(facts.seconds - BEGIN, 0)
+    pace = 1.0
     if each:
         # The kernel does not say how far it is: the time that no delete took tells.
         seen = min(max((seconds - DELETED * facts.deleted) / empty, 0), 1)
@@ -99,10 +100,10 @@ def choose(facts: Facts) -> Plan:
     else:
         seen = min(facts.scanned / max(facts.flows, 1), 1)
         left = 1 - seen
-        pace = seconds / max(seen, 0.01) / whole
-        if pace > UNEVEN:
+        slower = seconds / max(seen, 0.01) / whole
+        if slower > UNEVEN:
             # Other namespaces may have many flows, which no estimate counts.
-            whole *= pace
+            pace = slower
             empty *= pace if facts.dump_seconds is None else 1
     flush = max(empty - (BUCKET - FLUSH_BUCKET) * (facts.buckets or 0), 0)
     # The rest should hold as much as what was seen.
@@ -111,9 +112,10 @@ def choose(facts: Facts) -> Plan:
     kernel = facts.zones * flush + FLUSHED * more
     # A handle that has seen a dump is no one-off: its next flush wants to know, too.
     asking = facts.questions * flush if facts.dump_seconds is None else 0
-    wins = facts.seconds + scan > TIE * (facts.seconds + kernel + asking)
+    wins = facts.seconds + pace * scan > TIE * (facts.seconds + kernel + asking)
     may = facts.zones > 0 and facts.kernel is not False and facts.seconds > 0
-    return Plan(each, may and wins and scan > SOON, scan, kernel)
+    # A small table is left to the scan, however slowly it goes just now.
+    return Plan(each, may and wins and scan > SOON, pace * scan, kernel)
 
 
 def _empty(facts: Facts) -> float:
