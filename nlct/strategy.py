@@ -109,7 +109,9 @@ def choose(facts: Facts) -> Plan:
     # The rest should hold as much as what was seen.
     more = facts.matched * left / max(seen, 0.01)
     scan = left * empty + DELETED * more if each else left * whole
-    kernel = facts.zones * flush + FLUSHED * more
+    # Each flush of a zone leaves fewer flows to the next.
+    fewer = FLOW * max(facts.zones - 1, 0) / 2
+    kernel = max(facts.zones * flush + (FLUSHED - fewer) * more, 0)
     # A handle that has seen a dump is no one-off: its next flush wants to know, too.
     asking = facts.questions * flush if facts.dump_seconds is None else 0
     wins = facts.seconds + pace * scan > TIE * (facts.seconds + kernel + asking)
