@@ -640,7 +640,7 @@ def test_delete_deletes_what_count_counts_and_dump_lists(
 
 @pytest.mark.usefixtures("zones")
 def test_delete_says_how_many(where: str) -> None:
-    """To people; it walks as often as it may, and nothing to delete is no failure."""
+    """To people; it dumps as often as it may, and nothing to delete is no failure."""
     args = ("delete", where, "--sport", "0-", "--zone", "3", "--passes", "3")
     seconds = r"[\d.]+ m?s\)\n"
     text = nlct_(*args, "--dry-run").stdout
@@ -724,7 +724,7 @@ def test_flush_deletes_the_zones_named_and_no_other(
 
 @pytest.mark.usefixtures("zones")
 def test_flush_says_how_many(where: str) -> None:
-    """What a scan deleted is said to people too, and passes are walked."""
+    """What a scan deleted is said to people too, and so are the dumps."""
     text = nlct_("flush", where, "--zone", "1-2", "--strategy", "scan", "--passes", "3").stdout
     assert re.fullmatch(
         r"zones 1-2: 200 flows deleted \(scan, 1,800 scanned, 2 passes, [\d.]+ m?s\)\n", text
@@ -1242,7 +1242,7 @@ def test_ctrl_c_ends_a_command_whose_reader_does_not_read(ct: nlct.Conntrack, wh
 def test_a_bar_knows_how_many_flows_a_walk_will_be_sent(
     ct: nlct.Conntrack, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where all are deleted, too, which is done by a walk."""
+    """Where all are deleted, too, which is done by a dump."""
     totals: list[int | None] = []
 
     def bar(_what: str, total: int | None) -> Bar:

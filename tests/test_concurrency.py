@@ -289,7 +289,7 @@ def test_a_fork_in_the_middle_of_a_flush(netns: nlct.Netns) -> None:
 def test_a_dump_that_was_forked_does_not_spoil_the_childs_sockets(netns: nlct.Netns) -> None:
     """A child that goes on with a dump of its parent is refused, and takes nothing from it."""
     with nlct.Conntrack(netns) as ct:
-        # More than one step of a walk holds.
+        # More than one step of a dump holds.
         fill(ct, 6000, 3)
         dump = ct.dump(zone=1)
         next(dump)
@@ -331,7 +331,7 @@ def until_threads_are(count: int) -> None:
 
 @pytest.mark.parametrize("left", ["ended", "closed", "forgotten", "closed table"])
 def test_no_thread_outlives_its_walk(netns: nlct.Netns, left: str) -> None:
-    """However the walk ends; what was received ahead is let go of."""
+    """However the dump ends; what was received ahead is let go of."""
     with nlct.Conntrack(netns) as ct:
         fill(ct, 20_000, 20)
         before = threads()
@@ -347,7 +347,7 @@ def test_no_thread_outlives_its_walk(netns: nlct.Netns, left: str) -> None:
 
 
 def test_a_child_has_no_thread_of_its_parents_walk(netns: nlct.Netns) -> None:
-    """It is refused to go on with the walk, and may let go of it; the parent goes on."""
+    """It is refused to go on with the dump, and may let go of it; the parent goes on."""
     with nlct.Conntrack(netns) as ct:
         fill(ct, 20_000, 20)
         dump = begin_a_long_dump(ct)
@@ -462,7 +462,7 @@ with nlct.Netns.scratch() as netns, nlct.Conntrack(netns, kernel_filter=False) a
 def test_ctrl_c_is_heard_in_the_middle_of_a_pass(
     work: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """KeyboardInterrupt comes out of a walk over a large table, and the object works on."""
+    """KeyboardInterrupt comes out of a dump over a large table, and the object works on."""
     with subprocess.Popen(
         [sys.executable, "-c", INTERRUPTED.replace("WORK", work)],
         cwd=Path(__file__).parent.parent,

@@ -276,13 +276,13 @@ def test_bad_options(netns: nlct.Netns, ct: nlct.Conntrack, options: dict[str, A
 
 
 def test_what_the_result_says(ct: nlct.Conntrack) -> None:
-    """How much was looked at, meant and deleted, in how many walks; and progress on the way."""
+    """How much was looked at, meant and deleted, in how many dumps; and progress on the way."""
     ct.load(flows.udp(number, zone=number % 4) for number in range(2000))
     seen: list[int] = []
     result = ct.delete(Filter(sport=1024, zone=range(1, 3)), passes=3, progress=seen.append)
     assert result.matched == result.deleted == 1000
     assert result.scanned == 2000 + 1000
-    # The second walk finds nothing, so there is no third one.
+    # The second dump finds nothing, so there is no third one.
     assert (result.strategy, result.passes, result.complete) == ("scan", 2, True)
     assert seen == sorted(seen)
     assert seen[-1] == 3000

@@ -98,7 +98,7 @@ def test_it_holds_still(where: Where) -> None:
 
 # Random filters ----------------------------------------------------------------------------------
 
-# Few examples each: each look at the table costs the kernel's walk over all of its hash table.
+# Few examples each: each dump takes the kernel over all of its hash table.
 
 
 @examples(100)

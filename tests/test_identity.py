@@ -177,7 +177,7 @@ def test_many_who_close_at_once_close_once() -> None:
 
 
 def test_a_watch_that_cannot_be_kept_is_an_error(script: Script) -> None:
-    """Without a descriptor for nf_conntrack_buckets no walk begins; a missing file may be."""
+    """Without a descriptor for nf_conntrack_buckets no dump begins; a missing file may be."""
     code = """
 import resource
 from nlct import _handle
@@ -195,7 +195,7 @@ for call in (lambda: ct.flush_zone(7, strategy="scan"), lambda: list(ct.dump()),
     except nlct.Error as exc:
         assert exc.errno == errno.EMFILE and "nf_conntrack_buckets" in str(exc), exc
     else:
-        raise AssertionError("it walked on")
+        raise AssertionError("it dumped on")
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
 _handle.BUCKETS = "/proc/sys/net/netfilter/nlct-no-such-file"
 assert ct.buckets is None
@@ -310,28 +310,28 @@ def first(work):
 
 
 def test_a_child_with_the_same_process_id_has_its_own_sockets(script: Script) -> None:
-    """Both are process 1; neither takes what the other was sent, and a walk is not inherited."""
+    """Both are process 1; neither takes what the other was sent, and a dump is not inherited."""
     code = f"""{BOTH_FIRST}
 def parent():
     ct = nlct.Conntrack()
     ct.load([flows.udp(number, 7) for number in range(3000)])
-    walk = ct.dump()
-    next(walk)
+    dump = ct.dump()
+    next(dump)
     flusher = nlct.Flusher(ct)
     mine = {{sock._slot for sock in ct._handle.pool._idle}}
     def child():
         assert ct.count() == 3000
         assert not mine & {{sock._slot for sock in ct._handle.pool._idle}}
         try:
-            for _ in walk:
+            for _ in dump:
                 pass
         except RuntimeError as exc:
             assert "fork" in str(exc)
         else:
-            raise AssertionError("the walk was inherited")
+            raise AssertionError("the dump was inherited")
         assert flusher.flush_zone(7).complete
     first(child)
-    walk.close()
+    dump.close()
     # The kernel counts one more for as long as a dump stands there.
     print(len(oracle.dump(nlct.Netns.current())))
 first(parent)
@@ -345,14 +345,14 @@ def test_a_child_has_none_of_its_parents_threads(script: Script) -> None:
 def parent():
     ct = nlct.Conntrack()
     ct.load([flows.udp(number, number % 5) for number in range(20000)])
-    walk = ct.dump()
+    dump = ct.dump()
     for _ in range(5000):
-        next(walk)
+        next(dump)
     def child():
-        walk.close()
+        dump.close()
         assert len(list(ct.dump())) == 20000
     first(child)
-    print(5000 + len(list(walk)))
+    print(5000 + len(list(dump)))
 first(parent)
 """
     assert said_by(script, code) == "20000"
@@ -369,21 +369,21 @@ if CLONE is None:
 def parent():
     ct = nlct.Conntrack()
     ct.load([flows.udp(number, 7) for number in range(20000)])
-    walk = ct.dump()
+    dump = ct.dump()
     for _ in range(5000):
-        next(walk)
+        next(dump)
     pid = libc.syscall(CLONE, NEWPID | signal.SIGCHLD, 0, 0, 0, 0)
     if pid == 0:
         code = 1
         try:
-            for _ in walk:
+            for _ in dump:
                 pass
         except RuntimeError:
             code = 0 if ct.count() == 20000 else 2
         finally:
             os._exit(code)
     assert os.waitpid(pid, 0)[1] == 0
-    print(5000 + len(list(walk)))
+    print(5000 + len(list(dump)))
 first(parent)
 """
     assert said_by(script, code) == "20000"

@@ -98,7 +98,7 @@ def test_a_bad_strategy_is_refused(untouched: nlct.Conntrack, options: dict[str,
 
 @pytest.mark.parametrize("passes", [0, -1, 1001, True, 1.0, "2", None])
 def test_bad_passes_are_refused(untouched: nlct.Conntrack, passes: int) -> None:
-    """A number of walks that makes no sense."""
+    """A number of dumps that makes no sense."""
     for call in (untouched.flush_all, lambda **o: untouched.flush_zone(7, **o)):
         with pytest.raises((ValueError, TypeError), match="passes"):
             call(passes=passes)

@@ -31,8 +31,8 @@ FLOWS = 40
 ZONES = 4
 ROUNDS = 5
 WARM_UP = 10
-# Rounds of calls that walk over the hash table, which all namespaces share, are shorter.
-WALKS = 15
+# Calls that dump the table have shorter rounds: the hash table is all namespaces'.
+DUMPS = 15
 
 
 # Watching -----------------------------------------------------------------------------------------
@@ -156,9 +156,9 @@ def use_when_closed(bench: Bench) -> None:
             call()
 
 
-@covers("Conntrack.count", times=WALKS)
+@covers("Conntrack.count", times=DUMPS)
 def count(bench: Bench) -> None:
-    """The kernel's counter, and a walk."""
+    """The kernel's counter, and a dump."""
     assert bench.ct.count() == FLOWS
     assert bench.ct.count(zone=1) == FLOWS // ZONES
     assert bench.ct.count(nlct.Filter(family="ipv6")) == 0
@@ -166,7 +166,7 @@ def count(bench: Bench) -> None:
         bench.ct.count(nlct.Filter(), zone=1)
 
 
-@covers("Conntrack.count_by", times=WALKS)
+@covers("Conntrack.count_by", times=DUMPS)
 def count_by(bench: Bench) -> None:
     """The histogram."""
     assert len(bench.ct.count_by("zone")) == ZONES
@@ -175,7 +175,7 @@ def count_by(bench: Bench) -> None:
         bench.ct.count_by("weather")
 
 
-@covers("Conntrack.table", "Conntrack.batches", times=WALKS)
+@covers("Conntrack.table", "Conntrack.batches", times=DUMPS)
 def columns(bench: Bench) -> None:
     """The table at once, in batches, and left half-way."""
     assert len(bench.ct.table(columns=["src", "labels"])) == FLOWS
@@ -185,14 +185,14 @@ def columns(bench: Bench) -> None:
         bench.ct.table(columns=["weather"])
 
 
-@covers("Conntrack.dump_text", times=WALKS)
+@covers("Conntrack.dump_text", times=DUMPS)
 def dump_text(bench: Bench) -> None:
     """All lines, and none."""
     assert b"".join(bench.ct.dump_text()).count(b"\n") == FLOWS
     bench.ct.dump_text(zone=1)
 
 
-@covers("Conntrack.update", "Conntrack.delete_flow", "Conntrack.delete", "ALL", times=WALKS)
+@covers("Conntrack.update", "Conntrack.delete_flow", "Conntrack.delete", "ALL", times=DUMPS)
 def change_and_delete(bench: Bench) -> None:
     """A flow changed and deleted, by itself and by a filter, and what is refused."""
     other = flow(202, zone=202)
@@ -209,14 +209,14 @@ def change_and_delete(bench: Bench) -> None:
     assert bench.ct.delete(nlct.ALL, dry_run=True).matched == FLOWS
 
 
-@covers("Conntrack.dump", times=WALKS)
+@covers("Conntrack.dump", times=DUMPS)
 def dump(bench: Bench) -> None:
     """A whole dump, and one of a zone."""
     assert len(list(bench.ct.dump())) == FLOWS
     assert len(list(bench.ct.dump(zone={1, 2}))) == 2 * FLOWS // ZONES
 
 
-@covers("Conntrack.dump", times=WALKS)
+@covers("Conntrack.dump", times=DUMPS)
 def dump_left_half_way(bench: Bench) -> None:
     """A dump that is closed, one that is dropped, one that never begins."""
     flows = bench.ct.dump()
@@ -226,7 +226,7 @@ def dump_left_half_way(bench: Bench) -> None:
     bench.ct.dump()
 
 
-@covers("Conntrack.dump", times=WALKS)
+@covers("Conntrack.dump", times=DUMPS)
 def dump_ended_by_an_error(bench: Bench) -> None:
     """An exception in the body of a loop."""
     with pytest.raises(ZeroDivisionError):
@@ -250,7 +250,7 @@ def limits(bench: Bench) -> None:
     assert bench.ct.buckets is None or bench.ct.buckets > 0
 
 
-@covers("Conntrack.create", times=WALKS)
+@covers("Conntrack.create", times=DUMPS)
 def create(bench: Bench) -> None:
     """A new flow, one that is there, and one that the kernel refuses."""
     with pytest.raises(nlct.ExistsError):
@@ -270,7 +270,7 @@ def load(bench: Bench) -> None:
         bench.ct.load(bench.table, progress=lambda done: done // 0)
 
 
-@covers("Conntrack.flush_zone", "Conntrack.flush_zones", "FlushResult", times=WALKS)
+@covers("Conntrack.flush_zone", "Conntrack.flush_zones", "FlushResult", times=DUMPS)
 def flush_by_scan(bench: Bench) -> None:
     """A zone with flows, several, none, and a dry run."""
     bench.ct.load([flow(200, zone=200), flow(201, zone=201)])
@@ -280,7 +280,7 @@ def flush_by_scan(bench: Bench) -> None:
     assert bench.ct.flush_zone(1, dry_run=True).matched == FLOWS // ZONES
 
 
-@covers("Conntrack.flush_zone", times=WALKS)
+@covers("Conntrack.flush_zone", times=DUMPS)
 def flush_ended_by_an_error(bench: Bench) -> None:
     """Bad arguments, and an exception in the midst of a pass."""
     for arguments in ({"zone": -1}, {"zone": 1, "strategy": "x"}, {"zone": 1, "passes": 0}):
@@ -290,14 +290,14 @@ def flush_ended_by_an_error(bench: Bench) -> None:
         bench.ct.flush_zone(200, strategy="scan", progress=lambda done: done // 0)
 
 
-@covers("Conntrack.flush_zone", times=WALKS)
+@covers("Conntrack.flush_zone", times=DUMPS)
 def flush_by_kernel(bench: Bench) -> None:
     """The kernel's own flush, or its refusal."""
     with contextlib.suppress(nlct.UnsupportedError):
         bench.ct.flush_zone(200, strategy="kernel")
 
 
-@covers("Conntrack.flush_all", times=WALKS)
+@covers("Conntrack.flush_all", times=DUMPS)
 def flush_all(bench: Bench) -> None:
     """Everything, in each way."""
     with nlct.Netns.scratch() as netns, nlct.Conntrack(netns) as ct:
@@ -307,7 +307,7 @@ def flush_all(bench: Bench) -> None:
         assert ct.flush_all(dry_run=True).matched == 0
 
 
-@covers("Flusher", "Flusher.close", times=WALKS)
+@covers("Flusher", "Flusher.close", times=DUMPS)
 def flusher_open_and_close(bench: Bench) -> None:
     """Every way to let go of a Flusher."""
     with nlct.Flusher(bench.netns) as flusher:
@@ -320,7 +320,7 @@ def flusher_open_and_close(bench: Bench) -> None:
     del dropped
 
 
-@covers("Flusher.flush_zone", "Flusher.delete", "Flusher.passes", times=WALKS)
+@covers("Flusher.flush_zone", "Flusher.delete", "Flusher.passes", times=DUMPS)
 def flusher_shared(bench: Bench) -> None:
     """A shared pass, and arguments that are refused."""
     bench.ct.load([flow(200, zone=200), flow(201, zone=201)])
@@ -335,7 +335,7 @@ def flusher_shared(bench: Bench) -> None:
             flusher.delete(nlct.Filter())
 
 
-@covers("Flusher.aflush_zone", "Flusher.adelete", times=WALKS)
+@covers("Flusher.aflush_zone", "Flusher.adelete", times=DUMPS)
 def flusher_tasks(bench: Bench) -> None:
     """Tasks, one of them cancelled."""
 
@@ -489,7 +489,7 @@ def flows(bench: Bench) -> None:
         nlct.Tuple(src="weather")
 
 
-@covers("FlushResult.to_dict", times=WALKS)
+@covers("FlushResult.to_dict", times=DUMPS)
 def results(bench: Bench) -> None:
     """The result of a flush, for JSON."""
     assert bench.ct.flush_zone(300).to_dict()["deleted"] in (0, None)
@@ -547,7 +547,7 @@ def test_every_public_name_has_a_leak_test() -> None:
     assert set(public_names()) == COVERED
 
 
-# What all calls go through: requests, walks, namespaces, threads. The rest is Python on top of it.
+# What all calls go through: requests, dumps, namespaces, threads. The rest is Python on top of it.
 THROUGH_ALL = {
     *("create", "get", "load", "columns", "dump", "flush_by_scan"),
     *("reach_into_netns", "flusher_shared", "filters"),

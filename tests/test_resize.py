@@ -40,7 +40,7 @@ def buckets(alone: None) -> Iterator[Path]:  # noqa: ARG001
 
 @pytest.fixture
 def table(netns: nlct.Netns) -> Iterator[nlct.Conntrack]:
-    """A table that takes several steps to walk, as an old kernel would send it."""
+    """A table that takes several steps to dump, as an old kernel would send it."""
     with nlct.Conntrack(netns, kernel_filter=False) as ct:
         if ct.limit < FLOWS:
             pytest.skip(f"MISSING: room for {FLOWS} flows (nf_conntrack_max)")
@@ -55,7 +55,7 @@ class Resizing(Dump):
     done: int
 
     def steps(self, *arguments: object) -> Iterator[None]:
-        """Walk on, and resize after the first step."""
+        """Go on, and resize after the first step."""
         first = True
         for step in super().steps(*arguments):
             yield step
@@ -104,7 +104,7 @@ def test_a_table_resized_again_and_again_is_not_called_complete(
     netns: nlct.Netns,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """No more than so many walks, then the result says that it is unsure, and counting raises."""
+    """No more than so many dumps, then the result says that it is unsure, and counting raises."""
     monkeypatch.setattr(_dump, "MAX_DUMPS", 3)
     monkeypatch.setattr(flush, "MAX_DUMPS", 3)
     before = oracle.dump(netns)
@@ -133,7 +133,7 @@ LOOKS: dict[str, Callable[[nlct.Conntrack], object]] = {
 
 @SIZES
 def test_counts_are_right(table: nlct.Conntrack, resizing: type[Resizing], size: int) -> None:
-    """count(), count_by() and a dry run walk again until a walk was not disturbed."""
+    """count(), count_by() and a dry run dump again until a dump was not disturbed."""
     resizing.sizes = iter([size])
     assert table.count(zone={3, 4}) == 2 * EACH
     assert resizing.done == 1
@@ -166,7 +166,7 @@ def test_a_dump_says_so_at_its_end(table: nlct.Conntrack, buckets: Path, size: i
 def test_a_resize_before_or_after_a_pass_is_none_of_its_business(
     table: nlct.Conntrack, buckets: Path
 ) -> None:
-    """Only what happens between the first and the last byte makes a walk doubtful."""
+    """Only what happens between the first and the last byte makes a dump doubtful."""
     buckets.write_text("131072")
     result = table.flush_zone(1, strategy="scan")
     assert (result.passes, result.deleted) == (1, EACH)

@@ -212,7 +212,7 @@ def test_what_cannot_be_printed_is_one_line(where: str, unbuffered: str) -> None
 
 @pytest.fixture
 def watched(ct: nlct.Conntrack) -> None:
-    """A table that takes a while to walk."""
+    """A table that takes a while to dump."""
     fill(ct, ENOUGH_TO_WATCH, 10)
 
 

@@ -180,7 +180,7 @@ static struct nlct_fd open_buckets(const struct nlct_netns *netns)
     return buckets;
 }
 
-/* Walks over the table to the end. Returns the number of matches. */
+/* Dumps the table to the end. Returns the number of matches. */
 static uint64_t run_dump(const struct nlct_netns *netns, const struct nlct_filter *filter,
                          const struct nlct_kernel_filter *ask, struct nlct_sink *sink)
 {

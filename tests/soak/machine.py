@@ -55,7 +55,7 @@ class Resizer:
     def resize(self) -> None:
         """Resize."""
         self._turn += 1
-        # A walk that two resizes fall into at once tells by the size: it must not be the old one.
+        # A dump that two resizes fall into at once tells by the size: it must not be the old one.
         size = self._before // (1 + self._turn % 2) + self._turn % SIZES * STEP
         if write(BUCKETS, size):
             self._now = read(BUCKETS)

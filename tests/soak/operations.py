@@ -110,7 +110,7 @@ class Worker(threading.Thread):
             self.tally.error(name, number, count)
 
     def saw(self, ids: Iterable[int | None], zone: int | None = None) -> None:
-        """Check that a walk that nothing disturbed has seen every kept flow."""
+        """Check that a dump that nothing disturbed has seen every kept flow."""
         wanted = self.place.kept_ids if zone is None else set(self.place.kept[zone])
         missing = wanted.difference(ids)
         assert not missing, f"{len(missing)} of {len(wanted)} kept flows were not seen"

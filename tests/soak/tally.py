@@ -28,12 +28,12 @@ class Expected(NamedTuple):
         return isinstance(error, self.kind)
 
 
-WALKS = frozenset(("dump", "dump text", "batches", "table", "count by", "count", "dry run"))
+DUMPS = frozenset(("dump", "dump text", "batches", "table", "count by", "count", "dry run"))
 EXPECTED = (
     Expected(nlct.TableFullError, frozenset(("create", "change")), "the table is at its limit"),
     Expected(nlct.ExistsError, frozenset(("create", "change")), "random flows meet"),
     Expected(nlct.NotFoundError, frozenset(("change",)), "others flush its zone"),
-    Expected(nlct.InterruptedDumpError, WALKS, "the hash table was resized"),
+    Expected(nlct.InterruptedDumpError, DUMPS, "the hash table was resized"),
     Expected(errno.ENOMEM, frozenset(("load", "refill")), "the table is at its limit"),
     Expected(errno.EEXIST, frozenset(("load", "refill")), "others have created the same"),
     Expected(errno.ECANCELED, frozenset(("close",)), "its Flusher was closed without waiting"),
