@@ -466,12 +466,18 @@ void nlct_columns_row(const struct nlct_column *columns, size_t ncolumns, size_t
 
 /* Deletes and flushes ------------------------------------------------------------------------- */
 
-/* One of the targets that share a dump. With 'all' it wants every flow that the dump's own filter
-   lets through; otherwise what its own filter matches; without a filter, a zone. */
+/* 0 is none of them: a target that was not filled in wants nothing. */
+enum nlct_wants {
+    NLCT_WANTS_ZONE = 1, /* the flows of 'zone' */
+    NLCT_WANTS_FILTER,   /* what 'filter' matches */
+    NLCT_WANTS_ALL,      /* every flow that the dump's own filter lets through */
+};
+
+/* One of the targets that share a dump. */
 struct nlct_target {
-    const struct nlct_filter *filter; /* or NULL */
+    enum nlct_wants wants;
     uint16_t zone;
-    bool all;
+    const struct nlct_filter *filter;
 };
 
 /* What came of a target. */
@@ -486,8 +492,9 @@ struct nlct_outcome {
    original tuple may be another flow's reply. The dump's own filter must let through what the
    targets want. 'sock' and the filters must outlive the sink. A flow whose attributes a filter
    cannot decode counts as refused with EBADMSG, for that target alone; if a target wants a zone, a
-   malformed zone ends the dump with -EBADMSG. Returns 0, -ENOMEM, or -EINVAL if two targets want
-   one zone. */
+   malformed zone ends the dump with -EBADMSG. Returns 0, -ENOMEM, or -EINVAL for a target that
+   does not say what it wants, for a filter target without a filter, and if two targets want one
+   zone. */
 int nlct_deletes_new(struct nlct_sink **sink, struct nlct_socket *sock,
                      const struct nlct_target *targets, size_t count);
 

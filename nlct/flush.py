@@ -147,12 +147,12 @@ class _Sink:
         rows = ffi.new("struct nlct_target[]", len(targets))
         for row, target in zip(rows, targets):
             if len(targets) == 1:
-                row.all = True
+                row.wants = lib.NLCT_WANTS_ALL
             elif target.single is not None:
                 # One look-up finds the target of any zone; each filter is tried in turn.
-                row.zone = target.single
+                row.wants, row.zone = lib.NLCT_WANTS_ZONE, target.single
             else:
-                row.filter = target.wanted.to_c()[0]
+                row.wants, row.filter = lib.NLCT_WANTS_FILTER, target.wanted.to_c()[0]
         self.c = new_sink(lib.nlct_deletes_new, sock.handle, rows, len(targets))
 
     def outcome(self, number: int) -> tuple[int, int]:

@@ -41,7 +41,7 @@ static struct nlct_filter *make_filter(bool one_zone)
 static int make_sink(struct nlct_sink **sink, const char *work, struct nlct_socket *sock,
                      char *lines)
 {
-    const struct nlct_target all = {.all = true};
+    const struct nlct_target all = {.wants = NLCT_WANTS_ALL};
     static uint8_t wanted[128];
     const unsigned zone = field_named("zone");
 

@@ -99,7 +99,7 @@ static int build_delete(const struct view *view, uint16_t type, void *room, size
 
 enum { ZONES = UINT16_MAX + 1, SPARE_BYTES = 256 };
 
-/* A target that wants no single zone. Without a filter it wants everything. */
+/* What a target wants that is no zone. NULL for the filter is everything. */
 struct wish {
     const struct nlct_filter *filter;
     uint32_t target;
@@ -344,6 +344,24 @@ static int set_zone(struct deletes *deletes, uint16_t zone, uint32_t target)
     return 0;
 }
 
+/* Notes what a target wants. To name nothing must never mean to delete something. */
+static int set_target(struct deletes *deletes, const struct nlct_target *target, uint32_t number)
+{
+    switch (target->wants) {
+    case NLCT_WANTS_ZONE:
+        return set_zone(deletes, target->zone, number);
+    case NLCT_WANTS_FILTER:
+        if (!target->filter)
+            return -EINVAL;
+        deletes->wishes[deletes->nwishes++] = (struct wish){target->filter, number};
+        return 0;
+    case NLCT_WANTS_ALL:
+        deletes->wishes[deletes->nwishes++] = (struct wish){NULL, number};
+        return 0;
+    }
+    return -EINVAL;
+}
+
 static int set_targets(struct deletes *deletes, const struct nlct_target *targets)
 {
     uint32_t i;
@@ -353,15 +371,8 @@ static int set_targets(struct deletes *deletes, const struct nlct_target *target
     deletes->wishes = calloc(deletes->count + 1, sizeof(*deletes->wishes));
     if (!deletes->outcomes || !deletes->wishes)
         return -ENOMEM;
-    for (i = 0; i < deletes->count && rc == 0; i++) {
-        const struct nlct_target *target = &targets[i];
-
-        if (target->all || target->filter)
-            deletes->wishes[deletes->nwishes++] =
-                (struct wish){target->all ? NULL : target->filter, i};
-        else
-            rc = set_zone(deletes, target->zone, i);
-    }
+    for (i = 0; i < deletes->count && rc == 0; i++)
+        rc = set_target(deletes, &targets[i], i);
     return rc;
 }
 

@@ -29,7 +29,12 @@ static void storm_begin(struct storm *storm, size_t room)
         field_number("sport"), NLCT_TEST_RANGES, NLCT_MATCH, NLCT_DROP, 1, &ports};
     const struct nlct_test labelled = {
         field_number("labels"), NLCT_TEST_MASKS, NLCT_MATCH, NLCT_DROP, 1, &labels};
-    struct nlct_target targets[TARGETS] = {{.zone = 1}, {.zone = 2}};
+    struct nlct_target targets[TARGETS] = {
+        [ZONE_1] = {.wants = NLCT_WANTS_ZONE, .zone = 1},
+        [ZONE_2] = {.wants = NLCT_WANTS_ZONE, .zone = 2},
+        [LOW] = {.wants = NLCT_WANTS_FILTER},
+        [LABELLED] = {.wants = NLCT_WANTS_FILTER},
+    };
 
     fake_reset();
     storm->sock = fake_open();
@@ -261,7 +266,7 @@ static void a_malformed_attribute_is_malformed_for_every_target(void)
 {
     const struct nlct_mask masks[] = {{{0, 0}, {1, 0}}, {{0, 0}, {2, 0}}, {{0, 0}, {4, 0}}};
     struct nlct_socket *sock = fake_open();
-    struct nlct_target targets[3] = {{.filter = NULL}};
+    struct nlct_target targets[3];
     struct nlct_filter *filters[3];
     struct storm storm = {.sock = sock};
     struct nlct_test test;
@@ -273,7 +278,7 @@ static void a_malformed_attribute_is_malformed_for_every_target(void)
         test = (struct nlct_test){
             field_number("labels"), NLCT_TEST_MASKS, NLCT_MATCH, NLCT_DROP, 1, &masks[i]};
         CHECK_IS(nlct_filter_new(&filters[i], &test, 1), 0);
-        targets[i].filter = filters[i];
+        targets[i] = (struct nlct_target){.wants = NLCT_WANTS_FILTER, .filter = filters[i]};
     }
     CHECK_IS(nlct_deletes_new(&storm.sink, sock, targets, 3), 0);
     begin(1, 1);
@@ -324,7 +329,10 @@ static void what_nobody_wants_is_left_alone(void)
 /* Beside others: whoever wants everything has every flow counted, and each is deleted once. */
 static void a_target_may_want_whatever_the_dump_lets_through(void)
 {
-    const struct nlct_target targets[] = {{.all = true}, {.zone = 7}};
+    const struct nlct_target targets[] = {
+        {.wants = NLCT_WANTS_ALL},
+        {.wants = NLCT_WANTS_ZONE, .zone = 7},
+    };
     struct storm storm = {.sock = fake_open()};
 
     fake_reset();
@@ -347,7 +355,11 @@ static void a_target_may_want_whatever_the_dump_lets_through(void)
 
 static void two_targets_with_one_zone_are_refused(void)
 {
-    const struct nlct_target targets[] = {{.zone = 7}, {.zone = 8}, {.zone = 7}};
+    const struct nlct_target targets[] = {
+        {.wants = NLCT_WANTS_ZONE, .zone = 7},
+        {.wants = NLCT_WANTS_ZONE, .zone = 8},
+        {.wants = NLCT_WANTS_ZONE, .zone = 7},
+    };
     struct nlct_socket *sock = fake_open();
     struct nlct_sink *sink = NULL;
 
@@ -357,6 +369,29 @@ static void two_targets_with_one_zone_are_refused(void)
     CHECK_IS(nlct_deletes_new(&sink, sock, targets, 0), 0);
     nlct_sink_free(&sink);
     CHECK_IS(nlct_deletes_new(&sink, sock, targets, SIZE_MAX), -EINVAL);
+    fake_close(sock);
+}
+
+/* A mistake of the caller must not delete anything, least of all zone 0. */
+static void a_target_that_names_nothing_is_refused(void)
+{
+    static const struct nlct_target wrong[] = {
+        {.zone = 0},
+        {.zone = 7},
+        {.wants = NLCT_WANTS_FILTER},
+        {.wants = NLCT_WANTS_ALL + 1},
+    };
+    struct nlct_socket *sock = fake_open();
+    struct nlct_sink *sink = NULL;
+    size_t i;
+
+    for (i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        const struct nlct_target targets[] = {{.wants = NLCT_WANTS_ALL}, wrong[i]};
+
+        CHECK_IS(nlct_deletes_new(&sink, sock, &wrong[i], 1), -EINVAL);
+        CHECK_IS(nlct_deletes_new(&sink, sock, targets, 2), -EINVAL);
+        CHECK(!sink);
+    }
     fake_close(sock);
 }
 
@@ -372,5 +407,6 @@ const struct test_case delete_cases[] = {
     CASE(what_nobody_wants_is_left_alone),
     CASE(a_target_may_want_whatever_the_dump_lets_through),
     CASE(two_targets_with_one_zone_are_refused),
+    CASE(a_target_that_names_nothing_is_refused),
     END_OF_CASES,
 };

@@ -31,7 +31,7 @@ struct flow {
 
 /* The other way to keep account. */
 struct target {
-    enum { BY_FILTER, BY_ZONE, ALL, WAYS } way;
+    enum nlct_wants wants;
     uint16_t zone;
     struct program program;
     struct nlct_filter *filter;
@@ -70,9 +70,9 @@ static int wants(const struct target *target, struct wire message)
     int rc;
 
     ASSERT(view_of(&view, message) == 0);
-    if (target->way == ALL)
+    if (target->wants == NLCT_WANTS_ALL)
         return 1;
-    if (target->way == BY_ZONE)
+    if (target->wants == NLCT_WANTS_ZONE)
         return view_zone(&view) == target->zone;
     rc = filter_match(target->filter, &view);
     /* What is translated shows in the flow, which a request becomes, and not in its reply. */
@@ -244,16 +244,17 @@ static void check_outcomes(const struct nlct_sink *sink)
 
 static void read_targets(struct input *input)
 {
+    static const enum nlct_wants kinds[] = {NLCT_WANTS_FILTER, NLCT_WANTS_ZONE, NLCT_WANTS_ALL};
     size_t i;
 
     ntargets = input_byte(input) % (MAX_TARGETS + 1);
     for (i = 0; i < ntargets; i++) {
         struct target *target = &targets[i];
 
-        *target = (struct target){.way = input_byte(input) % WAYS};
-        if (target->way == BY_ZONE)
+        *target = (struct target){.wants = kinds[input_byte(input) % 3]};
+        if (target->wants == NLCT_WANTS_ZONE)
             input_read(input, &target->zone, sizeof(target->zone));
-        else if (target->way == BY_FILTER)
+        else if (target->wants == NLCT_WANTS_FILTER)
             program_read(input, &target->program);
     }
 }
@@ -268,12 +269,12 @@ static struct nlct_sink *make_sink(struct nlct_socket *sock)
     size_t j;
 
     for (i = 0; i < ntargets; i++) {
-        if (targets[i].way == BY_FILTER &&
+        if (targets[i].wants == NLCT_WANTS_FILTER &&
             !(targets[i].filter = program_compile(&targets[i].program)))
             return NULL;
-        wanted[i] = (struct nlct_target){targets[i].filter, targets[i].zone, targets[i].way == ALL};
+        wanted[i] = (struct nlct_target){targets[i].wants, targets[i].zone, targets[i].filter};
         for (j = 0; j < i; j++)
-            twice |= targets[i].way == BY_ZONE && targets[j].way == BY_ZONE &&
+            twice |= targets[i].wants == NLCT_WANTS_ZONE && targets[j].wants == NLCT_WANTS_ZONE &&
                      targets[i].zone == targets[j].zone;
     }
     ASSERT(nlct_deletes_new(&sink, sock, wanted, ntargets) == (twice ? -EINVAL : 0));
@@ -285,7 +286,7 @@ static bool has_zones(void)
     size_t i;
 
     for (i = 0; i < ntargets; i++)
-        if (targets[i].way == BY_ZONE)
+        if (targets[i].wants == NLCT_WANTS_ZONE)
             return true;
     return false;
 }

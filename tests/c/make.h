@@ -36,7 +36,7 @@ static inline struct nlct_sink *make_columns(const uint8_t *wanted, size_t limit
 /* Deletes whatever the dump's own filter lets through. */
 static inline struct nlct_sink *make_deletes(struct nlct_socket *sock)
 {
-    const struct nlct_target all = {.all = true};
+    const struct nlct_target all = {.wants = NLCT_WANTS_ALL};
     struct nlct_sink *sink = NULL;
 
     return nlct_deletes_new(&sink, sock, &all, 1) < 0 ? NULL : sink;
