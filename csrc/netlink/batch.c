@@ -30,10 +30,9 @@ int batch_add(struct batch *batch, int size, uint32_t owner)
         batch->settle(batch->context, owner, size);
         return 0;
     }
-    message_stamp(request, 0, ++batch->sock->sequence);
-    batch->latest = batch->size;
+    batch->requests[batch->count++] =
+        (struct batch_request){.owner = owner, .at = (uint16_t)batch->size};
     batch->size += wire_align((size_t)size);
-    batch->requests[batch->count++] = (struct batch_request){.owner = owner};
     if (batch->count == batch->limit || batch->size + REQUEST_MAX > sizeof(batch->bytes))
         return batch_send(batch);
     return 0;
@@ -101,21 +100,29 @@ static int collect(struct batch *batch, struct answers *answers)
     return 0;
 }
 
+/* Numbers the requests, only now: others may have used the socket since the first was added. The
+   last one is to be acknowledged. */
+static void stamp(struct batch *batch)
+{
+    unsigned i;
+
+    for (i = 0; i < batch->count; i++)
+        message_stamp(batch->bytes + batch->requests[i].at, i + 1 < batch->count ? 0 : NLM_F_ACK,
+                      ++batch->sock->sequence);
+}
+
 int batch_send(struct batch *batch)
 {
-    struct answers answers = {
-        .first = batch->sock->sequence - batch->count + 1,
-        .count = batch->count,
-    };
+    struct answers answers = {.first = batch->sock->sequence + 1, .count = batch->count};
     size_t size = batch->size;
     unsigned i;
     int rc;
 
     if (!batch->count)
         return 0;
+    stamp(batch);
     batch->count = 0;
     batch->size = 0;
-    message_stamp(batch->bytes + batch->latest, NLM_F_ACK, batch->sock->sequence);
     rc = socket_send(batch->sock, batch->bytes, size);
     if (rc == 0)
         rc = collect(batch, &answers);

@@ -223,6 +223,7 @@ enum { BATCH_BYTES = 32768, BATCH_REQUESTS = 256 };
 
 struct batch_request {
     uint32_t owner;
+    uint16_t at; /* where it begins */
     bool settled;
 };
 
@@ -240,7 +241,6 @@ struct batch {
     unsigned limit; /* requests whose refusals surely fit the receive buffer */
     unsigned count;
     size_t size;
-    size_t latest; /* where the last request begins */
     struct batch_request requests[BATCH_REQUESTS];
     uint8_t bytes[BATCH_BYTES];
 };

@@ -139,8 +139,8 @@ static void a_flow_counts_for_each_who_wants_it_and_is_deleted_once(void)
     flow(&storm, 3, 3);
     CHECK_IS(fake_sent.sends, 0);
     flow(&storm, 3, 1000);
-    CHECK_IS(storm.sock->sequence, 4);
     CHECK_IS(storm.sink->finish(storm.sink), 0);
+    CHECK_IS(storm.sock->sequence, 4);
     CHECK_IS(fake_sent.sends, 1);
     check_outcome(&storm, ZONE_1, 2, 2);
     check_outcome(&storm, ZONE_2, 1, 1);
@@ -191,6 +191,30 @@ static void every_batch_has_its_own_account(void)
     CHECK_IS(refused(&storm, ZONE_1, ENOENT), flows / 2);
     CHECK_IS(refused(&storm, ZONE_2, ENOENT), 0);
     CHECK_IS(refused(&storm, LOW, ENOENT), LOW_PORTS / 2);
+    storm_end(&storm);
+}
+
+static int all_but_the_last_are_gone(uint32_t number, bool is_last)
+{
+    (void)number;
+    return is_last ? 0 : ENOENT;
+}
+
+static void another_request_in_between_shifts_no_answer(void)
+{
+    struct storm storm;
+
+    storm_begin(&storm, 1 << 20);
+    flow(&storm, 1, 1000);
+    fake_answer(fake_acknowledge);
+    CHECK_IS(nlct_flush_zone(storm.sock, 9, NLCT_ZONE_PLAIN), 0);
+    flow(&storm, 2, 1000);
+    answer_to = all_but_the_last_are_gone;
+    fake_answer(answer_each);
+    CHECK_IS(storm.sink->finish(storm.sink), 0);
+    check_outcome(&storm, ZONE_1, 1, 0);
+    check_outcome(&storm, ZONE_2, 1, 1);
+    CHECK_IS(refused(&storm, ZONE_1, ENOENT), 1);
     storm_end(&storm);
 }
 
@@ -399,6 +423,7 @@ const struct test_case delete_cases[] = {
     CASE(a_flow_counts_for_each_who_wants_it_and_is_deleted_once),
     CASE(a_refusal_goes_to_those_who_wanted_the_flow),
     CASE(every_batch_has_its_own_account),
+    CASE(another_request_in_between_shifts_no_answer),
     CASE(what_has_no_answer_counts_as_lost_for_its_owner),
     CASE(a_second_answer_to_a_request_does_not_count),
     CASE(a_filter_that_cannot_tell_troubles_its_target_alone),
