@@ -365,9 +365,3 @@ class Handle(Closing):
             self.pool.check_open()
             check(rc, f"open {BUCKETS}, which tells of a resize")
         return held
-
-
-class Holder(Closing):
-    """What works on a handle that others may share, as a Flusher shares that of a Conntrack."""
-
-    _handle: Handle

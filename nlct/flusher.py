@@ -29,7 +29,8 @@ from typing import Callable
 from nlct import _check, _log, _threads
 from nlct._closing import Closing
 from nlct._dump import require
-from nlct._handle import Handle, Holder
+from nlct._handle import Handle
+from nlct.conntrack import Conntrack
 from nlct.errors import Error
 from nlct.filter import Filter, to_delete
 from nlct.flush import Auto, FlushResult, Scan, Target, flush
@@ -98,10 +99,10 @@ class Flusher(Closing):
     """
 
     def __init__(
-        self, netns: NetnsLike | Holder | None = None, *, kernel_filter: bool = True
+        self, netns: NetnsLike | Conntrack | None = None, *, kernel_filter: bool = True
     ) -> None:
-        self._owned = not isinstance(netns, Holder)
-        if isinstance(netns, Holder):
+        self._owned = not isinstance(netns, Conntrack)
+        if isinstance(netns, Conntrack):
             if not kernel_filter:
                 raise ValueError("kernel_filter is for the Conntrack to say")
             self._handle = netns._handle
