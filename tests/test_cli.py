@@ -26,7 +26,7 @@ from nlct import Flow, Tuple, capabilities
 from nlct.cli.commands import cli
 from nlct.cli.commands import delete as delete_command
 from nlct.cli.options import zone_names
-from nlct.cli.progress import Bar
+from nlct.cli.progress import Bar, Total
 from nlct.fill import fill
 from nlct.table import COLUMNS
 from tests.support import flows, tool
@@ -1239,14 +1239,14 @@ def test_ctrl_c_ends_a_command_whose_reader_does_not_read(ct: nlct.Conntrack, wh
         assert dump.stderr.read().strip() == b""
 
 
-def test_a_bar_knows_how_many_flows_a_walk_will_be_sent(
+def test_a_bar_knows_how_many_flows_a_dump_will_be_sent(
     ct: nlct.Conntrack, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where all are deleted, too, which is done by a dump."""
     totals: list[int | None] = []
 
-    def bar(_what: str, total: int | None) -> Bar:
-        totals.append(total)
+    def bar(_what: str, total: Total) -> Bar:
+        totals.append(total() if callable(total) else total)
         return Bar("", total)
 
     monkeypatch.setattr(delete_command, "Bar", bar)
@@ -1254,6 +1254,18 @@ def test_a_bar_knows_how_many_flows_a_walk_will_be_sent(
         fill(ct, 10, 1)
         assert nlct_("delete", where, *args).exit_code == 0
     assert totals == [10, 10, None]
+
+
+@pytest.mark.usefixtures("zones")
+def test_without_a_terminal_nobody_asks_how_many_flows_there_are(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a bar that is shown needs to know."""
+    monkeypatch.setattr(nlct.Conntrack, "count", None)
+    for command in (("count", "--by", "zone"), ("dump",), ("flush", "--zone", "1-2")):
+        assert nlct_(*command, where).exit_code == 0
+    assert nlct_("flush", where, "--zone", "1-2", "--strategy", "scan").exit_code == 0
+    assert nlct_("delete", where, "--all", "--yes").exit_code == 0
 
 
 def test_progress_is_shown_on_a_terminal_only(ct: nlct.Conntrack, where: str) -> None:

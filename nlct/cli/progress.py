@@ -5,18 +5,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, Callable, Union
 
 from nlct.cli.output import NamedOutput
 from nlct.cli.streams import shares_terminal
 from nlct.conntrack import Conntrack
 from nlct.filter import Filter
 
+# None where nobody knows; a function is called only if the bar is shown.
+Total = Union[int, None, Callable[[], Union[int, None]]]
+
 
 class Bar:
     """A progress bar on standard error, if that is a terminal; otherwise nothing.
 
-    ``total``: None where nobody knows. ``beside``: what is written to meanwhile; if it may end up
+    ``total``: how much there is to do. ``beside``: what is written to meanwhile; if it may end up
     on the same terminal, nothing is shown, as the two would spoil each other. ``ticking``: redraw
     by itself; without, only when told, so that it takes no time from what is being measured.
     """
@@ -24,7 +27,7 @@ class Bar:
     def __init__(
         self,
         what: str,
-        total: int | None,
+        total: Total,
         *,
         beside: NamedOutput | None = None,
         ticking: bool = True,
@@ -36,7 +39,8 @@ class Bar:
             from nlct.cli.draw import progress  # noqa: PLC0415
 
             self._progress = progress(ticking)
-            self._task = self._progress.add_task(what, total=total)
+            known = total() if callable(total) else total
+            self._task = self._progress.add_task(what, total=known)
 
     @property
     def active(self) -> bool:
@@ -60,7 +64,7 @@ class Bar:
             yield self
 
 
-def expected(ct: Conntrack, wanted: Filter) -> int | None:
+def expected(ct: Conntrack, wanted: Filter) -> Total:
     """Return how many flows a dump will be sent; None where the kernel leaves some out."""
     many_zones = wanted.is_zones and len(wanted.zone or ()) > 1
-    return ct.count() if wanted.matches_everything or many_zones else None
+    return ct.count if wanted.matches_everything or many_zones else None

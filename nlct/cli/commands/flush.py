@@ -70,9 +70,9 @@ def _flush(
 ) -> None:
     strategy, dry_run = options["strategy"], options["dry_run"]
     with Conntrack(place.netns) as ct:
-        # The kernel's own flush shows no progress.
-        by_scan = strategy == "scan" or (strategy == "auto" and zones is not None)
-        total = expected(ct, Filter(zone=zones)) if dry_run or by_scan else None
+        # With "auto" each zone may have a dump of its own. The kernel's flush shows no progress.
+        one_dump = dry_run or strategy == "scan"
+        total = expected(ct, Filter(zone=zones)) if one_dump else None
         with Bar("counting" if dry_run else "flushing", total).shown() as bar:
             if zones is None:
                 result = ct.flush_all(**options, progress=bar.at)
