@@ -37,12 +37,13 @@ def require(handle: Handle, zones: frozenset[int] | None) -> None:
 @contextmanager
 def dump(handle: Handle, wanted: Filter) -> Iterator[Dump]:
     """Begin a dump, on a socket of its own. Call require() before."""
-    asked = ffi.NULL
+    kernel_filter = ffi.NULL
     if handle.kernel_filter:
         zoned = handle.has_zones is not False
-        asked = wanted.ask(capabilities.zone_request() if zoned else lib.NLCT_ZONE_UNASKED)
+        zone_request = capabilities.zone_request() if zoned else lib.NLCT_ZONE_UNASKED
+        kernel_filter = wanted.kernel_filter(zone_request)
     matching, buckets = wanted.to_c(), handle.open_buckets()
-    with handle.pool.lend() as sock, Dump(sock, matching, asked, buckets) as begun:
+    with handle.pool.lend() as sock, Dump(sock, matching, kernel_filter, buckets) as begun:
         yield begun
 
 

@@ -92,38 +92,38 @@ def kernel_filter(tests: Iterable[Test], zone_request: int) -> ffi.CData:
 
     ``tests``: those that every match must pass. ``zone_request``: how it is asked for a zone.
     """
-    ask = ffi.new("struct nlct_kernel_filter *")
+    made = ffi.new("struct nlct_kernel_filter *")
     for test in tests:
         if len(test.values) == 1:
-            _ask_for(ask, test, zone_request)
-    return ask
+            _set(made, test, zone_request)
+    return made
 
 
-def _ask_for(ask: ffi.CData, test: Test, zone_request: int) -> None:
-    """Ask for one value, where the test is for just one."""
+def _set(made: ffi.CData, test: Test, zone_request: int) -> None:
+    """Set the field of a test that is for just one value."""
     field = FIELDS[test.field]
     ((low, high),) = test.values
     if test.masked and test.field in ("mark", "status"):
         # The kernel refuses a status of 0.
         if low or test.field == "mark":
-            setattr(ask, test.field, low)
-            setattr(ask, f"{test.field}_mask", high)
+            setattr(made, test.field, low)
+            setattr(made, f"{test.field}_mask", high)
     elif test.masked or low != high:
         return
     elif test.field == "zone":
-        ask.zone_request = zone_request
-        ask.zone = low
+        made.zone_request = zone_request
+        made.zone = low
     elif test.field == "family":
-        ask.family = ask.orig.family = low
+        made.family = made.orig.family = low
     elif test.field == "mark":
-        ask.mark = low
-        ask.mark_mask = _EVERY_BIT
+        made.mark = low
+        made.mark_mask = _EVERY_BIT
     elif test.field in ("proto", "sport", "dport"):
-        setattr(ask.orig, test.field, low)
-        ask.orig.present |= 1 << field.bit
+        setattr(made.orig, test.field, low)
+        made.orig.present |= 1 << field.bit
     elif test.field in ("src", "dst") and isinstance(field, AddressField):
         packed, family, _ = field.prefix(low, high)
         if family == IPV4:
-            ffi.memmove(getattr(ask.orig, test.field), packed, len(packed))
-            ask.family = ask.orig.family = family
-            ask.orig.present |= 1 << field.bit
+            ffi.memmove(getattr(made.orig, test.field), packed, len(packed))
+            made.family = made.orig.family = family
+            made.orig.present |= 1 << field.bit

@@ -9,7 +9,7 @@ import operator
 from collections.abc import Iterable, Iterator
 from typing import Any, Callable, NamedTuple, SupportsIndex, TypeVar, Union, get_args
 
-from nlct import _check, _guard
+from nlct import _check, _guard, _program
 from nlct._expression import EVERYTHING, And, Node, Not, Pair, Test, all_of, any_of, depth, joined
 from nlct._families import ALL_MATCH, Families, families_of
 from nlct._ffi import ffi
@@ -26,7 +26,6 @@ from nlct._fields import (
     NumberField,
     TextField,
 )
-from nlct._program import compile_filter, kernel_filter
 from nlct.enums import Status
 
 # What fields may be given. NumPy's integers are numbers too; a pair is a value and its mask.
@@ -572,15 +571,15 @@ class Filter:
     def to_c(self) -> ffi.CData:
         """Return the ``struct nlct_filter **`` for the core, good while it or the filter lives."""
         if self._compiled is None:
-            self._compiled = compile_filter(self._node)
+            self._compiled = _program.compile_filter(self._node)
         return self._compiled
 
-    def ask(self, zone_request: int) -> ffi.CData:
+    def kernel_filter(self, zone_request: int) -> ffi.CData:
         """Make the ``struct nlct_kernel_filter *``: what the kernel may leave out, for speed alone.
 
         ``zone_request``: how it is asked for a zone.
         """
-        return kernel_filter(self._required(), zone_request)
+        return _program.kernel_filter(self._required(), zone_request)
 
 
 class _All(Filter):

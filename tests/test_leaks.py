@@ -434,14 +434,14 @@ def arrow(bench: Bench) -> None:
 
 
 @covers(
-    *("Filter", "Filter.to_c", "Filter.ask", "Filter.zone", "Filter.is_zones"),
+    *("Filter", "Filter.to_c", "Filter.kernel_filter", "Filter.zone", "Filter.is_zones"),
     *("Filter.matches_everything", "Filter.restricts_nothing", "Filter.matches_nothing"),
 )
 def filters(bench: Bench) -> None:  # noqa: ARG001
     """Filters made, joined, compiled, and refused."""
     wanted = nlct.Filter(zone=range(100), family="ipv4") | ~nlct.Filter(src={"::1", "10.0.0.0/8"})
     wanted.to_c()
-    wanted.ask(lib.NLCT_ZONE_PLAIN)
+    wanted.kernel_filter(lib.NLCT_ZONE_PLAIN)
     assert nlct.Filter(zone=7).zone == {7}
     assert nlct.Filter(zone=7).is_zones
     assert nlct.Filter().matches_everything
