@@ -68,11 +68,11 @@ class _Load:
                 yield self.created + sum(self.failed().values())
 
     def _send(self, first: int, last: int, children: bool) -> None:
-        columns, heap = self._table.to_c()
+        columns, data = self._table.to_c()
         self._handle.run(
             "create flows",
             lib.nlct_load,
-            *(columns, len(columns), heap, len(self._table.heap)),
+            *(columns, len(columns), data, len(self._table.heap)),
             *(first, last, children, self._tally, ffi.from_buffer(self._created)),
         )
 

@@ -169,7 +169,7 @@ class FlowTable:
             yield from self._rows(first, min(first + _ROWS, self._length))
 
     def _rows(self, first: int, last: int) -> Iterator[Flow]:
-        columns, _heap = self.to_c()
+        columns, _data = self.to_c()
         rows = ffi.new("struct nlct_flow[]", last - first)
         for number in range(last - first):
             lib.nlct_columns_row(
@@ -178,13 +178,13 @@ class FlowTable:
         yield from flows_from(ffi.buffer(rows)[:], self._heap_bytes())
 
     def _heap_bytes(self) -> bytes:
-        """The heap as flows keep it, one for all."""
+        """Return the heap as flows keep it, one for all."""
         if self._kept_heap is None:
             self._kept_heap = bytes(self.heap)
         return self._kept_heap
 
     def to_c(self) -> tuple[ffi.CData, ffi.CData]:
-        """Make the array of ``struct nlct_column``, and the heap: good while the table lives."""
+        """Make the array of ``struct nlct_column``, and the heap, good while the table lives."""
         array = ffi.new("struct nlct_column[]", len(self._columns))
         for item, (name, column) in zip(array, self._columns.items()):
             item.field = FIELDS[name].number
@@ -270,8 +270,8 @@ class Columns:
     def take(self) -> FlowTable:
         """Return what was collected, without a copy, and start anew."""
         array = slot("struct nlct_column[]", lib.nlct_columns_free, len(FIELDS))
-        heap = slot("struct nlct_bytes *", lib.nlct_bytes_free)
-        rows = lib.nlct_columns_take(self.sink[0], array, heap)
+        data = slot("struct nlct_bytes *", lib.nlct_bytes_free)
+        rows = lib.nlct_columns_take(self.sink[0], array, data)
         columns: dict[str, Buffer] = {"family": b""}
         valid: dict[str, Buffer] = {}
         for name, field in FIELDS.items():
@@ -282,7 +282,7 @@ class Columns:
                 columns[name] = _buffer(column.values, rows * field.size, column)
             if column.valid != ffi.NULL:
                 valid[name] = _buffer(column.valid, rows, column)
-        return FlowTable.of_core(columns, valid, _buffer(heap.data, heap.size, heap))
+        return FlowTable.of_core(columns, valid, _buffer(data.data, data.size, data))
 
 
 def _buffer(memory: ffi.CData, size: int, owner: ffi.CData) -> Buffer:

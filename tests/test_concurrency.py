@@ -330,7 +330,7 @@ def until_threads_are(count: int) -> None:
 
 
 @pytest.mark.parametrize("left", ["ended", "closed", "forgotten", "closed table"])
-def test_no_thread_outlives_its_walk(netns: nlct.Netns, left: str) -> None:
+def test_no_thread_outlives_its_dump(netns: nlct.Netns, left: str) -> None:
     """However the dump ends; what was received ahead is let go of."""
     with nlct.Conntrack(netns) as ct:
         fill(ct, 20_000, 20)
@@ -346,7 +346,7 @@ def test_no_thread_outlives_its_walk(netns: nlct.Netns, left: str) -> None:
         until_threads_are(before)
 
 
-def test_a_child_has_no_thread_of_its_parents_walk(netns: nlct.Netns) -> None:
+def test_a_child_has_no_thread_of_its_parents_dump(netns: nlct.Netns) -> None:
     """It is refused to go on with the dump, and may let go of it; the parent goes on."""
     with nlct.Conntrack(netns) as ct:
         fill(ct, 20_000, 20)
@@ -459,7 +459,7 @@ with nlct.Netns.scratch() as netns, nlct.Conntrack(netns, kernel_filter=False) a
     ],
 )
 @pytest.mark.usefixtures("netns")
-def test_ctrl_c_is_heard_in_the_middle_of_a_pass(
+def test_ctrl_c_is_heard_in_the_middle_of_a_dump(
     work: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """KeyboardInterrupt comes out of a dump over a large table, and the object works on."""

@@ -293,7 +293,7 @@ def test_what_the_result_says(ct: nlct.Conntrack) -> None:
 
 
 def test_ten_thousand_addresses(netns: nlct.Netns, ct: nlct.Conntrack) -> None:
-    """In one pass, whoever else is there; of those that are not there nothing is said."""
+    """In one dump, whatever else is there; addresses without a flow do not count."""
     ct.load(flows.udp(number) for number in range(6000))
     before = oracle.dump(netns)
     addresses = [flows.udp(number).orig.src for number in range(30_000)]

@@ -610,7 +610,7 @@ def test_trap_a_zone_of_one_direction_is_a_zone(netns: nlct.Netns, way: Way) -> 
     assert oracle.dump(netns) == {}
 
 
-def test_a_deleter_never_touches_another_namespace(netns: nlct.Netns) -> None:
+def test_a_delete_sink_never_touches_another_namespace(netns: nlct.Netns) -> None:
     """A dump that is driven by hand counts each delete where it was sent."""
     with nlct.Conntrack(netns) as ct:
         flows.populate(ct)

@@ -282,7 +282,7 @@ def flush_by_scan(bench: Bench) -> None:
 
 @covers("Conntrack.flush_zone", times=DUMPS)
 def flush_ended_by_an_error(bench: Bench) -> None:
-    """Bad arguments, and an exception in the midst of a pass."""
+    """Bad arguments, and an exception in the middle of a dump."""
     for arguments in ({"zone": -1}, {"zone": 1, "strategy": "x"}, {"zone": 1, "passes": 0}):
         with pytest.raises(ValueError, match="must be"):
             bench.ct.flush_zone(**arguments)
@@ -322,7 +322,7 @@ def flusher_open_and_close(bench: Bench) -> None:
 
 @covers("Flusher.flush_zone", "Flusher.delete", "Flusher.passes", times=DUMPS)
 def flusher_shared(bench: Bench) -> None:
-    """A shared pass, and arguments that are refused."""
+    """A shared dump, and arguments that are refused."""
     bench.ct.load([flow(200, zone=200), flow(201, zone=201)])
     with nlct.Flusher(bench.ct) as flusher, ThreadPoolExecutor(4) as pool:
         done = [pool.submit(flusher.flush_zone, zone) for zone in (200, 201, 202)]

@@ -1,4 +1,4 @@
-"""A hash table that changes its size in the middle of a pass, without a word from the kernel."""
+"""A hash table that changes its size in the middle of a dump, without a word from the kernel."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def table(netns: nlct.Netns) -> Iterator[nlct.Conntrack]:
 
 
 class Resizing(Dump):
-    """A pass in whose first step the table is resized, once or each time."""
+    """A dump in whose first step the table is resized, once or each time."""
 
     sizes: Iterator[int]
     done: int
@@ -69,7 +69,7 @@ class Resizing(Dump):
 
 @pytest.fixture
 def resizing(monkeypatch: pytest.MonkeyPatch, buckets: Path) -> type[Resizing]:
-    """Let the passes of a table be disturbed by each of Resizing.sizes."""
+    """Let each of Resizing.sizes disturb a dump of the table."""
     assert buckets == BUCKETS
     monkeypatch.setattr(_dump, "Dump", Resizing)
     monkeypatch.setattr(Resizing, "done", 0, raising=False)
@@ -77,7 +77,7 @@ def resizing(monkeypatch: pytest.MonkeyPatch, buckets: Path) -> type[Resizing]:
 
 
 @SIZES
-def test_a_flush_walks_again(
+def test_a_flush_dumps_again(
     table: nlct.Conntrack, netns: nlct.Netns, buckets: Path, size: int
 ) -> None:
     """Triggered by the callback: the zones are wholly gone, the rest is untouched."""

@@ -24,7 +24,7 @@ static void begin(void)
 
 /* Bytes --------------------------------------------------------------------------------------- */
 
-static void heaps_grow(void)
+static void bytes_grow(void)
 {
     struct nlct_bytes bytes = {0};
     unsigned i;
@@ -42,7 +42,7 @@ static void heaps_grow(void)
     nlct_bytes_free(&bytes);
 }
 
-static void heaps_end_where_spans_do(void)
+static void bytes_end_where_spans_do(void)
 {
     struct nlct_bytes bytes = {.size = UINT32_MAX - 3, .capacity = UINT32_MAX};
 
@@ -246,7 +246,7 @@ static void padding_is_nothing_unknown(void)
 }
 
 /* A refused message may leave something in the bytes, but nothing that was there is lost. */
-static void a_refused_message_leaves_the_heap_good(void)
+static void a_refused_message_leaves_the_bytes_good(void)
 {
     struct nlct_bytes bytes = {0};
     struct nlct_flow flow;
@@ -263,8 +263,8 @@ static void a_refused_message_leaves_the_heap_good(void)
 }
 
 const struct test_case flow_cases[] = {
-    CASE(heaps_grow),
-    CASE(heaps_end_where_spans_do),
+    CASE(bytes_grow),
+    CASE(bytes_end_where_spans_do),
     CASE(spans_go_to_the_end_of_the_bytes),
     CASE(helpers_have_names_of_up_to_15_bytes),
     CASE(unknown_attributes_are_kept_as_they_are),
@@ -272,6 +272,6 @@ const struct test_case flow_cases[] = {
     CASE(the_last_unknown_attribute_gets_its_padding),
     CASE(unknown_attributes_inside_known_ones_keep_the_whole),
     CASE(padding_is_nothing_unknown),
-    CASE(a_refused_message_leaves_the_heap_good),
+    CASE(a_refused_message_leaves_the_bytes_good),
     END_OF_CASES,
 };

@@ -56,7 +56,7 @@ static void queue_done(void)
     fake_queue(packet.bytes, packet.size, 0, 0);
 }
 
-/* Walks a step, and checks that the flows come in turn, none twice. */
+/* Goes on for a step, and checks that the flows come in turn, none twice. */
 static int step(void)
 {
     const int rc = nlct_dump_next(dump, sink, 1000);

@@ -359,7 +359,7 @@ def scenarios() -> dict[str, Scenario]:
     return found
 
 
-ESTIMATES = "how long a pass takes is estimated, also from the size of the table"
+ESTIMATES = "how long a dump takes is estimated, also from the size of the table"
 AHEAD = "what is received ahead, after the end of the table, is not looked at"
 ANSWERS = "what cannot be measured is False"
 
