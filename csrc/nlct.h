@@ -353,7 +353,7 @@ enum nlct_zone_request {
 
 /* Lets the kernel leave out of a dump the flows that differ in any of this. It only saves time:
    kernels ignore what they do not know. Of the original tuple kernels filter by IPv4 addresses,
-   protocol and ports; ports need the protocol. */
+   protocol, and the ports of TCP and UDP; ports need the protocol. */
 struct nlct_kernel_filter {
     enum nlct_zone_request zone_request;
     uint16_t zone;

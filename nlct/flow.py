@@ -10,7 +10,7 @@ import enum
 import functools
 import struct
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, Union, get_args
 
 from nlct import _check
 from nlct._ffi import ffi, lib
@@ -96,6 +96,7 @@ if TYPE_CHECKING:
 
 
 ProtoLike = Union[int, str]
+_ADDRESSES = get_args(Address)
 
 
 def _of_tuple(member: str) -> Any:
@@ -113,7 +114,7 @@ def _arguments(one: Any, names: Iterable[str]) -> str:
 
 
 def _shown(value: object) -> str:
-    if isinstance(value, Address.__args__):  # type: ignore[attr-defined]
+    if isinstance(value, _ADDRESSES):
         return repr(str(value))
     if isinstance(value, enum.IntEnum):
         return f"{type(value).__name__}.{value.name}"

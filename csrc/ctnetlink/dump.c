@@ -34,7 +34,7 @@ static int64_t now_milliseconds(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* The kernel does not tell of a resize, which makes a dump lose or repeat entries. */
+/* The kernel does not report a resize, which makes a dump lose or repeat entries. */
 static int read_size(int buckets, char *size, size_t capacity)
 {
     ssize_t got;

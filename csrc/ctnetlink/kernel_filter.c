@@ -46,12 +46,11 @@ bool kernel_filter_is_zone(const struct view *view, uint16_t zone, enum nlct_zon
            is_flag(wire_nest(view_attr(view, CTA_FILTER)), FILTER_ZONE);
 }
 
-static bool has_ports(const struct nlct_tuple *tuple)
+/* Of the protocols with ports, kernels compare only the ports of these two. */
+static bool is_compared_by_port(const struct nlct_tuple *tuple)
 {
-    static const uint8_t protos[] = {IPPROTO_TCP, IPPROTO_UDP, IPPROTO_SCTP, IPPROTO_DCCP,
-                                     IPPROTO_UDPLITE};
-
-    return has(tuple->present, NLCT_TUPLE_PROTO) && memchr(protos, tuple->proto, sizeof(protos));
+    return has(tuple->present, NLCT_TUPLE_PROTO) &&
+           (tuple->proto == IPPROTO_TCP || tuple->proto == IPPROTO_UDP);
 }
 
 /* Every kernel so far filters by IPv6 addresses the wrong way round. */
@@ -63,7 +62,7 @@ static uint64_t safe_fields(const struct nlct_tuple *tuple)
 
     if (tuple->family != AF_INET)
         safe &= ~addresses;
-    if (!has_ports(tuple))
+    if (!is_compared_by_port(tuple))
         safe &= ~ports;
     return safe;
 }

@@ -192,7 +192,7 @@ RULES(flow,
     NAT_RULE(CTA_NAT_DST));
 const struct table flow_table = TABLE(flow);
 
-/* What one may set ----------------------------------------------------------------------------- */
+/* Settable fields ------------------------------------------------------------------------------ */
 
 #define BIT(in_, type_, name_, NAME_, kind_, settable_)                                            \
     | (uint64_t)(settable_) << NLCT_FLOW_##NAME_

@@ -22,7 +22,7 @@ static int take(struct nlct_sink *sink, struct view *view)
         return rc;
     rc = nlct_flow_text(&view->flow, text->bytes.data, text->buffer + text->size,
                         text->capacity - text->size);
-    /* Or a line too long for the empty buffer would be wanted again for ever. */
+    /* Otherwise a line too long for an empty buffer would be retried for ever. */
     if (rc == -EMSGSIZE && text->size)
         return 1;
     if (rc < 0)
@@ -31,7 +31,7 @@ static int take(struct nlct_sink *sink, struct view *view)
     return 0;
 }
 
-static void let_go(struct nlct_sink *sink)
+static void free_text(struct nlct_sink *sink)
 {
     nlct_bytes_free(&((struct text *)sink)->bytes);
 }
@@ -43,7 +43,7 @@ int nlct_text_new(struct nlct_sink **sink, char *buffer, size_t capacity)
     if (!new)
         return -ENOMEM;
     *new = (struct text){
-        .sink = {.take = take, .free = let_go}, .buffer = buffer, .capacity = capacity};
+        .sink = {.take = take, .free = free_text}, .buffer = buffer, .capacity = capacity};
     *sink = &new->sink;
     return 0;
 }

@@ -611,7 +611,9 @@ static void a_dump_never_asks_for_ipv6_addresses(void)
 
 static void a_dump_never_asks_for_more_of_a_tuple_than_kernels_get_right(void)
 {
-    static const uint8_t portless[] = {IPPROTO_ICMP, IPPROTO_GRE, IPPROTO_ICMPV6, 253};
+    static const uint8_t others[] = {IPPROTO_ICMP, IPPROTO_GRE,  IPPROTO_ICMPV6,
+                                     IPPROTO_SCTP, IPPROTO_DCCP, IPPROTO_UDPLITE,
+                                     253};
     struct nlct_kernel_filter ask = {
         .family = AF_INET,
         .orig = tuple_of("10.0.0.1", "192.0.2.1", IPPROTO_UDP, 1024, 53),
@@ -629,13 +631,13 @@ static void a_dump_never_asks_for_more_of_a_tuple_than_kernels_get_right(void)
     ask.orig.present = BIT(NLCT_TUPLE_SPORT) | BIT(NLCT_TUPLE_DPORT);
     start_dump(&ask);
     check_sent();
-    /* Ports of a protocol that has none. */
-    for (i = 0; i < sizeof(portless); i++) {
-        ask.orig = tuple_of("10.0.0.1", "192.0.2.1", portless[i], 1024, 53);
+    /* Ports of a protocol that has none, or whose ports no kernel compares. */
+    for (i = 0; i < sizeof(others); i++) {
+        ask.orig = tuple_of("10.0.0.1", "192.0.2.1", others[i], 1024, 53);
         ask.orig.present &= ~addresses;
         start_dump(&ask);
         expect_dump(AF_INET);
-        expect_protocol(portless[i]);
+        expect_protocol(others[i]);
         check_sent();
     }
     /* Without the family the kernel refuses a tuple. */
