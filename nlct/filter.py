@@ -46,6 +46,8 @@ Texts = _Some[str]
 
 _ADDRESSES = get_args(Union[Address, Network])
 
+STATUS_NAMES = ", ".join(Status.__members__).lower()
+
 
 # Values ------------------------------------------------------------------------------------------
 
@@ -236,8 +238,9 @@ def _status(value: Any) -> Any:
         try:
             return Status[value.upper()]
         except KeyError:
-            known = ", ".join(bit.name.lower() for bit in Status if bit.name)
-            raise ValueError(f"status must be bits or one of {known}, not {value!r}") from None
+            raise ValueError(
+                f"status must be bits or one of {STATUS_NAMES}, not {value!r}"
+            ) from None
     if isinstance(value, (set, frozenset, list)):
         return [_status(item) for item in value]
     return value

@@ -54,6 +54,11 @@ class FlushResult(NamedTuple):
         return {**self._asdict(), "failed": named}
 
 
+def nothing_to_do() -> FlushResult:
+    """Return the result of a flush that needed no dump."""
+    return FlushResult(0, 0, 0, 0, {}, passes=0)
+
+
 class Target:
     """What a caller wants deleted, and the outcome so far.
 
@@ -340,7 +345,7 @@ def flush(
     require(handle, target.zone)
     counts = operation == "delete"
     if wanted.matches_nothing:
-        result = FlushResult(0, 0, 0, 0, {}, passes=0)
+        result = nothing_to_do()
     elif dry_run:
         made = undisturbed(handle, wanted, operation, progress=progress)
         result = FlushResult(made.scanned, made.matched, 0, 0, {}, complete=made.matched == 0)

@@ -11,7 +11,7 @@ from nlct.cli.app import Failure
 from nlct.cli.options import Command, number_option
 from nlct.cli.output import duration, errnos_word, flows_word, print_json, say
 from nlct.cli.places import Place, flows_in, in_each
-from nlct.flush import FlushResult
+from nlct.flush import FlushResult, nothing_to_do
 
 passes_option = number_option(
     "--passes", 1, 1000, "Dump the table up to N times, until a dump finds no match.", default=1
@@ -59,8 +59,7 @@ def confirm(places: tuple[Place, ...], yes: bool, as_json: bool) -> bool:
 
 def _tell_of_nothing(place: Place, as_json: bool) -> None:
     if as_json:
-        nothing = FlushResult(0, 0, 0, 0, {}, passes=0)
-        print_json({**nothing.to_dict(), "dry_run": False}, place.name)
+        print_json({**nothing_to_do().to_dict(), "dry_run": False}, place.name)
     else:
         say("there is nothing to delete", place.name)
 

@@ -13,7 +13,7 @@ import click
 from nlct._fields import FIELDS
 from nlct.cli.options import Command, number_range, refuse_leading_zeros, split, zone_set
 from nlct.enums import Status
-from nlct.filter import Filter, read_network
+from nlct.filter import STATUS_NAMES, Filter, read_network
 
 # What an option for NAT has where it is given without an address.
 _TRANSLATED = "any"
@@ -75,8 +75,7 @@ def _bit(text: str) -> int:
     except KeyError:
         if text[:1].isdigit():
             return _number(text)
-        known = ", ".join(bit.name.lower() for bit in Status if bit.name)
-        raise click.BadParameter(f"{text!r} is not one of {known}, nor a number") from None
+        raise click.BadParameter(f"{text!r} is not one of {STATUS_NAMES}, nor a number") from None
 
 
 def _labels(texts: Texts) -> int:
