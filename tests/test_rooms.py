@@ -94,10 +94,15 @@ def symbols(compiled: Path, which: str) -> list[str]:
 # distribution is looked at where it is built, by .ci/packages.
 
 
-def make(*arguments: str) -> str:
-    """Return what make would do, and its database."""
+def require_make() -> None:
+    """Skip where nothing can be built: without make, or without a source tree."""
     if not (ROOT / "Makefile").exists() or shutil.which("make") is None:
         pytest.skip("MISSING: make, or a Makefile")
+
+
+def make(*arguments: str) -> str:
+    """Return what make would do, and its database."""
+    require_make()
     environment = {name: value for name, value in os.environ.items() if "MAKE" not in name}
     command = ["make", "--dry-run", "--always-make", "--print-data-base", *arguments]
     return subprocess.run(
@@ -165,7 +170,7 @@ def test_every_file_is_sanitized_and_fuzzed() -> None:
 
 def test_the_binding_is_built_of_every_file() -> None:
     """The builder compiles every source, and knows every header."""
-    make()
+    require_make()
     builder = runpy.run_path(str(ROOT / "nlct/_build.py"))
     assert {*builder["SOURCES"], *builder["HEADERS"]} == NAMES
     assert set(builder["SOURCES"]) == compiled(NAMES)
