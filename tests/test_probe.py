@@ -201,6 +201,14 @@ def test_a_flush_that_is_wrong_for_zone_0_alone_is_noticed(
     assert (found.zone_flush, found.zone0_flush) == (True, False)
 
 
+def test_a_dump_that_sends_far_too_much_ends(ct: nlct.Conntrack) -> None:
+    """As where the kernel ignores the zone and a resize repeats flows."""
+    flows.populate(ct)
+    assert not probing._dumps_one_zone(ct._handle, 1, lib.NLCT_ZONE_UNASKED)
+    # Nor is one of the zone's flows enough: here are more of them.
+    assert not probing._dumps_one_zone(ct._handle, 1, lib.NLCT_ZONE_PLAIN)
+
+
 def test_the_explicit_filter_is_honoured_or_refused(ct: nlct.Conntrack, netns: nlct.Netns) -> None:
     """No kernel takes CTA_FILTER_ZONE for anything else: a dump or a flush with it never widens."""
     flows.populate(ct)

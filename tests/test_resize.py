@@ -14,6 +14,7 @@ import pytest
 
 import nlct
 from nlct import _dump, _handle, capabilities, flush
+from nlct._ffi import lib
 from nlct._handle import Dump
 from nlct.fill import fill
 from tests.support import oracle
@@ -236,6 +237,31 @@ def test_a_probe_that_resizes_disturb_again_and_again_remembers_nothing(
     assert "the table was resized while it was dumped" in caplog.text
     assert not wrong
     assert nlct.probe().evidence["zone_flush"] == "measured"
+
+
+def test_a_probe_ends_whose_dump_repeats_flows(
+    buckets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel that ignores the zone sends every flow there is, and some of them twice."""
+    alone = capabilities.measure("alone", ["zone_dump"])
+    sizes = [1048576]
+
+    class Unfiltered(Dump):
+        """Asks for everything; while the answer is under way the table grows, the first time."""
+
+        def __init__(self, sock: Any, matching: Any, asked: Any, *rest: Any, **more: Any) -> None:
+            if asked.zone_request == lib.NLCT_ZONE_PLAIN:
+                asked.zone_request = lib.NLCT_ZONE_UNASKED
+            super().__init__(sock, matching, asked, *rest, **more)
+            if asked.zone_request == lib.NLCT_ZONE_UNASKED and sizes:
+                buckets.write_text(str(sizes.pop()))
+
+    monkeypatch.setattr(capabilities, "Dump", Unfiltered)
+    found = capabilities.measure("alone", ["zone_dump"])
+    if not alone.zone_filter:
+        assert sizes == []
+        assert not found.zone_dump
+    assert found.evidence["zone_dump"] == "measured"
 
 
 @SIZES
