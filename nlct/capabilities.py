@@ -105,9 +105,8 @@ def may_flush(zones: frozenset[int]) -> bool:
 
 
 def unasked(zones: frozenset[int]) -> int:
-    """Return how many questions may_flush() would measure; each takes a dump."""
-    found = known()
-    return sum(not _is_measured(found, each) for each in _questions(zones))
+    """Return how many questions may_flush() would measure; each takes about as long as a dump."""
+    return len(_missing(known(), _questions(zones)))
 
 
 def _questions(zones: frozenset[int]) -> list[str]:
@@ -119,7 +118,13 @@ def _is_measured(found: Capabilities, name: str) -> bool:
 
 
 def _ask(names: Collection[str]) -> Capabilities:
-    """Return what is known after measuring these answers, if that is possible."""
+    """Return what is known after measuring these answers, if that is possible.
+
+    Where they are known already, this waits for no other thread.
+    """
+    found = known()
+    if not _missing(found, names):
+        return found
     said: list[_log.Said] = []
     with _log.keep(said), _lock.real:
         found = _answer(names)
@@ -127,15 +132,20 @@ def _ask(names: Collection[str]) -> Capabilities:
     return found
 
 
+def _missing(found: Capabilities, names: Collection[str]) -> list[str]:
+    return [name for name in names if not _is_measured(found, name)]
+
+
 def _answer(names: Collection[str]) -> Capabilities:
     found, release = known(), os.uname().release
-    missing = [name for name in names if not _is_measured(found, name)]
+    missing = _missing(found, names)
     try:
         if missing:
             found = _known[release] = measure(release, missing)
     except Error as exc:
         _log.say(_log.DEBUG, "no scratch namespace to measure the kernel in: %s", exc)
-        found = _with_zones(found)
+        if "zones" in names:
+            found = _with_zones(found)
     if "zone_flush" in names and not found.zone_flush and release not in _warned:
         _warned.add(release)
         _log.say(

@@ -23,6 +23,8 @@ from tests.support.core import Lib
 from tests.support.namespaces import where_am_i
 from tests.support.processes import WALL
 
+# Seconds; what takes so long never ends.
+LONG = 60
 FIELDS = ("zones", "zone_filter", "zone_dump", "zone_flush", "zone0_flush")
 
 
@@ -129,6 +131,43 @@ def test_without_a_namespace_it_is_conservative(monkeypatch: pytest.MonkeyPatch)
     assert set(found.evidence.values()) == {"release"}
     assert not found.zone_flush
     assert not found.zone0_flush
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_without_a_namespace_it_asks_the_callers_table_for_no_more_than_it_needs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whether flows may have a zone is asked by probe(), and not by who wants to flush one."""
+    opened: list[nlct.Netns] = []
+    current = nlct.Netns.current
+
+    def opening() -> nlct.Netns:
+        opened.append(current())
+        return opened[-1]
+
+    monkeypatch.setattr(nlct.Netns, "scratch", no_namespace)
+    monkeypatch.setattr(nlct.Netns, "current", opening)
+    assert not probing.may_flush(frozenset({0, 7}))
+    assert opened == []
+    nlct.probe()
+    assert len(opened) == 1
+
+
+def test_what_is_known_is_told_while_another_thread_measures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A scan that asks at each step does not wait for it."""
+    monkeypatch.setattr(probing, "_known", saying(zone0_flush=False))
+    told: list[bool] = []
+
+    def ask() -> None:
+        told.extend(probing.may_flush(frozenset(zones)) for zones in ({7}, {0}))
+
+    with probing._lock.real:
+        thread = threading.Thread(target=ask, daemon=True)
+        thread.start()
+        thread.join(LONG)
+        assert told == [True, False]
 
 
 @pytest.mark.parametrize(
