@@ -34,6 +34,8 @@ BEGIN = 1.5e-3
 UNEVEN = 1.25
 # A scan that needs no longer than this goes on, however fast the kernel would be.
 SOON = 0.02
+# No dump takes less than this, whatever a clock says.
+SHORTEST = 1e-6
 
 
 class Facts(NamedTuple):
@@ -122,9 +124,10 @@ def choose(facts: Facts) -> Plan:
 
 def _empty(facts: Facts) -> float:
     """Return how long a dump takes in which the kernel sends nothing."""
-    if facts.dump_seconds is not None:
-        return facts.dump_seconds
-    return max(BUCKET * (facts.buckets or 0) + FLOW * facts.flows, 1e-6)
+    seconds = facts.dump_seconds
+    if seconds is None:
+        seconds = BUCKET * (facts.buckets or 0) + FLOW * facts.flows
+    return max(seconds, SHORTEST)
 
 
 def learned(seconds: float, deleted: int, before: float | None) -> float | None:
@@ -139,4 +142,4 @@ def learned(seconds: float, deleted: int, before: float | None) -> float | None:
         return took if took > seconds / 2 else None
     if took < seconds * 7 / 8:
         return before
-    return min(took, (took + before) / 2)
+    return max(min(took, (took + before) / 2), SHORTEST)
