@@ -142,16 +142,16 @@ AnyTarget = TypeVar("AnyTarget", bound=Target)
 class _Sink:
     """Deletes what any of the targets wants, of the flows that a dump lets through.
 
-    A single target takes them all, so the dump must match by its filter. For several it must let
-    everything through: each flow is matched here.
+    ``matched``: the filter that the dump matches by. A target with this very filter takes all of
+    these flows; for any other each flow is matched here.
     """
 
-    def __init__(self, sock: Socket, targets: Sequence[Target]) -> None:
+    def __init__(self, sock: Socket, targets: Sequence[Target], matched: Filter) -> None:
         # They hold the filters.
         self._targets = targets
         rows = ffi.new("struct nlct_target[]", len(targets))
         for row, target in zip(rows, targets):
-            if len(targets) == 1:
+            if target.wanted is matched:
                 row.wants = lib.NLCT_WANTS_ALL
             elif target.single is not None:
                 # One look-up finds the target of any zone; each filter is tried in turn.
@@ -295,12 +295,12 @@ class Scan:
 
     def _dump(self, targets: Sequence[Target], leave: Leave | None = None) -> bool:
         """Dump once, and tell if the rest is left to the kernel."""
-        first, *others = targets
+        only = targets[0] if len(targets) == 1 else None
         # For several targets the kernel sends everything: no one filter fits all.
-        wanted = Filter() if others else first.wanted
+        wanted = only.wanted if only else Filter()
         began = time.monotonic()
         with dump(self._handle, wanted) as made, self._handle.pool.lend() as sock:
-            sink = _Sink(sock, targets)
+            sink = _Sink(sock, targets, wanted)
             for _ in made.steps(sink.c):
                 self._watch(self._scanned + made.scanned)
                 seconds = time.monotonic() - began
@@ -308,7 +308,7 @@ class Scan:
                     break
         self._scanned += made.scanned
         sink.account(made)
-        if made.ended and first.single is not None and not others:
+        if made.ended and only and only.single is not None:
             self._learn(made, sink, seconds)
         return not made.ended
 

@@ -13,7 +13,7 @@ import pytest
 import nlct
 from nlct import Filter, Flow, Tuple, _dump, _handle, capabilities, strategy
 from nlct._ffi import ffi, lib
-from nlct._handle import NOTHING, Dump, Socket, SocketPool
+from nlct._handle import NOTHING, Dump, Socket, SocketPool, everything
 from nlct.fill import fill
 from nlct.flush import Scan, Target, _Sink, flush
 from tests.support import flows, oracle
@@ -502,7 +502,7 @@ with nlct.Netns.scratch() as here, nlct.Netns.scratch() as there:
         target = Target(nlct.Filter())
         for _ in range(5):
             source, delete = Socket(here), Socket(there)
-            sink = _Sink(delete, [target])
+            sink = _Sink(delete, [target], target.wanted)
             dump = Dump(source, everything(), ffi.NULL, NOTHING)
             for _ in dump.steps(sink.c):
                 pass
@@ -610,13 +610,26 @@ def test_trap_a_zone_of_one_direction_is_a_zone(netns: nlct.Netns, way: Way) -> 
     assert oracle.dump(netns) == {}
 
 
+def test_a_sink_takes_all_of_no_dump_but_that_by_its_targets_filter(netns: nlct.Netns) -> None:
+    """What a dump of everything lets through is matched again, also for a single target."""
+    with nlct.Conntrack(netns) as ct:
+        flows.populate(ct)
+        source, delete = Socket(netns), Socket(netns)
+        target = Target(Filter(zone={5, 7}))
+        sink = _Sink(delete, [target], Filter(zone={5, 7}))
+        before = oracle.dump(netns)
+        for _ in Dump(source, everything(), ffi.NULL, NOTHING).steps(sink.c):
+            pass
+        assert oracle.dump(netns) == oracle.outside(before, {5, 7})
+
+
 def test_a_delete_sink_never_touches_another_namespace(netns: nlct.Netns) -> None:
     """A dump that is driven by hand counts each delete where it was sent."""
     with nlct.Conntrack(netns) as ct:
         flows.populate(ct)
         source, delete = Socket(netns), Socket(netns)
         wanted = Filter(zone={5, 7})
-        sink = _Sink(delete, [Target(wanted)])
+        sink = _Sink(delete, [Target(wanted)], wanted)
         before = oracle.dump(netns)
         kernel_filter = wanted.kernel_filter(lib.NLCT_ZONE_PLAIN)
         for _ in Dump(source, wanted.to_c(), kernel_filter, NOTHING).steps(sink.c):

@@ -562,7 +562,7 @@ def test_misses_without_end_are_not_called_complete(
         make = flushing._Sink.__init__
         with other._handle.pool.lend() as wrong, crowd(flusher, [1, 2]) as futures:
             monkeypatch.setattr(
-                flushing._Sink, "__init__", lambda sink, _sock, targets: make(sink, wrong, targets)
+                flushing._Sink, "__init__", lambda sink, _sock, *rest: make(sink, wrong, *rest)
             )
             flusher.one_round()
             for future in futures:
