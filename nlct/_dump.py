@@ -20,7 +20,10 @@ MAX_DUMPS = 10
 
 
 def require(handle: Handle, zones: frozenset[int] | None) -> None:
-    """Refuse zones where the kernel was built without them. Raises ValueError after close()."""
+    """Refuse zones where the kernel was built without them. Raises ValueError after close().
+
+    Every dump does so when it begins; a caller that is to raise before that does it itself.
+    """
     handle.pool.check_open()
     if not zones:
         return
@@ -36,7 +39,8 @@ def require(handle: Handle, zones: frozenset[int] | None) -> None:
 
 @contextmanager
 def dump(handle: Handle, wanted: Filter) -> Iterator[Dump]:
-    """Begin a dump, on a socket of its own. Call require() before."""
+    """Begin a dump, on a socket of its own."""
+    require(handle, wanted.zone)
     kernel_filter = ffi.NULL
     if handle.kernel_filter:
         zoned = handle.has_zones is not False

@@ -12,6 +12,7 @@ import pytest
 
 import nlct
 from nlct import Filter, Flow, Tuple, _dump, _handle, capabilities, strategy
+from nlct import filter as filter_module
 from nlct._ffi import ffi, lib
 from nlct._handle import NOTHING, Dump, Socket, SocketPool, everything
 from nlct.fill import fill
@@ -208,27 +209,26 @@ def test_counters_are_read_once_and_a_filter_is_asked_once(
     ct: nlct.Conntrack, netns: nlct.Netns, monkeypatch: pytest.MonkeyPatch, zones: set[int]
 ) -> None:
     """GET_STATS, and the zones of a filter, in one flush of auto."""
-    stats, zone = ct._handle.stats, Filter.zone.fget
-    assert zone is not None
+    stats, in_ranges = ct._handle.stats, filter_module._in_ranges
     read: list[object] = []
 
     def counted() -> tuple[int, int]:
         read.append("stats")
         return stats()
 
-    def of(wanted: Filter) -> frozenset[int] | None:
-        read.append(wanted)
-        return zone(wanted)
+    def unpacked(ranges: Iterable[tuple[int, int]]) -> frozenset[int]:
+        read.append(in_ranges(ranges))
+        return in_ranges(ranges)
 
     flows.populate(ct)
     before = oracle.dump(netns)
     monkeypatch.setattr(ct._handle, "stats", counted)
-    monkeypatch.setattr(Filter, "zone", property(of))
+    monkeypatch.setattr(filter_module, "_in_ranges", unpacked)
     assert ct.flush_zones(zones).complete
     assert oracle.dump(netns) == oracle.outside(before, zones)
     # A filter of its own for each zone that is dumped by itself.
     assert all(read.count(each) == 1 for each in read)
-    assert read[:2] == [Filter(zone=zones), "stats"]
+    assert read[:2] == [zones, "stats"]
 
 
 @pytest.mark.parametrize(
@@ -621,6 +621,16 @@ def test_a_sink_takes_all_of_no_dump_but_that_by_its_targets_filter(netns: nlct.
         for _ in Dump(source, everything(), ffi.NULL, NOTHING).steps(sink.c):
             pass
         assert oracle.dump(netns) == oracle.outside(before, {5, 7})
+
+
+def test_no_dump_begins_for_a_zone_where_there_are_none(
+    ct: nlct.Conntrack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever forgets to ask: a dump of nothing would look like an empty zone."""
+    monkeypatch.setattr(_handle, "lib", Lib(nlct_dump_start=None))
+    ct._handle.has_zones = False
+    with pytest.raises(nlct.UnsupportedError), _dump.dump(ct._handle, Filter(zone=7)):
+        pytest.fail("it began")
 
 
 def test_a_delete_sink_never_touches_another_namespace(netns: nlct.Netns) -> None:
