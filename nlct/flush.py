@@ -84,6 +84,11 @@ class Target:
         """The zone, if the target is one zone and nothing else."""
         return next(iter(self.zones)) if self.zones and len(self.zones) == 1 else None
 
+    @property
+    def sent_alone(self) -> bool:
+        """True if the kernel has sent nothing else so far."""
+        return self._scanned == self._matched
+
     def add(self, made: Dump, matched: int, deleted: int, refused: dict[int, int]) -> None:
         """Add what a dump did."""
         self._scanned += made.scanned
@@ -214,18 +219,20 @@ class Auto:
         return facts._replace(kernel=may, questions=questions)
 
     def is_for_kernel(
-        self, zones: frozenset[int], each: bool, made: Dump, sink: _Sink, seconds: float
+        self, zones: frozenset[int], alone: bool, made: Dump, sink: _Sink, seconds: float
     ) -> bool:
         """Decide, in the middle of a dump, whether the kernel shall flush all of these zones.
 
-        ``each``: the dump is for the first of them alone. If the answer of the probe is missing and
-        worth its time, this asks for it.
+        ``alone``: the dump asks for one of them alone, and what the kernel sends shows whether it
+        honours that, whatever its release promises. If the answer of the probe is missing and worth
+        its time, this asks for it.
         """
         matched, deleted = sink.outcome(0)
         # A kernel that sends other zones as well would flush them, too.
-        if not self._kernel or (each and made.scanned != matched):
+        self._kernel = self._kernel and not (alone and made.scanned != matched)
+        if not self._kernel:
             return False
-        facts = self._about(zones)._replace(each=each, seconds=seconds, scanned=made.scanned)
+        facts = self._about(zones)._replace(each=alone, seconds=seconds, scanned=made.scanned)
         plan = strategy.choose(facts._replace(matched=matched, deleted=deleted))
         if not plan.kernel:
             return False
@@ -263,26 +270,28 @@ class Scan:
 
     def run_auto(self, target: Target, auto: Auto) -> None:
         """Flush a target of zones in the way that ``auto`` expects to be the fastest."""
-        zones = sorted(target.zones or ())
+        left = sorted(target.zones or ())
         each = auto.plan([target]).each
-        if not each or len(zones) == 1:
-            self._run_zones(target, zones, each, auto)
+        if not each or len(left) == 1:
+            self._run_zones(target, left, auto)
             return
-        for number, zone in enumerate(zones):
-            part = Target(Filter(zone=zone))
-            by_kernel = self._run_zones(part, zones[number:], True, auto)
+        by_kernel = False
+        while left and not by_kernel:
+            part = Target(Filter(zone=left[:1] if each else left))
+            by_kernel = self._run_zones(part, left, auto)
             target.add_part(part)
-            if by_kernel:
-                break
+            # The kernel may send other zones as well: then one dump does the rest.
+            each = part.sent_alone
+            left = left[len(part.zones or ()) :]
 
-    def _run_zones(self, target: Target, zones: list[int], each: bool, auto: Auto) -> bool:
-        """Dump until the target is done or the kernel flushes all of these zones; tell if so."""
-        left = frozenset(zones)
+    def _run_zones(self, target: Target, left: list[int], auto: Auto) -> bool:
+        """Dump until the target is done or the kernel flushes all zones left; tell if so."""
+        alone = target.single is not None
         while target.wants_more(self._passes):
-            if self._dump([target], partial(auto.is_for_kernel, left, each)):
-                zones *= max(1, self._passes - target.passes + 1)
-                _flush_zones(self._handle, zones)
-                target.add_kernel(len(zones))
+            if self._dump([target], partial(auto.is_for_kernel, frozenset(left), alone)):
+                flushes = left * max(1, self._passes - target.passes + 1)
+                _flush_zones(self._handle, flushes)
+                target.add_kernel(len(flushes))
                 return True
         return False
 
