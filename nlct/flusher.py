@@ -255,8 +255,9 @@ class Flusher(Closing):
         began = time.monotonic()
         # The round itself will meet the same error, and report it.
         with suppress(Exception):
+            auto = Auto(self._handle, counts=True)
             while not self._closed:
-                seconds = _seconds(self._handle, {each.wanted for each in requests})
+                seconds = _seconds(auto, {each.wanted for each in requests})
                 _threads.sleep(seconds / (25 if len(requests) == 1 else 20))
                 more = self._take()
                 requests += more
@@ -354,9 +355,9 @@ class _Target(Target):
             request.settle(answer)
 
 
-def _seconds(handle: Handle, wanted: Iterable[Filter]) -> float:
+def _seconds(auto: Auto, wanted: Iterable[Filter]) -> float:
     """Estimate what a round takes."""
-    return Auto(handle, counts=True).plan(map(Target, wanted)).scan_seconds
+    return auto.plan(map(Target, wanted)).scan_seconds
 
 
 def _work(handle: Handle, targets: list[_Target], watch: Watch) -> None:

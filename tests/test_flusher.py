@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import os
 import queue
 import shutil
@@ -348,7 +349,7 @@ def test_a_storm_that_is_on_its_way_is_waited_for(
 
     with Flusher(netns) as flusher:
         late = [[request(2)], [request(3), request(4)], [], [request(5)]]
-        monkeypatch.setattr(gathering, "_seconds", lambda _kernel, wanted: len(wanted) * LONG)
+        monkeypatch.setattr(gathering, "_seconds", lambda _auto, wanted: len(wanted) * LONG)
         monkeypatch.setattr(gathering._threads, "sleep", lambda _seconds: None)
         monkeypatch.setattr(flusher, "_take", lambda: late.pop(0))
         requests = [request(1)]
@@ -357,10 +358,29 @@ def test_a_storm_that_is_on_its_way_is_waited_for(
         assert len(late) == 1
 
 
+def test_counters_are_read_once_for_those_who_are_waited_for(
+    netns: nlct.Netns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GET_STATS, however many turns they take to come."""
+
+    def request(zone: int) -> gathering._Request:
+        return gathering._Request(Filter(zone=zone), "flush", lambda: None)
+
+    with Flusher(netns) as flusher:
+        late = [[request(2)], [request(3)], []]
+        stats, read = flusher._handle.stats, itertools.count()
+        monkeypatch.setattr(flusher._handle, "stats", lambda: (next(read), stats())[1])
+        monkeypatch.setattr(gathering, "_seconds", lambda _auto, _wanted: LONG)
+        monkeypatch.setattr(gathering._threads, "sleep", lambda _seconds: None)
+        monkeypatch.setattr(flusher, "_take", lambda: late.pop(0))
+        flusher._gather([request(1)])
+        assert (late, next(read)) == ([], 1)
+
+
 def test_several_wait_longer_than_one(netns: nlct.Netns, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who is alone is hardly delayed; where there are two, a storm may have begun."""
     waits: list[float] = []
-    monkeypatch.setattr(gathering, "_seconds", lambda _kernel, wanted: len(wanted) * 1.0)
+    monkeypatch.setattr(gathering, "_seconds", lambda _auto, wanted: len(wanted) * 1.0)
     monkeypatch.setattr(gathering._threads, "sleep", waits.append)
     with Flusher(netns) as flusher:
         for wanted in ([1], [1, 2]):
