@@ -410,8 +410,8 @@ class Conntrack(Closing):
         ``strategy``: "scan" dumps the table once and deletes each match by tuple, zone and id; it
         is safe on every kernel. "kernel" sends the kernel one flush a zone; the kernel does not say
         how many flows it deleted. "auto" scans, with one dump for each of a few zones if that is
-        faster, and lets the kernel do the rest if the deletes to come should take longer than that
-        and more than 20 ms.
+        faster, and lets the kernel do the rest if that should be clearly faster (a zone that holds
+        much, or a sparse table in a large hash table) and more than 20 ms are left.
         ``dry_run``: count what would be deleted, delete nothing.
         ``passes``: dump up to 1 to 1000 times, until a dump finds nothing. A dump may miss flows
         that appear while it runs.

@@ -29,7 +29,7 @@ class FlushResult(NamedTuple):
     old one.
     ``failed``: how many flows could not be deleted, by errno.
     ``strategy``: "scan" (dump, match, delete by id), "kernel" (one request a zone), or
-    "scan+kernel" if a scan met so many flows that the kernel did the rest.
+    "scan+kernel" if the kernel did the rest of a scan.
     ``passes``: how many dumps and kernel flushes it took. ``seconds``: how long it took.
     ``complete``: every flow that matched is gone: no delete failed, and no resize of the table
     disturbed the last dump. After a dry run: nothing matched.

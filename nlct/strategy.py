@@ -2,9 +2,9 @@
 
 A scan dumps the table and deletes each match by its id. A kernel flush deletes a whole zone; it
 goes over the hash table as a dump does, and does not say what it deleted. ``auto`` scans at first,
-since nobody knows beforehand how much a zone holds, and decides as one rents skis: if the deletes
-to expect in the rest of the dump cost more than a kernel flush, the kernel does the rest. A scan
-wins a tie: it counts, and keeps no other caller waiting.
+since nobody knows beforehand how much a zone holds, and decides as one rents skis: if the rest of
+the dump, and the deletes to expect in it, should clearly take longer than a kernel flush, the
+kernel does the rest. A scan wins a tie: it counts, and keeps no other caller waiting.
 """
 
 from __future__ import annotations
