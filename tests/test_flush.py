@@ -329,7 +329,7 @@ def test_each_flow_is_matched_once(
         return int(lib.nlct_dump_start(dump, sock, filter, *rest))
 
     def deletes(sink: object, sock: object, rows: Any, count: int) -> int:
-        matching.extend((row.filter, row.zone, row.all) for row in rows)
+        matching.extend((row.filter, row.zone, row.wants) for row in rows)
         return int(lib.nlct_deletes_new(sink, sock, rows, count))
 
     flows.populate(ct)
@@ -338,10 +338,11 @@ def test_each_flow_is_matched_once(
     for _ in Scan(ct._handle, 1, int).run_all([Target(each) for each in wanted]):
         pass
     if len(wanted) == 1:
-        assert matching == [wanted[0].to_c()[0], (ffi.NULL, 0, True)]
+        assert matching == [wanted[0].to_c()[0], (ffi.NULL, 0, lib.NLCT_WANTS_ALL)]
     else:
         assert matching[0] not in [each.to_c()[0] for each in wanted]
-        assert matching[1:] == [(ffi.NULL, 7, False), (wanted[1].to_c()[0], 0, False)]
+        own = (wanted[1].to_c()[0], 0, lib.NLCT_WANTS_FILTER)
+        assert matching[1:] == [(ffi.NULL, 7, lib.NLCT_WANTS_ZONE), own]
 
 
 @pytest.mark.parametrize("strategy", ["scan", "auto", "kernel"])
