@@ -76,8 +76,8 @@ class Target:
         self._refused: Counter[int] = Counter()
         # The latest dump saw the whole table and deleted something of what it matched.
         self._certain = self._found_some = False
-        # The kernel did a part of it, and does not say how much.
-        self._by_kernel = False
+        # How many of these were flushes of the kernel, which does not say what it deleted.
+        self._by_kernel = 0
 
     @property
     def single(self) -> int | None:
@@ -102,9 +102,10 @@ class Target:
         self._found_some = matched > 0
 
     def add_kernel(self, flushes: int) -> None:
-        """Add flushes of the kernel, which do what an unfinished dump left."""
+        """Add flushes of the kernel, which do what was left."""
         self.passes += flushes
-        self._by_kernel = self._certain = True
+        self._by_kernel += flushes
+        self._certain = True
         self._found_some = False
 
     def add_part(self, part: Target) -> None:
@@ -115,12 +116,18 @@ class Target:
         self._deleted += part._deleted
         self._refused.update(part._refused)
         self.passes += part.passes
-        self._by_kernel = self._by_kernel or part._by_kernel
+        self._by_kernel += part._by_kernel
 
     def wants_more(self, passes: int) -> bool:
         """Tell if to dump again."""
         asked = self._found_some and self.passes < passes
         return asked or (not self._certain and self.passes < MAX_DUMPS)
+
+    @property
+    def _strategy(self) -> str:
+        if not self._by_kernel:
+            return "scan"
+        return "kernel" if self._by_kernel == self.passes else "scan+kernel"
 
     def result(self) -> FlushResult:
         """Return the outcome so far."""
@@ -132,7 +139,7 @@ class Target:
             deleted=None if self._by_kernel else self._deleted,
             already_gone=gone,
             failed=failed,
-            strategy="scan+kernel" if self._by_kernel else "scan",
+            strategy=self._strategy,
             passes=self.passes,
             complete=self._certain and not failed,
         )
@@ -218,6 +225,11 @@ class Auto:
         may = None if questions else capabilities.may_flush(zones)
         return facts._replace(kernel=may, questions=questions)
 
+    def may_flush(self, zones: frozenset[int]) -> bool:
+        """Tell if the kernel may flush these zones. Asks the probe what is not known yet."""
+        self._kernel = self._kernel and capabilities.may_flush(zones)
+        return self._kernel
+
     def is_for_kernel(
         self, zones: frozenset[int], alone: bool, made: Dump, sink: _Sink, seconds: float
     ) -> bool:
@@ -236,8 +248,7 @@ class Auto:
         plan = strategy.choose(facts._replace(matched=matched, deleted=deleted))
         if not plan.kernel:
             return False
-        self._kernel = capabilities.may_flush(zones)
-        if self._kernel:
+        if self.may_flush(zones):
             _log.say(
                 _log.DEBUG,
                 "kernel: after %d deletes the scan should take %.1f ms more, a kernel flush %.1f",
@@ -271,11 +282,14 @@ class Scan:
     def run_auto(self, target: Target, auto: Auto) -> None:
         """Flush a target of zones in the way that ``auto`` expects to be the fastest."""
         left = sorted(target.zones or ())
-        each = auto.plan([target]).each
+        each, by_kernel, *_ = auto.plan([target])
+        by_kernel = by_kernel and auto.may_flush(frozenset(left))
+        if by_kernel:
+            self._flush_zones(target, left)
+            return
         if not each or len(left) == 1:
             self._run_zones(target, left, auto)
             return
-        by_kernel = False
         while left and not by_kernel:
             part = Target(Filter(zone=left[:1] if each else left))
             by_kernel = self._run_zones(part, left, auto)
@@ -289,11 +303,15 @@ class Scan:
         alone = target.single is not None
         while target.wants_more(self._passes):
             if self._dump([target], partial(auto.is_for_kernel, frozenset(left), alone)):
-                flushes = left * max(1, self._passes - target.passes + 1)
-                _flush_zones(self._handle, flushes)
-                target.add_kernel(len(flushes))
+                self._flush_zones(target, left)
                 return True
         return False
+
+    def _flush_zones(self, target: Target, left: list[int]) -> None:
+        """Let the kernel flush all zones left, as often as dumps may still be made."""
+        flushes = left * max(1, self._passes - target.passes + bool(target.passes))
+        _flush_zones(self._handle, flushes)
+        target.add_kernel(len(flushes))
 
     def run_all(self, targets: list[AnyTarget]) -> Iterator[AnyTarget]:
         """Dump once for all targets, and again for those that need it; yield each that is done."""

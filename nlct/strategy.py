@@ -4,7 +4,8 @@ A scan dumps the table and deletes each match by its id. A kernel flush deletes 
 goes over the hash table as a dump does, and does not say what it deleted. ``auto`` scans at first,
 since nobody knows beforehand how much a zone holds, and decides as one rents skis: if the rest of
 the dump, and the deletes to expect in it, should clearly take longer than a kernel flush, the
-kernel does the rest. A scan wins a tie: it counts, and keeps no other caller waiting.
+kernel does the rest. It does all if even an empty zone should take it far less than a scan, as in a
+large hash table that holds little. A scan wins a tie: it counts, and keeps no other caller waiting.
 """
 
 from __future__ import annotations
@@ -117,7 +118,10 @@ def choose(facts: Facts) -> Plan:
     # A handle that has seen a dump is no one-off: its next flush wants to know, too.
     asking = facts.questions * flush if facts.dump_seconds is None else 0
     wins = facts.seconds + pace * scan > TIE * (facts.seconds + kernel + asking)
-    may = facts.zones > 0 and facts.kernel is not False and facts.seconds > 0
+    # A dump in which the kernel sends nothing comes back at its end only. So none begins where the
+    # kernel may flush these zones, and should save much whatever they hold.
+    begun = facts.seconds > 0 or (facts.kernel is True and scan - kernel > SOON)
+    may = facts.zones > 0 and facts.kernel is not False and begun
     # A small table is left to the scan, however slowly it goes just now.
     return Plan(each, may and wins and scan > SOON, pace * scan, kernel)
 

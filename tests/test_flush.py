@@ -124,6 +124,26 @@ def choosing(monkeypatch: pytest.MonkeyPatch, **wanted: bool) -> None:
 
 
 @pytest.mark.usefixtures("kernel_flush")
+@pytest.mark.parametrize("passes", [1, 2])
+def test_auto_leaves_all_to_the_kernel_where_that_is_known_to_be_far_faster(
+    ct: nlct.Conntrack, netns: nlct.Netns, monkeypatch: pytest.MonkeyPatch, passes: int
+) -> None:
+    """No dump is made; other zones stay, and the result says that nobody counted."""
+    choose = strategy.choose
+    monkeypatch.setattr(strategy, "choose", lambda facts: choose(facts)._replace(kernel=True))
+    flows.populate(ct)
+    before = oracle.dump(netns)
+    result = ct.flush_zones({5, 7}, passes=passes)
+    assert oracle.dump(netns) == oracle.outside(before, {5, 7})
+    assert (result.strategy, result.passes, result.complete) == ("kernel", 2 * passes, True)
+    assert (result.scanned, result.matched, result.deleted) == (None, None, None)
+    # A delete counts, and where the kernel may not it is not asked, whatever was planned.
+    assert ct.delete(Filter(zone=0)).deleted == len(oracle.inside(before, {0}))
+    monkeypatch.setattr(capabilities, "may_flush", lambda _zones: False)
+    assert ct.flush_zones({0, 5, 7}).strategy == "scan"
+
+
+@pytest.mark.usefixtures("kernel_flush")
 def test_auto_hands_a_zone_that_fills_the_table_to_the_kernel(
     netns: nlct.Netns, monkeypatch: pytest.MonkeyPatch
 ) -> None:

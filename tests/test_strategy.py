@@ -28,6 +28,11 @@ def at(part: float, of_zone: int, facts: Facts = LARGE, **more: Any) -> Facts:
     return facts._replace(**seen, **more)
 
 
+# 10,000 flows in 1,048,576 buckets: a dump takes ten times as long as a kernel flush.
+SPARSE = Facts(
+    zones=1, flows=10_000, buckets=1_048_576, filtered=True, dump_seconds=0.033, kernel=True
+)
+
 # A dump of 20,000 flows, of which nothing is known but their number.
 FIVE = Facts(zones=5, flows=20_000, buckets=262_144, filtered=True, kernel=True)
 SMALL = FIVE._replace(zones=1, dump_seconds=0.012)
@@ -65,9 +70,32 @@ def seen_of_five(seconds: float, scanned: int) -> Facts:
     ],
 )
 def test_a_dump_for_each_or_one_for_all(facts: Facts, each: bool) -> None:
-    """Whichever should take less; before anything was seen the kernel does nothing."""
-    plan = choose(facts)
+    """Whichever should take less; nobody asks the kernel before anything was seen."""
+    plan = choose(facts._replace(kernel=None))
     assert (plan.each, plan.kernel) == (each, False)
+
+
+@pytest.mark.parametrize(
+    ("facts", "kernel"),
+    [
+        (SPARSE, True),
+        (SPARSE._replace(zones=3), True),
+        # Before the first dump the size of the table tells enough.
+        (SPARSE._replace(dump_seconds=None), True),
+        # It is not worth asking for, and not where it was refused.
+        (SPARSE._replace(kernel=None, questions=1), False),
+        (SPARSE._replace(kernel=False), False),
+        (SPARSE._replace(filtered=False), True),
+        # For so many zones one dump of everything takes less.
+        (SPARSE._replace(zones=40), False),
+        # The kernel saves 7 ms of 28.
+        (SPARSE._replace(flows=100_000, buckets=262_144, dump_seconds=0.028), False),
+        (LARGE, False),
+    ],
+)
+def test_no_dump_begins_where_the_kernel_is_far_faster(facts: Facts, kernel: bool) -> None:
+    """In a large hash table that holds little; and only if it is known to honour the zones."""
+    assert choose(facts).kernel is kernel
 
 
 @pytest.mark.parametrize(
