@@ -1,7 +1,7 @@
 """The benchmark, on pytest-benchmark; docs/benchmarks.md says how to run it.
 
 A case is a test with the mark ``case`` (turn.py) that asks for ``turn``. It is collected once for
-each round and contender, the round outside, so that a drift of the machine hits all alike. The
+each round and contender, round by round, so that a drift of the machine affects all alike. The
 rounds of a contender become one benchmark before pytest-benchmark reports.
 """
 
@@ -25,11 +25,11 @@ BENCH = pytest.StashKey[Bench]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Offer what the Makefile's variables stand for."""
+    """Add the options that the Makefile's variables stand for."""
     group = parser.getgroup("nlct's benchmark")
-    group.addoption("--quick", action="store_true", help="small: does all of it run?")
+    group.addoption("--quick", action="store_true", help="small: only to see that all of it runs")
     group.addoption("--flows", type=int, help="in the table")
-    group.addoption("--zones", type=int, help="that they are in")
+    group.addoption("--zones", type=int, help="that hold them")
     group.addoption("--samples", type=int, help="rounds, at most")
     group.addoption("--limit", type=float, help="seconds that a table of results may take")
     group.addoption("--ovstest", help="path of Open vSwitch's ovstest")
@@ -53,7 +53,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     case = _case(metafunc.definition)
     if case is None:
         return
-    # Asked for through ``turn``, which finds them in pytest-benchmark's fixture.
+    # The test takes neither: ``turn`` finds them in pytest-benchmark's fixture.
     metafunc.fixturenames += ["turn_number", "contender"]
     scale = _scale(metafunc.config)
     for name, values in case.sizes.items():
@@ -79,7 +79,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def bench(request: pytest.FixtureRequest) -> Bench:
-    """The lab and the peers. They are cleared away at the very end, whatever happens."""
+    """Make the lab and the peers. They are cleared away at the very end, whatever happens."""
     config, ovstest = request.config, request.config.getoption("ovstest")
     if os.geteuid() != 0:
         pytest.exit("it takes root, to enter namespaces and to make room in the table", 4)
@@ -106,7 +106,7 @@ def turn(request: pytest.FixtureRequest, bench: Bench, benchmark: Any) -> Turn:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: Any) -> Generator[None, Any, Any]:
-    """Note who failed, and what was left out by a test that skipped."""
+    """Note which contender failed, and what a skipped test left out."""
     report = yield
     turn = getattr(item, "funcargs", {}).get("turn")
     if turn is not None and report.failed:
@@ -126,13 +126,13 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, Any, Any]:
 
 
 def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
-    """Keep nothing that tells this machine from others of its kind."""
+    """Keep nothing that distinguishes this machine from others of its kind."""
     machine_info.clear()
     machine_info.update(machine=machine.describe(), versions=machine.versions())
 
 
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
-    """Add how large it was, and what was left out; keep no name of a place."""
+    """Add the scale and what was left out; drop the project's name, which is that of a folder."""
     output_json["commit_info"].pop("project", None)
     bench = config.stash[BENCH]
     output_json["scale"] = {"flows": bench.scale.flows, "zones": bench.scale.zones}

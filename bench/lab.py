@@ -1,4 +1,4 @@
-"""A scratch namespace, and the tables that are made in it."""
+"""A scratch namespace and its tables."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _in_zone(table: nlct.FlowTable, zone: int) -> nlct.FlowTable:
 
 
 class Lab:
-    """A namespace of our own. ``inside``: what leads a command into it."""
+    """A namespace of our own. ``inside``: the command that runs another one in it."""
 
     def __init__(self, settings: Settings) -> None:
         self.netns = nlct.Netns.scratch()
@@ -51,10 +51,10 @@ class Lab:
         self._impossible: dict[object, str] = {}
 
     def hold(self, kind: type[SyntheticTable], *arguments: Any, buckets: int = 0) -> None:
-        """Have this table here and nothing else; make it if it is not the one that is here.
+        """Have this table here and nothing else; make it unless it is here already.
 
-        Skips where the kernel does not take it. ``buckets``: of the hash table, 0 for as many as
-        there were.
+        Skips if the kernel has no room for it. ``buckets``: the size of the hash table, 0 for what
+        it was.
         """
         wanted = (kind, arguments, buckets)
         if wanted in self._impossible:
@@ -62,7 +62,7 @@ class Lab:
         if wanted == self._held:
             return
         self.forget()
-        # The hash table is resized while it is empty, which is quick.
+        # Resizing is quick while the hash table is empty.
         self.ct.flush_all()
         self.settings.set_buckets(buckets)
         self._table = kind(self.ct, *arguments)
@@ -75,23 +75,23 @@ class Lab:
         self._held = wanted
 
     def put_back(self, *zones: int) -> None:
-        """Bring back zones that were flushed; fail if more or less than they were."""
+        """Bring back zones that were flushed; fail if more or less was flushed."""
         for zone in zones:
             assert self._table.put_back(zone), f"zone {zone} was not flushed, or is not taken back"
         assert self.ct.count() >= self._table.flows, "flows of other zones are gone"
 
     def fill_up(self, gone: int) -> None:
-        """Bring back ``gone`` flows of whatever zones; fail if others are gone."""
+        """Bring back ``gone`` flows of any zones; fail if another number is gone."""
         assert self.ct.count() == self._table.flows - gone, "others were deleted than should be"
         self._table.fill()
 
     def empty(self, created: int) -> None:
-        """Flush what was created; fail if that was another number of flows."""
+        """Flush ``created`` flows; fail if another number was created."""
         assert self.ct.count() == created, "others were created than should be"
         self.ct.flush_all()
 
     def forget(self) -> None:
-        """Make the next table anew: this one may be broken."""
+        """Make the next table anew, since this one may be broken."""
         self._held = None
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The machine: what it is, and its settings, which are put back whatever happens."""
+"""The machine: what it is, and its settings, which are restored whatever happens."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def describe() -> str:
-    """Say what kind of machine this is, and nothing that tells it from others of its kind."""
+    """Say what kind of machine this is, in no more detail than others of its kind share."""
     info = Path("/proc/cpuinfo").read_text()
     model = re.search(r"model name\s*:\s*(.*)", info)
     virtual = "hypervisor" in info
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    # What follows the numbers is the builder's.
+    # The builder adds what follows the numbers.
     release = re.match(r"[0-9]+(\.[0-9]+)*", platform.release())
     return (
         f"Linux {release[0] if release else '?'}, {'a virtual machine with ' * virtual}"
@@ -32,7 +32,7 @@ def describe() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what is measured, as far as they are here."""
+    """Return the versions of what is measured, if it is installed."""
     found = {"Python": platform.python_version()}
     for package in ("nlct", "pyroute2", "pyarrow", "pytest-benchmark"):
         with suppress(metadata.PackageNotFoundError):
@@ -45,23 +45,23 @@ def versions() -> dict[str, str]:
 
 
 class Settings:
-    """The kernel's settings: those that are changed are put back."""
+    """The kernel's settings, to change and to restore."""
 
     def __init__(self) -> None:
         self._before: dict[Path, int] = {}
 
     def make_room(self, flows: int) -> None:
-        """Have the limit allow so many flows, and as many of others. A limit of 0 is none."""
+        """Raise the limit to so many flows, and as many of others. 0 is no limit."""
         if 0 < int(LIMIT.read_text()) < 2 * flows:
             self._set(LIMIT, 2 * flows)
 
     def set_buckets(self, buckets: int) -> None:
-        """Resize the hash table, with 0 to what it was."""
+        """Resize the hash table; 0 restores its size."""
         if buckets or BUCKETS in self._before:
             self._set(BUCKETS, buckets or self._before[BUCKETS])
 
     def put_back(self) -> None:
-        """Have everything as it was."""
+        """Restore everything."""
         for path, value in self._before.items():
             path.write_text(f"{value}\n")
 
@@ -71,7 +71,7 @@ class Settings:
 
 
 def stop_once() -> None:
-    """Let the signals that end a program unwind it first, and only the first of them."""
+    """Let a signal that ends the program unwind it first; ignore those that follow."""
 
     def stop(*_: object) -> None:
         for each in heard:

@@ -1,7 +1,7 @@
-"""Whoever is measured, each in processes of its own inside the scratch namespace.
+"""The tools that are measured, each in processes of its own inside the scratch namespace.
 
-A Program stays: it is asked for one operation after another. A Command is started for each.
-A new peer is a method of Peers, named as it is.
+A Program stays and does one operation after another. A Command is started for each operation.
+A new peer is a method of Peers with the peer's name.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ ROOT = Path(nlct.__file__).resolve().parent.parent
 
 
 class PeerError(Exception):
-    """A tool did not do what it was asked to."""
+    """A tool did not do what it was told."""
 
 
 class Answer(NamedTuple):
-    """Seconds, and what else a tool says of its work."""
+    """How many seconds an operation took, and what else the tool says about it."""
 
     seconds: float
     notes: dict[str, Any]
 
 
 def start(argv: Sequence[object], **options: Any) -> Popen[str]:
-    """Start a process, and each Python as an installed one: with bytecode from then on."""
+    """Start a process. From its second start on, Python finds bytecode, as if installed."""
     env = {**os.environ, "PYTHONPYCACHEPREFIX": str(BUILT / "bytecode")}
     env.pop("PYTHONDONTWRITEBYTECODE", None)
     return Popen(list(map(str, argv)), text=True, env={**env, **options.pop("env", {})}, **options)
@@ -49,13 +49,13 @@ def start(argv: Sequence[object], **options: Any) -> Popen[str]:
 class Program:
     """A program that answers each line with the seconds that it took, by its own clock.
 
-    ``greeting``: its first line. ``start_up``: seconds until that came.
+    ``greeting``: its first line. ``start_up``: the seconds until then.
     """
 
     def __init__(self, argv: Sequence[object], env: Mapping[str, str] | None = None) -> None:
         self._argv = argv
         started = time.perf_counter()
-        # In a session of its own, so that Ctrl-C reaches the one who cleans up alone.
+        # In a session of its own: only the process that cleans up is to get Ctrl-C.
         pipes = {"stdin": PIPE, "stdout": PIPE, "bufsize": 1}
         self._process = start(argv, **pipes, start_new_session=True, env=env or {})
         self.greeting = self.hear()
@@ -76,7 +76,7 @@ class Program:
         return line.strip()
 
     def run(self, operation: str, *arguments: object) -> Answer:
-        """Have an operation done."""
+        """Let it do an operation."""
         self.tell(operation, *arguments)
         said = json.loads(self.hear())
         return Answer(said.pop("seconds"), said) if isinstance(said, dict) else Answer(said, {})
@@ -93,8 +93,8 @@ class Program:
 class Command:
     """A command that is started for each operation, and timed from its start to its end.
 
-    ``operations``: makes of an operation's arguments those of the command; "start" is to do
-    nothing. ``fine``: exit codes.
+    ``operations``: turns an operation's arguments into the command's; "start" does nothing.
+    ``fine``: the exit codes of success.
     """
 
     def __init__(
@@ -130,10 +130,10 @@ def python_of(root: Path) -> str:
 
 
 class Peers:
-    """Those that are here, each started when it is first asked for.
+    """The peers that are installed, each started when it is first needed.
 
-    ``inside``: what leads a command into the namespace. ``old``: another checkout of nlct, whose
-    peers are named as ours with "@old" behind.
+    ``inside``: the command that runs another one in the namespace. ``old``: another checkout of
+    nlct; its peers have the names of ours with "@old" behind.
     """
 
     def __init__(self, inside: Sequence[str], ovstest: str | None, old: Path | None) -> None:
@@ -144,7 +144,7 @@ class Peers:
         self.close = self._stack.close
 
     def get(self, name: str) -> Peer:
-        """Return a peer, or skip where it is not here."""
+        """Return a peer; skip if it is not installed."""
         if name not in self._started:
             peer = self.make(name)
             self._stack.callback(peer.close)
@@ -152,7 +152,7 @@ class Peers:
         return self._started[name]
 
     def make(self, name: str, *flags: str) -> Any:
-        """Start another of it."""
+        """Start a peer, which the caller closes."""
         kind, _, version = name.partition("@")
         roots = [self._roots[version]] if kind.startswith("nlct") else []
         return getattr(self, kind.replace("-", "_"))(*roots, *flags)
@@ -162,13 +162,13 @@ class Peers:
         return Program([*self._inside, BUILT / "floor"])
 
     def kernel(self) -> Peer:
-        """The kernel's own flush, asked for by a bare C program."""
+        """The kernel's own flush, requested by a bare C program."""
         if not nlct.probe().zone_flush:
             pytest.skip("MISSING: a zone flush of the kernel's own")
         return self.floor()
 
     def neighbour(self) -> Peer:
-        """Who does small things meanwhile."""
+        """A program that does small things meanwhile."""
         return Program([*self._inside, BUILT / "neighbour"])
 
     def nlct(self, root: Path, *flags: str) -> Peer:
@@ -209,7 +209,7 @@ class Peers:
         )
 
     def python(self) -> Peer:
-        """A Python that imports what nlct cannot do without, and does nothing."""
+        """A Python that imports what nlct needs, and does nothing."""
         python = [*self._inside, sys.executable, "-I", "-c"]
         imports = {"start": lambda: ["pass"], "import": lambda modules: [f"import {modules}"]}
         return Command(python, imports)
@@ -229,7 +229,7 @@ class Peers:
                 "delete": lambda address: ["conntrack", "-D", "-s", address],
                 "create": lambda path: ["conntrack", "-R", path],
             },
-            # 1 where nothing was deleted; what is left is seen in the table.
+            # 1 says that nothing was deleted; the caller looks at the table.
             fine=(0, 1),
         )
 

@@ -1,7 +1,7 @@
 """Writes RESULTS.md from pytest-benchmark's JSON: `python -m bench.report NEW.json FOLDER`.
 
-FOLDER/results.json keeps the entries of all runs, in the same format; those of a case that has
-run replace its own.
+FOLDER/results.json keeps the entries of all runs, in the same format. New entries of a case replace
+its old ones.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FEW = 3
 
 
 def store(new: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Put new results in the place of those of the same cases; return all of them."""
+    """Let new results replace those of the same cases; return all of them."""
     old = json.loads(path.read_text()) if path.exists() else {"benchmarks": [], "left_out": {}}
     measured = {_file(entry) for entry in new["benchmarks"]}
     for entry in new["benchmarks"]:
@@ -74,7 +74,7 @@ def markdown(whole: dict[str, Any]) -> Iterator[str]:
 
 
 def section(source: Path, entries: list[dict[str, Any]], whole: dict[str, Any]) -> Iterator[str]:
-    """Yield what a file's cases have measured, under what its docstrings say."""
+    """Yield the results of a file's cases, below their docstrings."""
     tree = ast.parse(source.read_text())
     title, _, about = (ast.get_docstring(tree) or "").partition("\n")
     yield f"\n## {title.rstrip('.')}\n{about}\n"
@@ -109,7 +109,7 @@ def results(found: list[Group]) -> Iterator[str]:
 
 
 def cell(group: Group, who: str, with_ratio: bool) -> str:
-    """Say what was measured of one contender, in few words."""
+    """Return what was measured of one contender, in few words."""
     waits, memory, times = (
         group.extra(who, "waits"),
         group.extra(who, "added_mib"),

@@ -1,7 +1,7 @@
 """What was measured, as pytest-benchmark's JSON has it: one entry for each contender of a group.
 
-A group is what shares a table of results: a case at one of its sizes. Its contenders are measured
-in turn, so times of one round are a pair, and what counts are the ratios of pairs.
+A group is a case at one of its sizes, and shares a table of results. Its contenders are measured in
+turn, so times of one round are a pair, and the ratios of pairs count.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 
 from nlct.cli.measure import summary
 
-# The better of nlct's two ways in each round, beside what it chooses by itself.
+# The better of nlct's two ways in each round, to compare its own choice with.
 BETTER = "the better of scan and kernel"
 SCAN, KERNEL = "nlct.scan", "nlct.kernel"
-# A scan that takes no longer than so many seconds is the better way: it counts.
+# A scan that takes no longer than so many seconds is the better way, because it counts.
 COUNTED = 0.02
 
 
@@ -31,7 +31,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """Of at least one value."""
+        """Make it of at least one value."""
         two = values if len(values) > 1 else [*values, *values]
         low, median, high = statistics.quantiles(two, n=4, method="inclusive")
         return cls(low, median, high, len(values))
@@ -51,7 +51,7 @@ class Group:
     entries: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def times(self, contender: str) -> dict[int, float]:
-        """Return seconds by round, none if it did not take part."""
+        """Return seconds by round; none if the contender did not take part."""
         if contender == BETTER:
             return self._better()
         entry = self.entries.get(contender)
@@ -75,7 +75,7 @@ class Group:
         return Spread.of([ours / theirs for ours, theirs in pairs]) if pairs else None
 
     def extra(self, contender: str, key: str) -> list[Any]:
-        """Return what else was noted of it."""
+        """Return what else was noted about a contender."""
         return list(self.entries.get(contender, {}).get("extra_info", {}).get(key, ()))
 
 
@@ -92,7 +92,7 @@ def groups(entries: Iterable[dict[str, Any]]) -> dict[str, Group]:
 def merge(benchmarks: list[Any]) -> list[Any]:
     """Make one benchmark of the rounds of each contender, for pytest-benchmark's own reports.
 
-    ``benchmarks``: its records, of a round each.
+    ``benchmarks``: pytest-benchmark's records, one for each round.
     """
     merged: dict[str, Any] = {}
     for bench in (each for each in benchmarks if each and not each.has_error):
@@ -118,7 +118,7 @@ def merge(benchmarks: list[Any]) -> list[Any]:
 
 
 def _merge_extra(rounds: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return each note with the different values that it had; of lists their percentiles."""
+    """Return the different values of each note, or the percentiles of its lists."""
     merged: dict[str, Any] = {}
     for key in dict.fromkeys(key for each in rounds for key in each):
         values = [each[key] for each in rounds if key in each]
@@ -131,7 +131,7 @@ def _merge_extra(rounds: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def number(value: float) -> str:
-    """Three digits that count."""
+    """Write a number in about three digits."""
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.3g}" if abs(value) >= 1 else f"{value:.3f}"

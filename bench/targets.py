@@ -1,6 +1,6 @@
-"""What is asked of the figures: the one place where the targets stand.
+"""The targets, all in one place.
 
-A target never decides more than a word in the report.
+A target decides only about a word in the report.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class Figure(NamedTuple):
 
 @dataclass(frozen=True)
 class Target:
-    """A bound for the ratio of the times of two contenders, in pairs; of several groups the worst.
+    """A bound for the ratio of two contenders' times, in pairs; the worst of several groups counts.
 
-    ``groups``: the pattern of their names. ``unit``: " ms" for the difference in place of the
-    ratio. ``note``: the name of a note of the first contender that is bound instead. ``grace``: a
-    time that is greater by no more than so many seconds is within the bound.
+    ``groups``: the pattern of their names. ``unit``: " ms" bounds the difference, not the ratio.
+    ``note``: the name of a note of the first contender to bound instead. ``grace``: a time that is
+    greater by no more than so many seconds is within the bound.
     """
 
     groups: str
@@ -42,7 +42,7 @@ class Target:
     grace: float = 0
 
     def figure(self, found: dict[str, Group]) -> Figure | None:
-        """Return what was measured, None where nothing was."""
+        """Return what was measured; None if nothing was."""
         values = [
             (self._value(group), group)
             for name, group in found.items()
@@ -106,12 +106,12 @@ TARGETS = (
     Target("import", "nlct-command", "python.needs", 1.5),
     Target("command *", "nlct-command", "python", 1.4),
 )
-# Of every case, where another checkout of nlct is measured beside this one.
+# For every case, if another checkout of nlct is measured beside this one.
 TO_OLD = 1.03
 
 
 def figures(found: dict[str, Group]) -> Iterator[Figure]:
-    """Yield what was measured beside each target, as far as it was."""
+    """Yield what was measured beside each target, if anything was."""
     olds = (
         Target(group.name, contender[: -len("@old")], contender, TO_OLD)
         for group in found.values()

@@ -1,9 +1,9 @@
 """The choice of the way.
 
 Zones from 0 to 100 % of the table, each flushed by nlct in each of its ways: as it chooses
-("auto"), by scanning, and by the kernel's own flush; "first" is what it chooses in the first call
-of a process. The better of scan and kernel, round by round, is what the choice is held against; a
-scan that takes no longer than 20 ms is the better one, because it counts.
+("auto"), by scanning, and by the kernel's own flush; "first" is its choice in the first call of a
+process. The choice is compared with the better of scan and kernel, round by round; a scan that
+takes no longer than 20 ms is the better one, because it counts.
 
 The grid is the same with few and many flows in small and large hash tables. The size of the hash
 table is the whole machine's; it is put back. Where the chains would be longer than the kernel
@@ -21,7 +21,7 @@ from nlct.cli.measure import SyntheticTable
 
 SHARES = (0, 0.2, 1, 5, 10, 20, 50, 100)
 FLOWS = Sizes((10_000, 100_000, 500_000, 2_000_000), quick=(10_000,))
-# 0 is as many as there are.
+# 0 leaves the size as it is.
 BUCKETS = Sizes((16_384, 65_536, 262_144, 1_048_576), quick=(0,))
 ZONES = Sizes((2, 3, 5, 10, 50, 200, 500), quick=(2, 20))
 # A kernel flush for each of more than these takes too long.
@@ -66,7 +66,7 @@ def flush_share(turn: Turn, flows: int, buckets: int, share: float) -> None:
 def flush(turn: Turn, zones: Iterable[int], operation: str, *arguments: object) -> None:
     """Flush zones in one of the ways, and put them back."""
     if turn.does == "kernel":
-        # Where there is none, nlct would refuse it.
+        # Skips if the kernel has none: nlct would refuse it.
         turn.peers.get("kernel")
     if turn.does == "first":
         with turn.fresh("--cold") as worker:

@@ -2,8 +2,8 @@
 
 The whole table, then one zone of it, in the shapes that each tool gives: nothing (the bare C
 loop), columns, counts, objects, text to nowhere. "loop" reads two fields and the zone of each flow
-of dump(). "arrow" is what pyarrow.table() takes beyond table(). pyroute2's dump is iterated and
-nothing of it is looked at.
+of dump(). "arrow" is what pyarrow.table() takes beyond table(). pyroute2's dump is iterated, and
+its messages are not looked at.
 """
 
 import pytest

@@ -2,7 +2,7 @@
 
 As many callers as zones, each in a thread of its own asking for one zone, all at the same moment:
 nlct.Flusher, from that moment until the last of them has its answer. Beside it the same zones one
-after another, by those who have nothing else. As on an old kernel the bare C loop receives the
+after another, by the tools that can do no more. As on an old kernel the bare C loop receives the
 table once for each zone, which is the least that any loop over the table costs.
 """
 

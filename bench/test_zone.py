@@ -4,8 +4,8 @@ One zone of a large table, and one that holds nothing. The bare C loop receives 
 sends for that zone and deletes nothing: the floor of any flush by scanning. nlct chooses its way
 by itself. Left out: pyroute2, which has no flush of a zone.
 
-As on an old kernel the same where the kernel ignores the zone of a dump, so that the whole table
-comes, and cannot be trusted with a zone flush. nlct is told not to ask the kernel for a filter.
+As on an old kernel: the kernel ignores the zone of a dump, so it sends the whole table, and it
+cannot be trusted with a zone flush. nlct is told not to ask the kernel for a filter.
 Open vSwitch is made to believe that it runs on Linux 6.1, and the zone is taken out of its requests
 (bench/c/old.c); it then deletes in a loop over the whole dump. conntrack and libnetfilter_conntrack
 never ask for a zone, so what they take on a new kernel holds. The bare C loop receives the whole

@@ -17,10 +17,10 @@ from nlct.cli.measure import SyntheticTable
 
 
 class Scale(NamedTuple):
-    """The usual table, and how long it is measured.
+    """The usual table, and how long to measure it.
 
-    ``samples``: rounds of what is quick; no case takes more. ``limit``: seconds after which no
-    further round of a group begins. ``quick``: only to see that all of it runs.
+    ``samples``: the most rounds of any case. ``limit``: seconds after which no further round of a
+    group begins. ``quick``: only to see that all of it runs.
     """
 
     flows: int = 500_000
@@ -41,18 +41,18 @@ class Sizes(NamedTuple):
     quick: tuple[Any, ...]
 
     def of(self, scale: Scale) -> tuple[Any, ...]:
-        """Return those for a scale."""
+        """Return the values for a scale."""
         return self.quick if scale.quick else self.full
 
 
 class Case:
-    """What the mark ``case`` makes of a test, which asks for ``turn``: a case of the benchmark.
+    """A case of the benchmark: a test with the mark ``case``, which asks for ``turn``.
 
-    ``contenders``: each a peer, or a peer and what it does ("nlct.table"); the reports hold the
-    others against the first. ``slow``: more of them, which take part in every tenth round.
+    ``contenders``: each a peer, or a peer and what it does ("nlct.table"); the reports compare the
+    others with the first. ``slow``: more contenders, which take part in every tenth round.
     ``rounds``: at most. ``limit``: seconds after which no further round begins, once there were
-    two. ``sizes``: arguments of the test, each with its values; each combination is a group, whose
-    contenders are held against each other.
+    two. ``sizes``: arguments of the test, each with its values; each combination is a group, within
+    which contenders are compared.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ case = pytest.mark.case
 
 @dataclass
 class Clock:
-    """A clock that runs while a contender works, by the contender's own clock."""
+    """A clock that adds up what the contenders' own clocks say."""
 
     seconds: float = 0
 
@@ -100,7 +100,7 @@ class Group:
     def why_not(self, contender: str, number: int) -> str | None:
         """Say why a contender takes no part in a round."""
         if number > self.round:
-            # For all of a round alike.
+            # The same for a whole round.
             self.round = number
             late = time.monotonic() - self.started > min(self.case.limit, self.limit)
             self.over = number > 1 and late
@@ -125,8 +125,8 @@ class Bench:
 class Turn:
     """One contender's turn in one round. ``benchmark``: pytest-benchmark's.
 
-    ``who``: its peer's name, without a version of nlct. ``does``: what it is to do, where a peer
-    stands for several contenders.
+    ``who``: its peer's name, without a version of nlct. ``does``: what it is to do, if one peer is
+    several contenders.
     """
 
     def __init__(self, bench: Bench, benchmark: Any, case: Case) -> None:
@@ -146,7 +146,7 @@ class Turn:
 
     @property
     def peer(self) -> Peer:
-        """Who does the work."""
+        """The peer that does the work."""
         return self.peers.get(self._peer)
 
     def fresh(self, *flags: str) -> closing[Program]:
@@ -159,16 +159,16 @@ class Turn:
         self.lab.hold(SyntheticTable, flows, self.scale.zones)
 
     def at_most(self, most: int, amount: int) -> None:
-        """Skip where the amount of work would take this contender too long."""
+        """Skip if the amount of work would take this contender too long."""
         if amount > most:
             pytest.skip(f"{self._benchmark.group}: {self._contender}, which takes too long")
 
     def run(self, operation: str, *arguments: object) -> None:
-        """Have the peer do an operation, and record its time."""
+        """Let the peer do an operation, and record its time."""
         self.record(partial(self.peer.run, operation, *arguments))
 
     def record(self, work: Callable[[], Answer]) -> None:
-        """Have ``work`` done once, and record the time that it tells."""
+        """Do ``work`` once, and record the time that it returns."""
 
         def target() -> Answer:
             answer = work()
@@ -179,7 +179,7 @@ class Turn:
         self._benchmark.extra_info.update(answer.notes)
 
     def failed(self) -> None:
-        """Take part no more, and leave nothing to the others that may be broken."""
+        """Take part no more, and leave no broken table to the others."""
         self._benchmark.has_error = True
         self._group.failed.add(self._contender)
         self.lab.forget()

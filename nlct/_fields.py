@@ -37,7 +37,7 @@ read_number = {size: struct.Struct(f"={code}").unpack_from for size, code in COD
 _LABELS = struct.Struct("=QQ")
 _SPAN = struct.Struct("=II")
 
-# Names of numbers, by field. A flow has one of the states at most.
+# Names of numbers, by field. A flow has at most one of the states.
 STATES: dict[str, type[enum.IntEnum]] = {
     "tcp_state": TcpState,
     "sctp_state": SctpState,
@@ -54,7 +54,7 @@ _NAMES: dict[str, type[enum.IntEnum]] = {
 
 def address(name: str, value: AddressLike) -> Address:
     """Read an address."""
-    # To the kernel that interface would be lost, and the flow another one.
+    # The request would lose the interface, and mean another flow.
     if "%" in str(value):
         raise ValueError(f"{name} must be an address without an interface, not {str(value)!r}")
     if isinstance(value, (ipaddress.IPv4Address, ipaddress.IPv6Address)):
@@ -68,7 +68,7 @@ def address(name: str, value: AddressLike) -> Address:
 
 
 def _member(make: Callable[[int], int], number: int) -> int:
-    """Return the member of an enumeration; just the number where it has none."""
+    """Return the enumeration's member of a number; the number itself if there is none."""
     try:
         return make(number)
     except ValueError:
@@ -106,7 +106,7 @@ def _pack_attributes(attributes: Mapping[int, bytes]) -> bytes:
 # Showing values -----------------------------------------------------------------------------------
 
 
-# A table has a dozen of them, and enumerations are slow.
+# A table has about a dozen of them, and enumerations are slow.
 @functools.lru_cache(maxsize=256)
 def status_names(status: int) -> tuple[str, ...]:
     """Return the names of the bits that are set; a bit without a name as a number."""
@@ -114,7 +114,7 @@ def status_names(status: int) -> tuple[str, ...]:
     return tuple((Status(bit).name or hex(bit)).lower() for bit in bits)
 
 
-# Members of enumerations are none of these.
+# The types of enumerations are none of these.
 _PLAIN = (int, str, list, dict, type(None))
 
 
@@ -135,9 +135,9 @@ class Field:
 
     ``name``: that of a column. ``part``: the tuple that it is in, "orig", "reply" or "master"; ""
     for the flow itself. ``member``: its name in there.
-    ``number``, ``kind``: of the core. ``size``: of a value, in bytes.
-    ``offset``: in ``struct nlct_flow``;
-    ``at``: in the struct of its part. ``bit``: which says there that the value is present.
+    ``number``, ``kind``: the core's. ``size``: of a value, in bytes.
+    ``offset``: in ``struct nlct_flow``; ``at``: in the struct of its part. ``bit``: the bit there
+    that says that the value is present.
     ``settable``: an update may change it. ``given``: only the kernel gives it. ``proto``: the
     protocol whose flows have it; None for any.
     ``highest``: a filter knows values as numbers; this is the highest.
@@ -165,7 +165,7 @@ class Field:
         self.given = not (self.part or self.settable or self.name in ("family", "zone", "id"))
 
     def value(self, packed: bytes, family: int = 0) -> Any:
-        """Return what the core's bytes say; of an address with its family."""
+        """Read a value from the core's bytes; for an address, with its family."""
         raise NotImplementedError
 
     def pack(self, value: Any, name: str = "") -> bytes:
@@ -183,8 +183,8 @@ class Field:
 class NumberField(Field):
     """A number of ``size`` bytes.
 
-    ``names``: the enumeration of those that have names. ``words``: what is shown for a number.
-    ``make``: makes the enumeration's member of a number; the status has a name for each bit.
+    ``names``: the enumeration of numbers with a name. ``words``: what is shown for a number.
+    ``make``: turns a number into its enumeration's member; the status has a name for each bit.
     """
 
     kind = lib.NLCT_NUMBER
@@ -304,7 +304,7 @@ class TextField(Field):
 
 
 class SpanField(Field):
-    """Bytes of any number; ``value`` and ``pack`` are about these, ``place`` about the span."""
+    """Bytes of any length. ``value`` and ``pack`` are about the bytes, ``place`` about the span."""
 
     kind = lib.NLCT_SPAN
 
@@ -314,7 +314,7 @@ class SpanField(Field):
         return _text(packed) if self.name == "secctx" else bytes(packed)
 
     def place(self, at: int, size: int) -> bytes:
-        """Return the span as the core has it: where its bytes begin, and how many they are."""
+        """Return the span as the core has it: where its bytes begin, and how many there are."""
         return _SPAN.pack(at, size)
 
     def pack(self, value: Any, name: str = "") -> bytes:
@@ -347,7 +347,7 @@ def _fields() -> dict[str, Field]:
 FIELDS = _fields()
 # The fields of a tuple, by their names in it.
 MEMBERS = {field.member: field for field in FIELDS.values() if field.part == "orig"}
-# What the packets themselves have of these.
+# Those that packets have themselves.
 TUPLE_FIELDS = tuple(name for name in MEMBERS if name != "zone")
 # The fields of the flow itself, without those that go with its tuples.
 FLOW_FIELDS = {
@@ -363,7 +363,7 @@ GIVEN = tuple(name for name, field in FIELDS.items() if field.given)
 
 
 def place(bit: int) -> tuple[int, int]:
-    """Where a bit of "present" lies: the byte, and its mask in there. A byte is read quickly."""
+    """Return where a bit of "present" lies: its byte, quick to read, and its mask there."""
     byte = bit // 8
     return byte if sys.byteorder == "little" else 7 - byte, 1 << bit % 8
 

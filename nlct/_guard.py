@@ -1,8 +1,8 @@
-"""Does an expression restrict anything? What delete() asks before it believes a filter.
+"""Does an expression restrict anything? delete() checks this before it trusts a filter.
 
-Where one field is concerned the answer is exact: a test of it is a set of numbers, and sets are
-joined and inverted as the tests are. A flow without the field is one more number. Masked values are
-no intervals; a search, bit by bit, looks for a number that none of them agrees with.
+For a single field the answer is exact: a test is a set of numbers, and sets are joined and inverted
+as the tests are. A flow without the field counts as one more number. Masked values are no
+intervals: a search, bit by bit, looks for a number that agrees with none of them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from nlct._expression import EVERYTHING, And, Node, Not, Or, Pair, Test, all_of,
 from nlct._fields import FIELDS, IPV4, IPV6
 from nlct.enums import Status
 
-# Masked values of one field, and steps of the search, beyond which the answer is UNTOLD.
+# Beyond so many masked values of one field, or steps of the search, the answer is UNTOLD.
 MOST_MASKED = 1000
 MOST_STEPS = 2_000_000
 
@@ -27,7 +27,10 @@ _ABSENT = -1
 
 
 class Cover(enum.IntEnum):
-    """How much it matches of what there may be; PART where that is not known to be the whole."""
+    """How many of all possible flows match. PART: not all, as far as nlct knows. WHOLE: all.
+
+    UNTOLD: it would take too long to tell.
+    """
 
     PART = 0
     UNTOLD = 1
@@ -35,12 +38,12 @@ class Cover(enum.IntEnum):
 
 
 def cover(node: Node, inverted: bool = False) -> Cover:
-    """Tell how much of what there may be it matches, or does not match."""
+    """Tell how many flows match an expression or, if ``inverted``, do not match it."""
     return _cover(_normal(node, inverted))
 
 
 def _normal(node: Node, inverted: bool) -> Node:
-    """Return what says the same, with "not" around single tests alone."""
+    """Return an equal expression, with "not" only around single tests."""
     if isinstance(node, Not):
         return _normal(node.part, not inverted)
     if isinstance(node, Test):
@@ -81,7 +84,7 @@ def _tests(node: Node) -> Iterator[Test]:
 
 
 def _cover_of(field: str, parts: list[Node]) -> Cover:
-    """Tell how much alternatives about one field cover together."""
+    """Tell how many flows match any of these alternatives, all about one field."""
     node = any_of(parts)
     masks = {value for test in _tests(node) if test.masked for value in test.values}
     if len(masks) > MOST_MASKED:
@@ -104,7 +107,7 @@ def _bounds(field: str) -> Pair:
 
 
 def _domain(field: str) -> list[Pair]:
-    """Return the numbers that there may be."""
+    """Return the numbers that the field may have."""
     return [(IPV4, IPV4), (IPV6, IPV6)] if field == "family" else [_bounds(field)]
 
 
@@ -116,7 +119,7 @@ def _set(node: Node, field: str) -> list[Pair]:
         return _inverse(_set(node.part, field), field)
     if isinstance(node, Or):
         return joined(chain.from_iterable(_set(part, field) for part in node.parts))
-    # Each of them: what is in none of their inverses.
+    # A number in each of the parts is in none of their inverses.
     left_out = (_inverse(_set(part, field), field) for part in node.parts)
     return _inverse(joined(chain.from_iterable(left_out)), field)
 
@@ -148,7 +151,7 @@ def _cover_by_bits(field: str, node: Node) -> Cover:
     search = _Search()
     node = _masked(node, field)
     if field == "labels":
-        # No flow has it: labels of which none is set are not sent.
+        # The kernel sends no labels if none is set: no flow has the number 0.
         node = any_of((node, Test(field, ((0, FIELDS[field].highest),), masked=True)))
     # Every flow in a table has this bit.
     known = int(Status.CONFIRMED) if field == "status" else 0
@@ -167,7 +170,7 @@ def _lets_absent_through(node: Node) -> bool:
 
 
 def _masked(node: Node, field: str) -> Node:
-    """Return what says the same by masked values alone."""
+    """Return an equal expression of masked values alone."""
     if isinstance(node, (And, Or)):
         join = all_of if isinstance(node, And) else any_of
         return join(_masked(part, field) for part in node.parts)
@@ -178,7 +181,7 @@ def _masked(node: Node, field: str) -> Node:
 
 
 def _blocks(intervals: list[Pair], top: int) -> Iterator[Pair]:
-    """Cut intervals into those that a mask of leading bits describes."""
+    """Cut intervals into blocks that a mask of leading bits describes."""
     for low, last in intervals:
         first = low
         while first <= last:
@@ -203,17 +206,17 @@ class _Search:
             return False
         masked = [one for test in _tests(node) for one in test.values]
         simple = all(isinstance(part, Test) for part in _alternatives(node))
-        # So many of all numbers agree, at most.
+        # At most so many numbers agree, fewer than there are.
         if simple and sum(1 << 128 - _bits(mask) for _, mask in masked) < 1 << 128:
             return False
         value, mask = min(masked, key=lambda one: _bits(one[1]))
         bit = mask & -mask
-        # First where this value is out of the question.
+        # Begin with the half of the numbers that this value excludes.
         one = bool(value & bit)
         return all(self.is_whole(self.fixed(node, bit, way)) for way in (not one, one))
 
     def fixed(self, node: Node, bit: int, one: bool) -> Node:
-        """Return what is left where a bit is known; no test in it is settled."""
+        """Return what is left once a bit is known; no test in it is settled."""
         if isinstance(node, Test):
             return self._fixed_test(node, bit, one)
         if isinstance(node, Not):

@@ -18,24 +18,25 @@ _EVERY_BIT = 2**32 - 1
 
 
 def compile_filter(node: Node) -> ffi.CData:
-    """Make the filter, for as long as the ``struct nlct_filter **`` lives."""
+    """Compile the filter, which lives as long as the ``struct nlct_filter **`` does."""
     return _Program(node).compile()
 
 
 class _Program:
-    """The tests of an expression in a row, each of which leads on to a later one or to the end."""
+    """The tests of an expression in a row. Each leads to a later one or to the end."""
 
     def __init__(self, node: Node) -> None:
-        # From the last test to the first, since a test must know where it leads to.
+        # From the last test to the first: a test must know where it leads.
         self._backwards: list[tuple[Test, int, int]] = []
         start = self._add(node, lib.NLCT_MATCH, lib.NLCT_DROP)
-        # What was added after the start is never reached, but would be taken for the start.
+        # Tests added after the start are unreachable, but the core would begin with the last of
+        # them.
         del self._backwards[max(start, -1) + 1 :]
         if start == lib.NLCT_DROP:
             self._backwards = [(Test("family", ()), lib.NLCT_DROP, lib.NLCT_DROP)]
 
     def _add(self, node: Node, yes: int, no: int) -> int:
-        """Add what leads to 'yes' where the node is true; return where it begins."""
+        """Add a node's tests, which lead to 'yes' if it is true; return where to begin."""
         if isinstance(node, Not):
             return self._add(node.part, no, yes)
         if isinstance(node, And):
@@ -66,7 +67,7 @@ class _Program:
 
 
 def _pack(test: Test) -> tuple[int, bytes]:
-    """Return the values of a test as the core wants them, and of which kind they are."""
+    """Return the kind of a test, and its values as the core wants them."""
     field = FIELDS[test.field]
     if test.masked:
         words = (
@@ -90,7 +91,7 @@ def _pack(test: Test) -> tuple[int, bytes]:
 def kernel_filter(tests: Iterable[Test], zone_request: int) -> ffi.CData:
     """Make the ``struct nlct_kernel_filter *``: what the kernel may leave out, for speed alone.
 
-    ``tests``: those that every match must pass. ``zone_request``: how it is asked for a zone.
+    ``tests``: those that every match must pass. ``zone_request``: how to ask for a zone.
     """
     made = ffi.new("struct nlct_kernel_filter *")
     for test in tests:
@@ -100,7 +101,7 @@ def kernel_filter(tests: Iterable[Test], zone_request: int) -> ffi.CData:
 
 
 def _set(made: ffi.CData, test: Test, zone_request: int) -> None:
-    """Set the field of a test that is for just one value."""
+    """Ask for the value of a test that has only one."""
     field = FIELDS[test.field]
     ((low, high),) = test.values
     if test.masked and test.field in ("mark", "status"):

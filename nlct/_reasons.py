@@ -1,4 +1,4 @@
-"""Names the field that the kernel refuses, or drops in silence; it says no more than EINVAL."""
+"""Names the field that the kernel refuses or silently drops; the kernel itself says only EINVAL."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _SETTABLE_BITS = (
 )
 # Protocols that a kernel may be built without. It then knows neither their ports nor their states.
 OPTIONAL = (Proto.DCCP, Proto.GRE, Proto.SCTP, Proto.UDPLITE)
-# What a kernel may drop from a flow it creates; ports are of the optional protocols alone.
+# What a kernel may drop from a flow that it creates; ports only of the optional protocols.
 DROPPABLE = (
     *("labels", "mark", "sctp_state", "dccp_state"),
     *("synproxy_isn", "synproxy_its", "synproxy_tsoff"),
 )
 PORTS = ("sport", "dport")
 _ICMP_FIELDS = ("icmp_id", "icmp_type", "icmp_code")
-# The same by column, and of which protocol.
+# The same by column, each with the protocol whose flows are at risk, None for any.
 AT_RISK: tuple[tuple[str, int | None], ...] = (
     *((name, None) for name in DROPPABLE),
     *((name, int(proto)) for name in PORTS for proto in OPTIONAL),
@@ -53,7 +53,7 @@ _WSCALE_FLAG = 0x01
 
 @contextmanager
 def explained(flow: Flow, *, new: bool = False) -> Iterator[None]:
-    """Add to what is raised inside which field of ``flow`` was wrong."""
+    """Add to an error that is raised inside which field of ``flow`` was wrong."""
     try:
         yield
     except Error as exc:
@@ -81,7 +81,7 @@ def _malformed(flow: Flow, new: bool) -> Iterator[str]:
         one: Tuple | None = getattr(flow, name)
         if one is None:
             continue
-        # With NAT the reply says only to what the flow is translated.
+        # With NAT the reply says only what the flow is translated to.
         if name == "reply" and _nat(flow):
             proto = flow.orig.proto if one.proto is None else one.proto
         else:
@@ -122,7 +122,7 @@ def _too_far(flow: Flow) -> Iterator[str]:
 
 
 def misplaced(flow: Flow, proto: int | None) -> Iterator[str]:
-    """Tell which fields belong to another protocol than that of the flow."""
+    """Tell which fields belong to another protocol than the flow's."""
     for name in SETTABLE:
         of = FIELDS[name].proto
         if of not in (None, proto) and getattr(flow, name):
@@ -217,7 +217,7 @@ def _held(flow: Flow) -> dict[str, Any]:
 
 
 def unfit(change: Flow, wanted: Collection[str], found: Flow) -> Iterator[str]:
-    """Tell which of the fields wanted the kernel would accept and drop, given the flow as it is."""
+    """Tell which wanted fields the kernel would accept and drop, given the flow as it is."""
     for name in wanted:
         of = FIELDS[name].proto
         if of is None:
@@ -252,7 +252,7 @@ def refused_status(change: Flow, found: Flow) -> str:
     """Tell which bits of the status would be refused, or accepted and not set; "" for none."""
     if change.status is None or found.status is None:
         return ""
-    # Numbers: the reverse of flags has no bits without a name.
+    # As numbers: inverted flags lose the bits without a name.
     wanted, has = int(change.status), int(found.status)
     # Every flow is confirmed, so that bit need not be given.
     lost = has & ~wanted & ~int(Status.CONFIRMED)

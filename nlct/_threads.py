@@ -1,9 +1,9 @@
 """Threads and locks of the interpreter itself, also where a library has replaced them.
 
-eventlet and gevent put greenlets in the place of threads, and locks that only greenlets of one
-thread can wait for: in `threading`, in `_thread`, in `time` and in objects that are there already,
-at any time. Callers that share a dump may be in real threads as well. So these come out of a
-`_thread` of our own, which no library has seen.
+eventlet and gevent replace threads by greenlets, and locks by locks that only greenlets of one
+thread can wait for. They do so at any time, in `threading`, `_thread` and `time`, and in objects
+that exist already. Callers that share a dump may be in real threads as well. So this module takes
+threads and locks from a `_thread` of its own, which no library has seen.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Callable
 def _untouched(name: str) -> ModuleType:
     """Make another instance of a built-in module."""
     spec = ModuleSpec(name, BuiltinImporter, origin="built-in")  # type: ignore[arg-type]
-    # Python 3.9 would fill the one that it finds there, and undo what was replaced.
+    # Python 3.9 would fill the module that it finds there, and undo the replacements.
     found = sys.modules.pop(name)
     try:
         module: ModuleType = BuiltinImporter.create_module(spec)  # type: ignore[assignment]
@@ -30,15 +30,15 @@ def _untouched(name: str) -> ModuleType:
 _thread = _untouched("_thread")
 get_ident: Callable[[], int] = _thread.get_ident
 
-# A signal that comes between Python's last look and a wait does not end that wait: how long a wait
-# may be, in seconds.
+# The longest wait, in seconds. A signal that comes between Python's last check and a wait does not
+# end it.
 PATIENCE = 0.5
 
 
 class Lock:
     """A lock that its thread may take again: ``with lock.real``.
 
-    In a slot, where eventlet, which goes through `vars()`, does not find and replace it.
+    It lies in a slot: eventlet would find it by `vars()`, and replace it.
     """
 
     __slots__ = ("real",)
@@ -48,22 +48,22 @@ class Lock:
 
 
 def latch() -> Any:
-    """Make a lock that is taken already, for one thread to wait until another one releases it."""
+    """Make a lock that is already taken: one thread waits for it until another releases it."""
     made = _thread.allocate_lock()
     made.acquire()
     return made
 
 
 def sleep(seconds: float) -> None:
-    """Do nothing, and let nothing else be done in this thread."""
+    """Block this thread, with every greenlet in it."""
     latch().acquire(timeout=seconds)
 
 
 class Thread:
-    """A thread of its own, even among greenlets. The end of the interpreter does not wait for it.
+    """A real thread, even among greenlets. The interpreter does not wait for it at its end.
 
-    `threading` does not know of it, nor of what it calls: so nothing may that runs in it ask
-    `threading` who it is.
+    `threading` does not know this thread or what it calls, so nothing that runs in it may ask
+    `threading` for the current thread.
     """
 
     def __init__(self, work: Callable[[Thread], None]) -> None:
@@ -72,7 +72,7 @@ class Thread:
         self._alive = False
 
     def start(self) -> None:
-        """Start it. Raises RuntimeError where no thread can be had."""
+        """Start it. Raises RuntimeError if no thread can be started."""
         _thread.start_new_thread(self._run, ())
         while not self._begun.acquire(timeout=PATIENCE):
             pass

@@ -1,4 +1,4 @@
-"""Which flows are meant: a filter, and what its fields may be given."""
+"""Filters: which flows are meant, and what each field accepts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from nlct._fields import (
 )
 from nlct.enums import Status
 
-# What fields may be given. NumPy's integers are numbers too; a pair is a value and its mask.
+# What fields accept. NumPy's integers are numbers too; a pair is a value and its mask.
 _Item = TypeVar("_Item")
 _Some = Union[_Item, Iterable[_Item]]
 _Number = SupportsIndex
@@ -53,8 +53,8 @@ STATUS_NAMES = ", ".join(Status.__members__).lower()
 
 
 def _items(value: Any) -> Iterator[Any]:
-    """The alternatives: of a set, a list or any other collection, or the value itself."""
-    # Flags, which are integers, would fall into their bits.
+    """Yield the alternatives: the items of a collection, or the value itself."""
+    # Flags are integers, but iterating over them yields their bits.
     single = (int, str, bytes, tuple, range, ipaddress.IPv4Network, ipaddress.IPv6Network)
     if isinstance(value, Iterable) and not isinstance(value, single):
         yield from value
@@ -63,7 +63,7 @@ def _items(value: Any) -> Iterator[Any]:
 
 
 def zone_set(value: Zones) -> frozenset[int]:
-    """Return the zones as a set; None is no zone, least of all every zone."""
+    """Return the zones as a set. None is refused: it must never mean every zone."""
     if isinstance(value, Iterable) and not isinstance(value, (str, bytes, bytearray, memoryview)):
         return frozenset(_check.integer("zone", zone, 0, _check.U16) for zone in value)
     return frozenset((_check.integer("zone", value, 0, _check.U16),))
@@ -74,7 +74,7 @@ def _in_ranges(ranges: Iterable[Pair]) -> frozenset[int]:
 
 
 def _bounds(name: str, value: range | slice, high: int) -> list[Pair]:
-    """Read a range or a slice, whose end is excluded; none where there is nothing in it."""
+    """Read a range or a slice (end excluded); an empty one gives []."""
     if (value.step or 1) != 1:
         raise ValueError(f"{name} must be a range in steps of one, not {value!r}")
     first = 0 if value.start is None else _check.integer(name, value.start, 0, high)
@@ -113,7 +113,7 @@ def _numbers(
 
 
 def _pair(field: NumberField | LabelsField, name: str, pair: tuple[Any, ...]) -> Pair:
-    """Read a value and its mask; refuse what every value would agree with, and what none would."""
+    """Read a value and its mask. Refuse a mask of 0 and a value outside its mask."""
     if len(pair) != 2:
         raise ValueError(f"{name} must be a number or a pair (value, mask), not {pair!r}")
     value, mask = (field.check(part, name) for part in pair)
@@ -174,7 +174,7 @@ def read_network(text: str) -> Any:
         raise ValueError(
             f"{text} is an address in the network {meant.network}: give one of both"
         ) from None
-    # ipaddress takes the inverse of a netmask as well, which not everybody reads alike.
+    # ipaddress also accepts an inverted netmask, which is likely a mistake.
     if "." in mask and mask != str(found.netmask):
         raise ValueError(f"{mask} is no netmask; {found} is a network of as many addresses")
     return found
@@ -193,7 +193,7 @@ def _texts(field: str, value: Any) -> Node:
 
 
 def _states(value: Any, proto: Node | None) -> Node:
-    """Test the state that each of the protocols has; without any that are given, that of TCP."""
+    """Test the state of each protocol in ``proto``; without ``proto``, that of TCP."""
     given = _with_states(proto)
     items: dict[str, list[Any]] = {name: [] for name in STATES}
     for item in _items(value):
@@ -204,7 +204,7 @@ def _states(value: Any, proto: Node | None) -> Node:
 
 
 def _with_states(proto: Node | None) -> list[str] | None:
-    """Return the states of the protocols that have one; None where no protocol is given."""
+    """Return the state fields of the protocols in ``proto``; None without ``proto``."""
     if not isinstance(proto, Test) or not proto.values:
         return None
     return [
@@ -215,7 +215,7 @@ def _with_states(proto: Node | None) -> list[str] | None:
 
 
 def _stateful(item: Any, given: list[str] | None) -> list[str]:
-    """Return the states that may be meant: the member's own, or those that know the name."""
+    """Return the fields that a state may mean: its enumeration's, or those that know its name."""
     own = [field for field, names in STATES.items() if isinstance(item, names)]
     possible = ["tcp_state"] if given is None else given
     found = [field for field in own if given is None or field in given] if own else possible
@@ -233,7 +233,7 @@ def _stateful(item: Any, given: list[str] | None) -> list[str]:
 
 
 def _status(value: Any) -> Any:
-    """Read the names that may stand for bits."""
+    """Replace names by the bits they stand for."""
     if isinstance(value, str):
         try:
             return Status[value.upper()]
@@ -256,7 +256,7 @@ def _none_of(name: str, value: Any) -> Node:
 
 
 def _translated(name: str, value: Any, ways: dict[Status, str]) -> Node:
-    """Test for NAT by the status; an address is that which stands in the reply."""
+    """Test for NAT by the status; compare an address with the reply's."""
     if value is False:
         return Not(_translated(name, True, ways))
     tests: list[Node] = []
@@ -268,7 +268,7 @@ def _translated(name: str, value: Any, ways: dict[Status, str]) -> Node:
 
 _SOURCE = {Status.SRC_NAT: "reply_dst"}
 _DESTINATION = {Status.DST_NAT: "reply_src"}
-# Arguments that are more than a field and alternatives of its values.
+# Arguments that mean more than a field and its alternatives.
 _READERS: dict[str, Callable[[Any], Node]] = {
     "zone": _zones,
     "family": _family,
@@ -311,13 +311,12 @@ def _matches_nothing(node: Node) -> bool:
 
 # Filters -----------------------------------------------------------------------------------------
 
-# Joins inside of each other. Python's own limit is met by 1,000 calls, of which a copy or a
-# comparison takes several to a level.
+# Nested joins. Copying or comparing takes several Python calls a level, and Python allows 1,000.
 MOST_DEEP = 100
 
 
 class _Made(NamedTuple):
-    """How a filter was made: of others, joined by a word; and what is known before it is asked."""
+    """What a filter was made of: its parts and the word that joins them, its depth and families."""
 
     word: str
     depth: int
@@ -373,7 +372,7 @@ class Filter:
     """
 
     _made: _Made
-    # The expression and the text; of a join, as soon as they are asked for.
+    # The expression and the text. A join makes them when they are first needed.
     _known: tuple[Node, str] | None = None
     _cover: _guard.Cover | None = None
     _zone: frozenset[int] | None = None
@@ -438,7 +437,7 @@ class Filter:
         return new
 
     def _join(self, word: str, families: Families, *parts: Filter) -> Filter:
-        # Joined by its own word it becomes one chain.
+        # Parts joined by the same word form one chain.
         deep = (one._made.depth + (word == "not" or one._made.word != word) for one in parts)
         made = _Made(word, max(deep), families, parts)
         if made.depth > MOST_DEEP:
@@ -448,7 +447,7 @@ class Filter:
         return self._of(made)
 
     def _plain(self) -> Filter:
-        """Return a filter that says the same, but not that everything is meant on purpose."""
+        """Return an equal filter that is never nlct.ALL."""
         return Filter() if self.matches_everything else self
 
     def __and__(self, other: Filter) -> Filter:
@@ -468,13 +467,13 @@ class Filter:
         return self._join("or", families, self, other)
 
     def __invert__(self) -> Filter:
-        # Not to match everything by accident, "not not" is what it was.
+        # "not not" is the filter itself, but not nlct.ALL by accident.
         if self._made.word == "not" and self._made.parts:
             return self._made.parts[0]._plain()
         return self._join("not", self._made.families.inverse(), self)
 
     def _expression(self) -> tuple[Node, str]:
-        """Put together what was joined. A chain of joins may be very long."""
+        """Build the expression and the text of a join. A chain of joins may be very long."""
         if self._known is None:
             word, parts = self._made.word, self._chain()
             nodes = [part._node for part in parts]
@@ -490,7 +489,7 @@ class Filter:
         return self._known
 
     def _chain(self) -> list[Filter]:
-        """Return what is joined by the same word, in order."""
+        """Return the parts that are joined by the same word, in order."""
         found = []
         todo = list(reversed(self._made.parts))
         while todo:
@@ -516,7 +515,7 @@ class Filter:
 
     def __reduce__(self) -> Any:
         made = self._made
-        # The expression tells it all, but what "not not" was.
+        # The expression tells everything but what a "not" was made of.
         parts = made.parts if made.word == "not" else ()
         return Filter._of, (made._replace(parts=parts), self._expression())
 
@@ -567,7 +566,7 @@ class Filter:
         return isinstance(self._node, Test) and self._node.field == "zone"
 
     def _required(self) -> Iterator[Test]:
-        """The tests that every match must pass."""
+        """Return the tests that every match must pass."""
         parts = self._node.parts if isinstance(self._node, And) else (self._node,)
         return (part for part in parts if isinstance(part, Test))
 
@@ -580,13 +579,13 @@ class Filter:
     def kernel_filter(self, zone_request: int) -> ffi.CData:
         """Make the ``struct nlct_kernel_filter *``: what the kernel may leave out, for speed alone.
 
-        ``zone_request``: how it is asked for a zone.
+        ``zone_request``: how to ask for a zone.
         """
         return _program.kernel_filter(self._required(), zone_request)
 
 
 class _All(Filter):
-    """Every flow there is, said on purpose."""
+    """Every flow there is, meant on purpose."""
 
     def __repr__(self) -> str:
         return "nlct.ALL"
@@ -599,7 +598,7 @@ ALL = _All()
 
 
 def to_delete(filter: Filter) -> Filter:
-    """Refuse a filter that would delete every flow, unless that is said on purpose."""
+    """Refuse a filter that would delete every flow, unless it is nlct.ALL."""
     if not isinstance(filter, Filter):
         raise TypeError(f"filter must be a Filter, not {filter!r}")
     reason = too_wide(filter)
@@ -609,7 +608,7 @@ def to_delete(filter: Filter) -> Filter:
 
 
 def too_wide(filter: Filter) -> str | None:
-    """Say why a filter is not let through; None where it is."""
+    """Say why a filter restricts too little to delete by it; None if it restricts enough."""
     covered = filter._covered()
     if covered is _guard.Cover.PART:
         return None

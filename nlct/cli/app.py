@@ -1,4 +1,4 @@
-"""One door from what went wrong to one line on standard error and an exit code."""
+"""One door from an error to one line on standard error and an exit code."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Failure(click.ClickException):
 class Shown(click.Option):
     """An option that shows a text and does nothing else.
 
-    click's own --help and --version load gettext and locale, for texts that it has in one language.
+    click's own --help and --version load gettext and locale, to translate what is in English only.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ _HELP = Shown(["-h", "--help"], click.Context.get_help, help="Show this message 
 
 
 class _Named(click.Command):
-    """Errors of its arguments say of which command they are; --help is ours."""
+    """Its usage errors name the command; --help is our own."""
 
     def get_help_option(self, ctx: click.Context) -> click.Option:  # noqa: ARG002
         """Return --help."""
@@ -67,7 +67,7 @@ class Command(_Named):
     """A command."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Work, now that all is loaded."""
+        """Run, now that everything is loaded."""
         if not gc.isenabled():
             gc.freeze()
             gc.enable()
@@ -127,17 +127,17 @@ class App(_Named, click.Group):
             try:
                 result = super().invoke(ctx)
             except Exception:
-                # Before the error, which matters more than what becomes of this.
+                # The error is printed after this, and matters more than whether this succeeds.
                 _flush_or_give_up()
                 raise
             with named(STANDARD_OUTPUT):
                 sys.stdout.flush()
         except KeyboardInterrupt:
-            # Nor may a reader that does not read hold us now.
+            # A reader that does not read must not hold us now.
             give_up(sys.stdout)
             raise
         except BrokenPipeError:
-            # A reader that has seen enough is no error worth a word.
+            # A reader that has seen enough is no error.
             give_up(sys.stdout)
             raise click.exceptions.Exit(BROKEN_PIPE) from None
         return result
@@ -145,7 +145,7 @@ class App(_Named, click.Group):
 
 @contextmanager
 def _told(ctx: click.Context) -> Iterator[None]:
-    """Let an error of reading arguments say of which command, or where nothing can be printed."""
+    """Add the command to a usage error, and the name of standard output to its failure."""
     try:
         yield
     except click.UsageError as exc:
@@ -154,7 +154,7 @@ def _told(ctx: click.Context) -> Iterator[None]:
     except Error:
         raise
     except OSError as exc:
-        # A file that is read says its name by itself, and that there is no output is said as well.
+        # The error of a file has a name already, and that of a missing output says what it is.
         if exc.filename is None and has_output():
             exc.filename = STANDARD_OUTPUT
         raise
@@ -187,7 +187,7 @@ def _words(exc: click.ClickException | OSError) -> str:
 def _exit_code(exc: click.ClickException | OSError) -> int:
     if isinstance(exc, click.ClickException):
         return exc.exit_code
-    # A file that may not be written is no matter of a capability.
+    # Only PrivilegeError: for a file that may not be written no capability is missing.
     if isinstance(exc, PrivilegeError):
         return NO_PRIVILEGE
     return UNSUPPORTED if isinstance(exc, UnsupportedError) else PARTIAL

@@ -33,7 +33,7 @@ def dry_run_option(*short: str) -> Callable[[Command], Command]:
 
 
 def confirm(places: tuple[Place, ...], yes: bool, as_json: bool) -> bool:
-    """Ask before everything is deleted; False if nothing is there, which is told."""
+    """Ask before everything is deleted. Without any flow, say so and return False."""
     if yes:
         raise click.UsageError("--yes alone flushes nothing: add --all, or name a --zone")
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
@@ -65,7 +65,7 @@ def _tell_of_nothing(place: Place, as_json: bool) -> None:
 
 
 def tell(place: Place, result: FlushResult, what: str | None, dry_run: bool, as_json: bool) -> None:
-    """Print the result, and fail where it is not complete."""
+    """Print the result, and fail if it is not complete."""
     if as_json:
         print_json({**result.to_dict(), "dry_run": dry_run}, place.name)
     else:

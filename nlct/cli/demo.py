@@ -21,9 +21,9 @@ from nlct.netns import Netns
 
 MANY = 50
 MANY_SAMPLES = 3
-# The slowest strategy runs in one of so many rounds.
+# The slowest strategy runs in one round out of so many.
 OLD_EVERY = 5
-# What shares a round; each round begins with another, so that drift and place hit all alike.
+# What runs in a round. Each round begins with another, so that drift and order affect all alike.
 ORDER = ("auto", "kernel", "scan", "old")
 
 
@@ -58,9 +58,10 @@ class ManyZones:
 
 @dataclass(frozen=True)
 class Report:
-    """What the demo measured, in milliseconds; ``seconds`` is what all of it took.
+    """What the demo measured, in milliseconds.
 
-    ``exact``: every flow that was to be flushed is gone, and no other.
+    ``exact``: every flow that was to be flushed is gone, and no other. ``seconds``: how long the
+    whole demo took.
     """
 
     kernel: str
@@ -98,7 +99,7 @@ def run(flows: int, zones: int, samples: int) -> Report:
 
 
 class _Demo:
-    """One run on one table; ``old`` has every flow sent to it, as by an old kernel."""
+    """One run on one table. The kernel sends every flow to ``old``, as an old kernel would."""
 
     def __init__(self, ct: Conntrack, old: Conntrack, flows: int, zones: int, samples: int) -> None:
         self._ct = ct
@@ -115,7 +116,7 @@ class _Demo:
         with Bar(f"filling {flows_word(table.flows)}", table.flows).shown() as bar:
             table.fill(bar.at)
         steps = 2 * sum(len(self._strategies(i)) for i in range(self._samples)) + 3 + MANY_SAMPLES
-        # It does not tick by itself: that would take time from what is measured.
+        # Ticking would take time from what is measured.
         with Bar("measuring", steps, ticking=False).shown() as bar:
             zone = self._flush_again_and_again(1, bar)
             empty_zone = self._flush_again_and_again(table.zones + 1, bar)
@@ -143,7 +144,7 @@ class _Demo:
         )
 
     def _strategies(self, sample: int) -> list[str]:
-        """Which strategies run in a round."""
+        """Return the strategies that run in a round."""
         left_out = set()
         if not self._probe.zone_flush:
             left_out.add("kernel")

@@ -33,7 +33,7 @@ class Console(rich.console.Console):
         super().__init__(highlight=False, width=None if sys.stdout.isatty() else width)
 
     def print(self, *what: Any, **options: Any) -> None:
-        """Print; what goes wrong names standard output."""
+        """Print; an error names standard output."""
         with named(STANDARD_OUTPUT):
             super().print(*what, **options)
 

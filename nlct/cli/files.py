@@ -1,4 +1,4 @@
-"""Files that hold all of what is written to them, or what they held before."""
+"""Files that hold everything that was written to them, or else what they held before."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from nlct.cli.output import NamedOutput, named
 from nlct.cli.signals import stoppable, unstoppable
 from nlct.cli.streams import require_open
 
-# As many as the kernel follows.
+# The kernel follows as many.
 MAX_LINKS = 40
-# Nothing can be made in the directory.
+# The directory takes no new file.
 _CLOSED_DIRECTORY = (errno.EACCES, errno.EPERM, errno.EROFS)
-# The file is another's, in a directory such as /tmp, or something is mounted on it.
+# The file is another user's, in a directory such as /tmp, or something is mounted on it.
 _CANNOT_BE_REPLACED = (errno.EACCES, errno.EPERM, errno.EBUSY)
 
 
 class _Target(NamedTuple):
     """A file to be replaced: its directory, its name there, and the old one, if there is one.
 
-    ``temporary``: what the new one is called, until it takes the place.
+    ``temporary``: the name of the new file until it takes the old one's place.
     """
 
     directory: int
@@ -36,20 +36,20 @@ class _Target(NamedTuple):
 
 @contextmanager
 def written(path: str) -> Iterator[NamedOutput]:
-    """Yield what to write to, for ``path`` to hold it once all is written.
+    """Yield a file to write to; ``path`` holds its content once everything is written.
 
-    It is written beside the file that ``path`` leads to, and takes its place with the owner, the
-    mode and the attributes of the old one; where these may not be given to another file, or the
-    old one may not be replaced, it is copied into that. After an exception, those of SIGINT,
-    SIGTERM and SIGHUP included, the old file is as it was and nothing else is left. What is no
-    regular file, or lies where nothing can be made beside it, is written to directly.
+    It lies beside the file that ``path`` leads to, and takes that one's place with its owner, mode
+    and attributes. If another file may not have these, or the old file may not be replaced, the
+    content is copied into the old file. After an exception, also one of SIGINT, SIGTERM or SIGHUP,
+    the old file is as it was and nothing else is left. What is no regular file, or lies in a
+    directory that takes no new file, is written to directly.
     """
     with stoppable(), ExitStack() as stack:
         with named(path):
             target = _find(stack, path)
             new = None if target is None else _create(stack, target)
             file = _open(path) if new is None else new
-            # The descriptor of a new file is needed later on.
+            # _put() needs the descriptor of a new file.
             out = os.fdopen(file, "wb", closefd=new is None)
         stack.callback(_close, out)
         yield NamedOutput(out, path)
@@ -64,16 +64,16 @@ def _open(path: str) -> int:
 
 
 def _close(out: BinaryIO) -> None:
-    # It is closed already, or what went wrong before is what matters.
+    # It is closed already, or an earlier error matters more.
     with suppress(OSError):
         out.close()
 
 
 def _find(stack: ExitStack, path: str) -> _Target | None:
-    """Find what is to be replaced; None where that is not to be done."""
+    """Find the file to replace; None if it is to be written to directly."""
     followed = _follow(stack, path)
     old = None
-    # Not link by link: for some in directories such as /tmp the kernel refuses to be led.
+    # Not link by link: in directories such as /tmp the kernel refuses to follow some.
     with suppress(FileNotFoundError):
         if not stat.S_ISREG(os.stat(path).st_mode):
             return None
@@ -83,7 +83,7 @@ def _find(stack: ExitStack, path: str) -> _Target | None:
     if followed is None:
         return None
     directory, name = followed
-    # Or the owner and the mode of one file would be given to another.
+    # Otherwise one file's owner and mode would be given to another.
     if old is not None and not _is(old, directory, name):
         raise OSError(errno.ESTALE, "another file has just replaced it")
     return _Target(directory, name, old, _temporary())
@@ -98,7 +98,7 @@ def _temporary() -> str:
 
 
 def _follow(stack: ExitStack, path: str) -> tuple[int, str] | None:
-    """Follow links to a directory and a name in it; None where they do not lead to such."""
+    """Follow links to a directory and a name in it; None if they lead to none."""
     directory = None
     for _ in range(MAX_LINKS):
         head, name = os.path.split(path)
@@ -106,7 +106,7 @@ def _follow(stack: ExitStack, path: str) -> tuple[int, str] | None:
         stack.callback(os.close, directory)
         if name in ("", ".", ".."):
             return None
-        # The links of /proc lead to what is open, whatever has its name now.
+        # A link in /proc leads to the open file, whatever has that file's name now.
         if _is_in_proc(directory):
             _require_open(directory, name)
             return None
@@ -126,18 +126,18 @@ def _is_in_proc(directory: int) -> bool:
 
 
 def _require_open(directory: int, name: str) -> None:
-    """Refuse a standard stream that was closed: what has its number now is not what was meant."""
+    """Refuse a standard stream that was closed: something else has its number now."""
     if name.isdecimal() and os.path.samestat(os.fstat(directory), os.stat("/proc/self/fd")):
         require_open(int(name))
 
 
 def _create(stack: ExitStack, target: _Target) -> int | None:
-    """Create a file beside another; None where there may be none."""
-    # Before it is there, and twice: a signal may come right afterwards, and in place of a removal.
-    # It is only the first signal that does.
+    """Create the new file; None if the directory takes none."""
+    # Before the file is there: a signal may come right after it is. And twice: a signal may come
+    # instead of a removal. Only the first signal raises.
     stack.callback(_remove, target)
     stack.callback(_remove, target)
-    # Nobody may read it who may not read the old one.
+    # Only readers of the old file may read the new one.
     mode = 0o666 if target.old is None else 0o600
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
     try:
@@ -151,13 +151,13 @@ def _create(stack: ExitStack, target: _Target) -> int | None:
 
 
 def _remove(target: _Target) -> None:
-    # It was not made, or has taken its place.
+    # It was never made, or has taken the old one's place.
     with suppress(OSError):
         os.unlink(target.temporary, dir_fd=target.directory)
 
 
 def _put(new: int, target: _Target) -> None:
-    """Let the new file, which is complete, take the place of the old one."""
+    """Let the complete new file take the place of the old one."""
     os.fsync(new)
     if target.old is None or _made_alike(new, target.old):
         ends = {"src_dir_fd": target.directory, "dst_dir_fd": target.directory}
@@ -188,7 +188,7 @@ def _made_alike(new: int, old: int) -> bool:
 
 
 def _attributes(file: int) -> dict[str, bytes]:
-    """Read the extended attributes, of which the access control list is one."""
+    """Read the extended attributes, among them the access control list."""
     try:
         return {name: os.getxattr(file, name) for name in os.listxattr(file)}
     except OSError as exc:
@@ -198,7 +198,7 @@ def _attributes(file: int) -> dict[str, bytes]:
 
 
 def _reserve(file: int, size: int) -> None:
-    """Get room for so much, as long as nothing is lost yet."""
+    """Reserve room while nothing is lost yet."""
     before = os.fstat(file).st_size
     try:
         os.posix_fallocate(file, 0, max(size, 1))

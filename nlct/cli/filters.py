@@ -1,4 +1,4 @@
-"""Options that say which flows are meant, alike for all commands that take them."""
+"""The options that select flows, the same for every command that takes them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nlct.cli.options import Command, number_range, refuse_leading_zeros, split,
 from nlct.enums import Status
 from nlct.filter import STATUS_NAMES, Filter, read_network
 
-# What an option for NAT has where it is given without an address.
+# The value of a NAT option that is given without an address.
 _TRANSLATED = "any"
 _FAMILIES = ("ipv4", "ipv6")
 _LABELS = 128
@@ -31,7 +31,7 @@ def _number(text: str) -> int:
     return int(text, 16 if text[:2] in ("0x", "0X") else 10)
 
 
-# Readers: from what an option was given to what Filter takes --------------------------------------
+# Readers: from the texts of an option to what Filter takes ----------------------------------------
 
 
 def _ranges(field: str) -> Callable[[Texts], list[range]]:
@@ -61,9 +61,9 @@ def _marks(texts: Texts) -> list[Any]:
 
 
 def _bits(texts: Texts) -> int:
-    """All of these bits."""
+    """Read bits that must all be set."""
     bits = functools.reduce(operator.or_, map(_bit, split(texts)))
-    # All of no bits would be every flow.
+    # Every flow has all of no bits.
     if not bits:
         raise click.BadParameter("0 has no bits")
     return bits
@@ -79,7 +79,7 @@ def _bit(text: str) -> int:
 
 
 def _labels(texts: Texts) -> int:
-    """All of these labels."""
+    """Read labels that must all be set."""
     labels = [_number(text) for text in split(texts)]
     if max(labels) >= _LABELS:
         raise click.BadParameter(f"a label is from 0 to {_LABELS - 1}, not {max(labels)}")
@@ -107,7 +107,7 @@ def _take_standard_input() -> None:
 
 
 def _addresses_in(path: str) -> Iterator[Any]:
-    """Addresses of a file; empty lines and what follows a # are left out."""
+    """Yield the addresses in a file, without empty lines and what follows a #."""
     try:
         with click.open_file(path) as lines:
             for number, line in enumerate(lines, 1):
@@ -199,7 +199,7 @@ _OPTIONS = (
 
 
 def _filter(given: dict[str, Any]) -> Filter:
-    """Make the one filter of all options; the error is that of the option where it goes wrong."""
+    """Make one filter of all options; an error names the option that causes it."""
     try:
         return _filter_of(given)
     except ValueError:
@@ -231,7 +231,7 @@ def _param(ctx: click.Context, field: str) -> click.Parameter:
 
 
 def filter_options(command: Command) -> Command:
-    """Take the options; the command gets the one filter of them all as ``wanted``."""
+    """Take the options; the command gets one filter of them all as ``wanted``."""
 
     @functools.wraps(command)
     def with_filter(**arguments: Any) -> Any:

@@ -25,7 +25,7 @@ class Output(Protocol):
 class Job(NamedTuple):
     """What to write, and where; ``bar`` shows how far it is.
 
-    ``netns``: what the namespace is called, if that is to be written with each flow.
+    ``netns``: the namespace's name, if it is to be written with each flow.
     """
 
     ct: Conntrack
@@ -40,12 +40,12 @@ class Job(NamedTuple):
 
 
 def text(job: Job) -> None:
-    """Write the lines of ``conntrack -L``; of columns, their values with tabs between."""
+    """Write the lines of ``conntrack -L`` or, of columns, the values with tabs between."""
     if job.columns is None:
         done = 0
         for lines in job.ct.dump_text(job.wanted):
             job.out.write(lines if job.netns is None else _named(lines, f"{job.netns}: "))
-            # Counting them takes its time.
+            # Counting lines takes time.
             if job.bar.active:
                 done += lines.count(b"\n")
                 job.bar.at(done)
@@ -60,7 +60,7 @@ def _named(lines: bytes, name: str) -> bytes:
 
 
 def ndjson(job: Job) -> None:
-    """Write an object for each flow; of columns, one without objects in it."""
+    """Write an object for each flow; of columns, a flat one."""
     import json  # noqa: PLC0415 - text does without
 
     columns = job.columns
@@ -110,7 +110,7 @@ def parquet(job: Job) -> None:
 def _write_batches(job: Job, open_writer: Callable[[Any], Any]) -> None:
     """Write batch by batch, a record batch or row group each: no more is ever in memory."""
     pyarrow = importlib.import_module("pyarrow")
-    # Every batch has all columns, or they would not be of one schema.
+    # Every batch has all columns, so that all are of one schema.
     columns = COLUMNS if job.columns is None else job.columns
     nothing = FlowTable.from_flows(())
     done = 0
@@ -122,7 +122,7 @@ def _write_batches(job: Job, open_writer: Callable[[Any], Any]) -> None:
 
 
 def require_arrow() -> None:
-    """Fail where what Arrow and Parquet need is missing."""
+    """Fail if a module that Arrow and Parquet need is missing."""
     for name in ("pyarrow", "nanoarrow"):
         try:
             importlib.import_module(name)

@@ -14,8 +14,8 @@ from nlct.cli.signals import raise_first, stoppable, unstoppable
 from nlct.conntrack import Conntrack
 
 LIMIT = Path("/proc/sys/net/netfilter/nf_conntrack_max")
-# The same file in all network namespaces, as the limit is the same; LIMIT is a file of its own in
-# each. A lock ends with the process that holds it.
+# All network namespaces share the limit and this file, but each has a LIMIT file of its own. A lock
+# ends with the process that holds it.
 LOCK = "/proc/sys"
 
 
@@ -26,10 +26,10 @@ def how_to_raise(flows: int) -> str:
 
 @contextmanager
 def room(ct: Conntrack, flows: int) -> Iterator[int]:
-    """Make room for so many flows where we may; yield how many fit.
+    """Make room for so many flows if we may; yield how many fit.
 
-    A demo that raises the limit waits until no other runs: it would find, and put back, what
-    another had raised; and others would lose their room when it puts the limit back.
+    A demo that raises the limit waits until no other demo runs. Otherwise it might find, and put
+    back, a limit that another has raised, or take the others' room by putting it back.
     """
     with _open_lock() as lock:
         _wait(lock, fcntl.LOCK_SH)
@@ -44,7 +44,7 @@ def room(ct: Conntrack, flows: int) -> Iterator[int]:
 
 def _fits(ct: Conntrack, flows: int) -> bool:
     limit = ct.limit
-    # A limit of 0 is none.
+    # 0 is no limit.
     return not limit or limit >= flows
 
 
@@ -70,14 +70,14 @@ def _wait(lock: int, kind: int) -> None:
                     "waiting for it"
                 )
                 waiting = True
-        # Not in the kernel, where a signal that comes right before would not wake us.
+        # Do not wait in flock(): a signal that comes right before would not wake us.
         time.sleep(0.1)
 
 
 @contextmanager
 def _raised(ct: Conntrack, flows: int) -> Iterator[int]:
-    # Signals are held back while the limit is raised and while it is put back, so that none can
-    # come in between; what the caller does meanwhile may be stopped.
+    # Hold signals back while the limit is raised and while it is put back, so that none comes in
+    # between. The caller's work may be stopped.
     with unstoppable() as came:
         before = _read_limit()
         try:
@@ -92,7 +92,7 @@ def _raised(ct: Conntrack, flows: int) -> Iterator[int]:
                 raise_first(came)
                 yield min(flows, ct.limit or flows)
         finally:
-            # Another value was set by somebody else in the meantime: leave it.
+            # If somebody else has set another value meanwhile, leave it.
             if before is not None and _read_limit() == flows and _write_limit(before):
                 note(f"nf_conntrack_max put back to {before}")
 

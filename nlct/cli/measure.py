@@ -1,4 +1,4 @@
-"""What the demo and the benchmarks share: times, and a table that is whole before each of them."""
+"""What the demo and the benchmarks share: timing, and a table that is whole before each of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Summary:
-    """Some times, in milliseconds, and how many they are."""
+    """Some times, in milliseconds, and how many there are."""
 
     min: float
     median: float
@@ -77,7 +77,7 @@ class SyntheticTable:
         return tables(self.flows, self.zones)
 
     def zone(self, zone: int) -> list[FlowTable]:
-        """Return the flows of a zone; of one above ``zones`` none."""
+        """Return the flows of a zone; none for a zone above ``zones``."""
         if zone > self.zones:
             return []
         if zone not in self._made:

@@ -21,7 +21,7 @@ LAST_ZONE = 65535
 
 
 def refuse_leading_zeros(text: str) -> None:
-    """Refuse what conntrack(8) takes for octal."""
+    """Refuse what conntrack(8) reads as octal."""
     if re.search(r"(^|-)0[0-9]", text):
         raise click.BadParameter(f"{text!r} has a leading zero, which other tools read as octal")
 
@@ -64,7 +64,7 @@ def names_in(texts: Iterable[str], known: Collection[str]) -> tuple[str, ...]:
 
 
 class Once(click.Option):
-    """An option of one value: of several the last would win without a word."""
+    """An option that takes one value. Of several, click would silently take the last."""
 
     def __init__(self, names: Sequence[str], default: Any = None, **attributes: Any) -> None:
         some = () if default is None else (default,)
@@ -107,7 +107,7 @@ def _open(ctx: click.Context, spec: str) -> Netns:
 def open_places(
     ctx: click.Context, _param: click.Parameter, specs: tuple[str, ...]
 ) -> tuple[Place, ...]:
-    """Open the network namespaces, all of them before any is worked in, till the command ends."""
+    """Open all network namespaces, until the command ends, before it works in any of them."""
     if not specs or ctx.resilient_parsing:
         return (Place(None),)
     known: dict[Identity, str] = {}
@@ -139,7 +139,7 @@ def files(
 
 
 def offer(names: Iterable[str]) -> Callable[..., list[str | CompletionItem]]:
-    """Return what offers these names behind every comma of a list."""
+    """Return a completion that offers these names behind every comma of a list."""
 
     def complete(
         _ctx: click.Context, _param: click.Parameter, incomplete: str

@@ -1,4 +1,4 @@
-"""What people and programs are told: lines, and JSON."""
+"""What nlct tells people and programs: lines, and JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STANDARD_OUTPUT = "standard output"
 
 @contextmanager
 def named(file: str) -> Iterator[None]:
-    """Let what goes wrong with a file say which it was."""
+    """Add the name of a file to its errors."""
     try:
         yield
     except OSError as exc:
@@ -27,9 +27,9 @@ def named(file: str) -> Iterator[None]:
 
 
 class NamedOutput:
-    """What bytes are written to: what goes wrong says its name."""
+    """An output for bytes; its errors have its name."""
 
-    # Asked for by Arrow.
+    # Arrow reads it.
     closed = False
 
     def __init__(self, out: BinaryIO, name: str) -> None:
@@ -41,12 +41,12 @@ class NamedOutput:
         return self._out.fileno()
 
     def writable(self) -> bool:
-        """Say that it is."""
+        """Say that it is writable."""
         return True
 
     def write(self, data: Any) -> int:
         """Write all of it."""
-        # Not named(), as this may be done for each flow.
+        # Without named(), which is slow: this may be called for each flow.
         try:
             return self._out.write(data)
         except OSError as exc:
@@ -54,13 +54,13 @@ class NamedOutput:
             raise
 
     def flush(self) -> None:
-        """Hand on what was held back."""
+        """Write what is buffered."""
         with named(self._name):
             self._out.flush()
 
 
 def say(line: str, netns: str | None = None) -> None:
-    """Print a line, of one of several namespaces; nothing where there is no standard output.
+    """Print a line, with the name of its namespace; nothing without a standard output.
 
     A command that only prints calls streams.require_output() first.
     """
@@ -81,7 +81,7 @@ def _print(line: str) -> None:
 
 
 def note(line: str) -> None:
-    """Print a line on standard error, where there is one that takes it."""
+    """Print a line on standard error, if there is one that takes it."""
     try:
         click.echo(line, err=True)
     except OSError:
@@ -89,7 +89,7 @@ def note(line: str) -> None:
 
 
 def duration(seconds: float) -> str:
-    """Say how long, in three digits or so."""
+    """Say how long, in about three digits."""
     if seconds >= 10:
         return f"{seconds:.1f} s"
     return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.3g} ms"
@@ -106,7 +106,7 @@ def errnos_word(failed: Mapping[int, int]) -> str:
 
 
 def word(value: Any) -> str:
-    """Return a field's value as one word; "-" where it is absent."""
+    """Return a field's value as one word; "-" if it is absent."""
     value = plain(value)
     if value is None:
         return "-"

@@ -16,8 +16,8 @@ from nlct.netns import Netns
 class Place(NamedTuple):
     """A network namespace to work in.
 
-    ``netns``: None for the one that we are in. ``name``: what it is called, None where it is the
-    only one, so that nothing need say which is meant.
+    ``netns``: None for our own. ``name``: what to call it; None for the only one, which need not be
+    named.
     """
 
     netns: Netns | None
@@ -39,7 +39,7 @@ def in_each(places: tuple[Place, ...], work: Callable[[Place], object]) -> None:
     for place in places:
         try:
             work(place)
-            # What is done is told, whatever ends us in the next one.
+            # Print what is done, whatever ends us in the next one.
             with named(STANDARD_OUTPUT):
                 sys.stdout.flush()
         except click.UsageError:

@@ -44,7 +44,7 @@ class Bar:
 
     @property
     def active(self) -> bool:
-        """True if there is anything to be seen."""
+        """True if the bar is shown."""
         return self._progress is not None
 
     def at(self, done: int) -> None:

@@ -13,7 +13,7 @@ STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Let the signals that end a program unwind it first, and only the first of them."""
+    """Let a signal that ends the program unwind it first; ignore those that follow."""
 
     def stop(number: int, _frame: FrameType | None) -> None:
         # Not SIG_IGN: Python would complain about one that has already come.
@@ -34,7 +34,7 @@ def stoppable() -> Iterator[None]:
 
 @contextmanager
 def unstoppable() -> Iterator[list[int]]:
-    """Hold back these signals until a work is done; yield those that came, for raise_first().
+    """Hold back these signals; yield the list of those that come, for raise_first().
 
     They are not blocked: another thread would take them, and their handler would still run here.
     """
@@ -57,7 +57,7 @@ def raise_first(came: list[int]) -> None:
 
 
 def _heard() -> list[signal.Signals]:
-    """Find the signals whose handlers are ours to replace: only the main thread may do that."""
+    """Find the signals whose handlers we may replace. Only the main thread may do so."""
     if threading.current_thread() is not threading.main_thread():
         return []
     # nohup and background jobs ignore some: leave these. A handler that was installed from C, which

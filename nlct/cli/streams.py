@@ -1,4 +1,4 @@
-"""Standard streams, any of which may be closed."""
+"""The standard streams. Each of them may be closed."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ _found_closed: set[int] = set()
 
 
 class NoOutput(io.TextIOBase):
-    """Standard output where there is none: whatever is printed fails."""
+    """What stands for a closed standard output: printing fails."""
 
     encoding = "utf-8"
     errors = "strict"
 
     def writable(self) -> bool:
-        """Say what a stream that is printed to must say."""
+        """Say that it is: print() is to get as far as write()."""
         return True
 
     def write(self, _text: str) -> int:
-        """Take nothing."""
+        """Fail."""
         raise _closed(1)
 
 
 def open_closed() -> None:
-    """Open what is closed of standard input, output and error on /dev/null.
+    """Open those that are closed on /dev/null.
 
-    A socket or a file would get its number otherwise, and what is printed would go there.
+    Otherwise a socket or a file would get its number, and output would go there.
     """
-    # The lowest number that is free is taken. What reads from 0, or prints to 1, is still to fail.
+    # open() takes the lowest free number. Reading from 0 and writing to 1 must still fail.
     for number, mode in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_RDWR)):
         try:
             os.fstat(number)
         except OSError:
             os.set_inheritable(os.open(os.devnull, mode), True)
             _found_closed.add(number)
-    # So Python says that it found them closed.
+    # None says that Python found the stream closed.
     if sys.stdin is None:
         sys.stdin = os.fdopen(0, closefd=False)
     if sys.stdout is None:
@@ -59,13 +59,13 @@ def has_output() -> bool:
 
 
 def require_output() -> None:
-    """Fail where nothing can be printed, before any work is done for nothing."""
+    """Fail if nothing can be printed, before any work is done for nothing."""
     if not has_output():
         raise _closed(1)
 
 
 def require_open(number: int) -> None:
-    """Fail where this is the number of a standard stream that was closed."""
+    """Fail if this is the number of a standard stream that was closed."""
     if number in _found_closed:
         raise _closed(number)
 
@@ -86,7 +86,7 @@ def shares_terminal(out: int) -> bool:
     # The reader of a pipe may print to any terminal.
     if not stat.S_ISCHR(kind.st_mode):
         return True
-    # /dev/tty and /dev/console stand for others.
+    # /dev/tty and /dev/console stand for other terminals.
     same = os.major(kind.st_rdev) == TTY_AUX_MAJOR or kind.st_rdev == os.fstat(2).st_rdev
     return os.isatty(out) and same
 

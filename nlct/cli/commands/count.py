@@ -106,7 +106,7 @@ def _draw(title: str | None, total: int, by: tuple[str, ...], rows: Counts) -> N
 
     drawn = table(title)
     for column in (*by, "flows", "share"):
-        # On a narrow terminal nothing is cut off either.
+        # Cut nothing off on a narrow terminal.
         drawn.add_column(column, justify="right", overflow="fold")
     for key, flows in rows:
         drawn.add_row(*map(word, key), f"{flows:,}", f"{flows / total:.1%}")

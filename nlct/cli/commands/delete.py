@@ -55,7 +55,7 @@ def command(
         require_output()
     elif everything and not yes and not confirm(places, yes, as_json):
         return
-    # Nothing else means every flow.
+    # Nothing but ALL means every flow.
     chosen = ALL if everything else wanted
     in_each(places, lambda place: _delete(place, chosen, dry_run, passes, as_json))
 

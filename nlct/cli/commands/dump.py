@@ -29,7 +29,7 @@ def _columns(
 
 def _file(_ctx: click.Context, _param: click.Parameter, files: tuple[str, ...]) -> tuple[str, ...]:
     for file in files:
-        # What an unset variable of a script leaves.
+        # As an unset variable in a script leaves it.
         if not file:
             raise click.BadParameter("the name of the file is empty")
         if os.path.isdir(file):

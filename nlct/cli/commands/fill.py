@@ -73,7 +73,7 @@ def _fill(place: Place, flows: int, zones: int, as_json: bool) -> None:
 
 def _require_room(ct: Conntrack, flows: int) -> None:
     there, limit = ct.count(), ct.limit
-    # A limit of 0 is none.
+    # 0 is no limit.
     if limit and there + flows > limit:
         from nlct.cli.limit import how_to_raise  # noqa: PLC0415 - few need it
 
