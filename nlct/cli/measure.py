@@ -1,4 +1,4 @@
-"""What the demo and the benchmarks share: timing, and a table that is whole before each of them."""
+"""What the demo and the benchmarks share: timing, and a table that each measurement finds whole."""
 
 from __future__ import annotations
 

@@ -182,7 +182,7 @@ static struct nlct_fd open_buckets(const struct nlct_netns *netns)
 
 /* Dumps the table to the end. Returns the number of matches. */
 static uint64_t run_dump(const struct nlct_netns *netns, const struct nlct_filter *filter,
-                         const struct nlct_kernel_filter *ask, struct nlct_sink *sink)
+                         const struct nlct_kernel_filter *kernel_filter, struct nlct_sink *sink)
 {
     struct nlct_progress progress;
     struct nlct_socket *sock;
@@ -191,7 +191,7 @@ static uint64_t run_dump(const struct nlct_netns *netns, const struct nlct_filte
     int more = 1;
 
     CHECK_IS(nlct_socket_open(&sock, netns), 0);
-    CHECK_IS(nlct_dump_start(&dump, sock, filter, ask, buckets.fd), 0);
+    CHECK_IS(nlct_dump_start(&dump, sock, filter, kernel_filter, buckets.fd), 0);
     while (more) {
         more = nlct_dump_next(dump, sink, 20);
         CHECK(more >= 0);
@@ -327,14 +327,14 @@ static struct nlct_filter *filter_of(uint16_t zone)
 
 static void delete_zone(const struct nlct_netns *netns, struct nlct_socket *sock, uint16_t zone)
 {
-    const struct nlct_kernel_filter ask = {
+    const struct nlct_kernel_filter kernel_filter = {
         .zone_request = NLCT_ZONE_PLAIN, .zone = zone, .family = AF_INET};
     struct nlct_filter *filter = filter_of(zone);
     struct nlct_sink *sink = make_deletes(sock);
     uint64_t left = run_dump(netns, everything, NULL, NULL);
 
     CHECK(sink);
-    CHECK_IS(run_dump(netns, filter, &ask, sink), FLOWS / ZONES);
+    CHECK_IS(run_dump(netns, filter, &kernel_filter, sink), FLOWS / ZONES);
     CHECK_IS(nlct_deletes_get(sink)->deleted, FLOWS / ZONES);
     CHECK_IS(run_dump(netns, filter, NULL, NULL), 0);
     CHECK_IS(run_dump(netns, everything, NULL, NULL), left - FLOWS / ZONES);

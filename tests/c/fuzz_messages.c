@@ -38,8 +38,8 @@ enum {
     ZONE = 1 << 1,
     OTHER_ZONES = 1 << 2,
     ASK_ZONE = 1 << 3,
-    PROGRAM = 1 << 4, /* the filter comes in the input */
-    ASK = 1 << 5,     /* so does the struct nlct_kernel_filter */
+    PROGRAM = 1 << 4,       /* the filter comes in the input */
+    KERNEL_FILTER = 1 << 5, /* so does the struct nlct_kernel_filter */
 };
 
 struct wish {
@@ -116,19 +116,20 @@ static struct nlct_filter *wish_filter(const struct wish *wish)
     return filter;
 }
 
-static void wish_ask(const struct wish *wish, struct input *input, struct nlct_kernel_filter *ask)
+static void wish_kernel_filter(const struct wish *wish, struct input *input,
+                               struct nlct_kernel_filter *kernel_filter)
 {
-    memset(ask, 0, sizeof(*ask));
-    if (wish->filter & ASK) {
-        input_read(input, ask, sizeof(*ask));
+    memset(kernel_filter, 0, sizeof(*kernel_filter));
+    if (wish->filter & KERNEL_FILTER) {
+        input_read(input, kernel_filter, sizeof(*kernel_filter));
     } else if (wish->filter & ASK_ZONE) {
-        ask->zone_request = NLCT_ZONE_PLAIN;
-        ask->zone = (uint16_t)(wish->zone[0] << 8 | wish->zone[1]);
+        kernel_filter->zone_request = NLCT_ZONE_PLAIN;
+        kernel_filter->zone = (uint16_t)(wish->zone[0] << 8 | wish->zone[1]);
     }
 }
 
 /* Kernels filter by IPv6 addresses the wrong way round, and refuse a tuple without a family. */
-static void check_ask(const uint8_t *request, size_t size)
+static void check_kernel_filter(const uint8_t *request, size_t size)
 {
     enum { FILTER = 25, STATUS_MASK };
     unsigned seen[STATUS_MASK + 1] = {0};
@@ -390,17 +391,17 @@ static void run_dump(const struct wish *wish, struct input input)
     struct target target = {.kind = wish->sink % SINKS, .buffer = malloc(BUFFER)};
     struct nlct_progress progress;
     struct nlct_dump *dump;
-    struct nlct_kernel_filter ask;
+    struct nlct_kernel_filter kernel_filter;
     uint64_t taken;
     size_t asked;
     int rc;
 
     if (!filter)
         ASSERT(nlct_filter_new(&filter, NULL, 0) == 0);
-    wish_ask(wish, &input, &ask);
+    wish_kernel_filter(wish, &input, &kernel_filter);
     fake_reset();
-    ASSERT(nlct_dump_start(&dump, dumping, filter, &ask, -1) == 0);
-    check_ask(fake_sent.bytes, fake_sent.size);
+    ASSERT(nlct_dump_start(&dump, dumping, filter, &kernel_filter, -1) == 0);
+    check_kernel_filter(fake_sent.bytes, fake_sent.size);
     asked = fake_sent.size;
     queue_datagrams(input.at, input.left);
     if (target.kind == DELETES)

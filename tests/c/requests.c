@@ -475,7 +475,7 @@ static void masters_are_loaded_before_their_children(void)
 
 /* What a dump asks for ------------------------------------------------------------------------ */
 
-static void start_dump(const struct nlct_kernel_filter *ask)
+static void start_dump(const struct nlct_kernel_filter *kernel_filter)
 {
     struct nlct_socket *sock;
     struct nlct_filter *everything;
@@ -484,7 +484,7 @@ static void start_dump(const struct nlct_kernel_filter *ask)
     fake_reset();
     sock = fake_open();
     CHECK_IS(nlct_filter_new(&everything, NULL, 0), 0);
-    CHECK_IS(nlct_dump_start(&dump, sock, everything, ask, -1), 0);
+    CHECK_IS(nlct_dump_start(&dump, sock, everything, kernel_filter, -1), 0);
     nlct_dump_free(&dump);
     nlct_filter_free(&everything);
     fake_close(sock);
@@ -497,21 +497,21 @@ static void expect_dump(uint8_t family)
 
 static void a_dump_asks_for_nothing_by_itself(void)
 {
-    const struct nlct_kernel_filter ask = {.mark = 7, .status = 7, .zone = 7};
+    const struct nlct_kernel_filter kernel_filter = {.mark = 7, .status = 7, .zone = 7};
 
     start_dump(NULL);
     expect_dump(AF_UNSPEC);
     check_sent();
-    start_dump(&ask);
+    start_dump(&kernel_filter);
     check_sent();
 }
 
 static void a_dump_asks_for_marks_and_status_with_their_masks(void)
 {
-    const struct nlct_kernel_filter ask = {
+    const struct nlct_kernel_filter kernel_filter = {
         .family = AF_INET6, .mark = 0, .mark_mask = 0xff00, .status = 2, .status_mask = 6};
 
-    start_dump(&ask);
+    start_dump(&kernel_filter);
     expect_dump(AF_INET6);
     packet_be32(&expected, CTA_MARK, 0);
     packet_be32(&expected, CTA_MARK_MASK, 0xff00);
@@ -535,15 +535,15 @@ static void expect_filter_flags(uint32_t flags)
 
 static void a_dump_asks_for_a_zone_in_two_ways(void)
 {
-    struct nlct_kernel_filter ask = {.zone_request = NLCT_ZONE_PLAIN, .zone = 0};
+    struct nlct_kernel_filter kernel_filter = {.zone_request = NLCT_ZONE_PLAIN, .zone = 0};
 
-    start_dump(&ask);
+    start_dump(&kernel_filter);
     expect_dump(AF_UNSPEC);
     packet_be16(&expected, CTA_ZONE, 0);
     check_sent();
-    ask.zone_request = NLCT_ZONE_EXPLICIT;
-    ask.zone = 258;
-    start_dump(&ask);
+    kernel_filter.zone_request = NLCT_ZONE_EXPLICIT;
+    kernel_filter.zone = 258;
+    start_dump(&kernel_filter);
     expect_dump(AF_UNSPEC);
     packet_be16(&expected, CTA_ZONE, 258);
     expect_filter(FILTER_ZONE, NULL, 0);
@@ -553,21 +553,21 @@ static void a_dump_asks_for_a_zone_in_two_ways(void)
 /* The kernel's flags: 1 source, 2 destination, 8 protocol, 16 and 32 the ports. */
 static void a_dump_asks_for_a_tuple_by_what_is_safe(void)
 {
-    struct nlct_kernel_filter ask = {
+    struct nlct_kernel_filter kernel_filter = {
         .family = AF_INET,
         .orig = tuple_of("10.0.0.1", "192.0.2.1", IPPROTO_UDP, 1024, 53),
     };
     size_t tuple;
 
-    start_dump(&ask);
+    start_dump(&kernel_filter);
     expect_dump(AF_INET);
     expect_orig();
     expect_filter_flags(1 | 2 | 8 | 16 | 32);
     check_sent();
 
     /* One field alone, and none of those that are not asked for. */
-    ask.orig.present = BIT(NLCT_TUPLE_DST);
-    start_dump(&ask);
+    kernel_filter.orig.present = BIT(NLCT_TUPLE_DST);
+    start_dump(&kernel_filter);
     expect_dump(AF_INET);
     tuple = packet_nest(&expected, CTA_TUPLE_ORIG);
     packet_attr(&expected, CTA_TUPLE_IP | NLA_F_NESTED, "\10\0\2\0\300\0\2\1", 8);
@@ -589,13 +589,13 @@ static void expect_protocol(uint8_t proto)
 
 static void a_dump_never_asks_for_ipv6_addresses(void)
 {
-    struct nlct_kernel_filter ask = {
+    struct nlct_kernel_filter kernel_filter = {
         .family = AF_INET6,
         .orig = tuple_of("fd00::1", "2001:db8::1", IPPROTO_TCP, 1024, 80),
     };
     size_t tuple;
 
-    start_dump(&ask);
+    start_dump(&kernel_filter);
     expect_dump(AF_INET6);
     tuple = packet_nest(&expected, CTA_TUPLE_ORIG);
     packet_ports(&expected, IPPROTO_TCP, 1024, 80);
@@ -603,8 +603,8 @@ static void a_dump_never_asks_for_ipv6_addresses(void)
     expect_filter_flags(8 | 16 | 32);
     check_sent();
 
-    ask.orig.present = BIT(NLCT_TUPLE_SRC) | BIT(NLCT_TUPLE_DST);
-    start_dump(&ask);
+    kernel_filter.orig.present = BIT(NLCT_TUPLE_SRC) | BIT(NLCT_TUPLE_DST);
+    start_dump(&kernel_filter);
     expect_dump(AF_INET6);
     check_sent();
 }
@@ -614,7 +614,7 @@ static void a_dump_never_asks_for_more_of_a_tuple_than_kernels_get_right(void)
     static const uint8_t others[] = {IPPROTO_ICMP, IPPROTO_GRE,  IPPROTO_ICMPV6,
                                      IPPROTO_SCTP, IPPROTO_DCCP, IPPROTO_UDPLITE,
                                      253};
-    struct nlct_kernel_filter ask = {
+    struct nlct_kernel_filter kernel_filter = {
         .family = AF_INET,
         .orig = tuple_of("10.0.0.1", "192.0.2.1", IPPROTO_UDP, 1024, 53),
     };
@@ -622,28 +622,28 @@ static void a_dump_never_asks_for_more_of_a_tuple_than_kernels_get_right(void)
     size_t i;
 
     /* ICMP and zones, not at all. */
-    ask.orig.present = BIT(NLCT_TUPLE_ZONE) | BIT(NLCT_TUPLE_ICMP_ID) | BIT(NLCT_TUPLE_ICMP_TYPE) |
-                       BIT(NLCT_TUPLE_ICMP_CODE);
-    start_dump(&ask);
+    kernel_filter.orig.present = BIT(NLCT_TUPLE_ZONE) | BIT(NLCT_TUPLE_ICMP_ID) |
+                                 BIT(NLCT_TUPLE_ICMP_TYPE) | BIT(NLCT_TUPLE_ICMP_CODE);
+    start_dump(&kernel_filter);
     expect_dump(AF_INET);
     check_sent();
     /* Ports without their protocol. */
-    ask.orig.present = BIT(NLCT_TUPLE_SPORT) | BIT(NLCT_TUPLE_DPORT);
-    start_dump(&ask);
+    kernel_filter.orig.present = BIT(NLCT_TUPLE_SPORT) | BIT(NLCT_TUPLE_DPORT);
+    start_dump(&kernel_filter);
     check_sent();
     /* Ports of a protocol that has none, or whose ports no kernel compares. */
     for (i = 0; i < sizeof(others); i++) {
-        ask.orig = tuple_of("10.0.0.1", "192.0.2.1", others[i], 1024, 53);
-        ask.orig.present &= ~addresses;
-        start_dump(&ask);
+        kernel_filter.orig = tuple_of("10.0.0.1", "192.0.2.1", others[i], 1024, 53);
+        kernel_filter.orig.present &= ~addresses;
+        start_dump(&kernel_filter);
         expect_dump(AF_INET);
         expect_protocol(others[i]);
         check_sent();
     }
     /* Without the family the kernel refuses a tuple. */
-    ask.orig = tuple_of("10.0.0.1", "192.0.2.1", IPPROTO_UDP, 1024, 53);
-    ask.family = AF_UNSPEC;
-    start_dump(&ask);
+    kernel_filter.orig = tuple_of("10.0.0.1", "192.0.2.1", IPPROTO_UDP, 1024, 53);
+    kernel_filter.family = AF_UNSPEC;
+    start_dump(&kernel_filter);
     expect_dump(AF_UNSPEC);
     check_sent();
 }
