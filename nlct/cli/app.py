@@ -187,7 +187,7 @@ def _words(exc: click.ClickException | OSError) -> str:
 def _exit_code(exc: click.ClickException | OSError) -> int:
     if isinstance(exc, click.ClickException):
         return exc.exit_code
-    # Only PrivilegeError: for a file that may not be written no capability is missing.
+    # A file that may not be written raises a plain OSError: no capability is missing.
     if isinstance(exc, PrivilegeError):
         return NO_PRIVILEGE
     return UNSUPPORTED if isinstance(exc, UnsupportedError) else PARTIAL

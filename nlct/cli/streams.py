@@ -24,7 +24,7 @@ class NoOutput(io.TextIOBase):
     errors = "strict"
 
     def writable(self) -> bool:
-        """Say that it is: print() is to get as far as write()."""
+        """Say that it is, so that print() gets as far as write()."""
         return True
 
     def write(self, _text: str) -> int:
@@ -33,7 +33,7 @@ class NoOutput(io.TextIOBase):
 
 
 def open_closed() -> None:
-    """Open those that are closed on /dev/null.
+    """Open /dev/null in the place of each that is closed.
 
     Otherwise a socket or a file would get its number, and output would go there.
     """
