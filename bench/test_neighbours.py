@@ -53,14 +53,17 @@ def test_neighbours(turn: Turn, thing: str) -> None:
 
     def work() -> Answer:
         neighbour.tell(thing, turn.scale.flows, turn.scale.zones)
-        if turn.who == "nobody":
-            time.sleep(QUIET)
-        elif turn.does:
-            turn.peer.run("storm", 1, storm)
-        else:
-            turn.peer.run("flush_zone", 1)
-        neighbour.tell("stop")
-        waits = [float(wait) for wait in neighbour.hear().split()]
+        try:
+            if turn.who == "nobody":
+                time.sleep(QUIET)
+            elif turn.does:
+                turn.peer.run("storm", 1, storm)
+            else:
+                turn.peer.run("flush_zone", 1)
+        finally:
+            # Also if that failed: its flows must not get into the next table.
+            neighbour.tell("stop")
+            waits = [float(wait) for wait in neighbour.hear().split()]
         return Answer(max(waits) / 1e6, {"waits": waits})
 
     turn.record(work)
