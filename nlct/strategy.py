@@ -89,7 +89,9 @@ def check(strategy: str) -> None:
 
 def choose(facts: Facts) -> Plan:
     """Decide how to dump, and whether the kernel flushes what is left."""
-    empty = _empty(facts)
+    by_size = max(BUCKET * (facts.buckets or 0) + FLOW * facts.flows, SHORTEST)
+    empty = by_size if facts.dump_seconds is None else max(facts.dump_seconds, SHORTEST)
+    slack = max(empty - by_size, 0)
     whole = empty + SENT * facts.flows
     each = facts.each
     if each is None:
@@ -122,16 +124,9 @@ def choose(facts: Facts) -> Plan:
     # kernel may flush these zones, and should save much whatever they hold.
     begun = facts.seconds > 0 or (facts.kernel is True and scan - kernel > SOON)
     may = facts.zones > 0 and facts.kernel is not False and begun
-    # A small table is left to the scan, however slowly it goes just now.
-    return Plan(each, may and wins and scan > SOON, pace * scan, kernel)
-
-
-def _empty(facts: Facts) -> float:
-    """Return how long a dump takes in which the kernel sends nothing."""
-    seconds = facts.dump_seconds
-    if seconds is None:
-        seconds = BUCKET * (facts.buckets or 0) + FLOW * facts.flows
-    return max(seconds, SHORTEST)
+    # A small table is left to the scan, however slowly it goes just now or went before.
+    soon = scan - left * slack <= SOON
+    return Plan(each, may and wins and not soon, pace * scan, kernel)
 
 
 def learned(seconds: float, deleted: int, before: float | None) -> float | None:

@@ -150,6 +150,10 @@ def test_no_dump_begins_where_the_kernel_is_far_faster(facts: Facts, kernel: boo
         (seen_of_five(0.0051, 1782)._replace(matched=1782, kernel=None, questions=1), True),
         # A small table whose dump is held up is left to the scan.
         (seen_of_five(seconds=0.05, scanned=200)._replace(flows=2_000, dump_seconds=0.01), False),
+        (
+            Facts(3, 5_000, 262_144, True, 0.013, None, True, 0, 0.02, 100, 10, 0),
+            False,
+        ),
         # A dump for each of several zones: what the kernel saves with each adds up.
         (at(0.3, 1_000, SMALL), False),
         (at(0.3, 1_000, SMALL)._replace(zones=3, each=True), True),

@@ -87,7 +87,7 @@ def _others(report: Report) -> Table:
             f"{many.zones} zones, kernel, one by one", f"{many.kernel_one_by_one:,.0f}", "1.00"
         )
     rows.add_row(
-        f"{many.zones} zones, one dump",
+        f"{many.zones} zones, one call: {' and '.join(many.one_pass_used)}",
         f"{many.one_pass:,.0f}",
         "-" if many.ratio is None else f"{many.ratio:.3f}",
     )
