@@ -363,12 +363,21 @@ def _seconds(auto: Auto, wanted: Iterable[Filter]) -> float:
 def _work(handle: Handle, targets: list[_Target], watch: Watch) -> None:
     """Do what the targets want, and settle each as soon as it is done."""
     able = [target for target in targets if _is_able(handle, target)]
-    if len(able) <= 1 or Auto(handle, counts=True).plan(able).each:
+    if _go_apart(handle, able):
         for target in able:
             _alone(handle, target, watch)
         return
     for done in Scan(handle, 1, watch).run_all(able):
         done.settle(done.result())
+
+
+def _go_apart(handle: Handle, targets: list[_Target]) -> bool:
+    """Tell if each target is to have dumps of its own."""
+    if len(targets) <= 1:
+        return True
+    # Others may overlap: what the first of them deletes, the next would not count.
+    different_zones = all(target.single is not None for target in targets)
+    return different_zones and Auto(handle, counts=True).plan(targets).each
 
 
 def _is_able(handle: Handle, target: _Target) -> bool:

@@ -221,6 +221,21 @@ def test_filters_that_overlap(netns: nlct.Netns, kernel_filter: bool) -> None:
         assert all(before[key] == entry for key, entry in after.items())
 
 
+def test_zones_that_overlap_share_a_dump(
+    netns: nlct.Netns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though a dump for each zone should take less: a flow counts for each who wants it."""
+    choose = strategy.choose
+    monkeypatch.setattr(strategy, "choose", lambda facts: choose(facts)._replace(each=True))
+    with Gated(netns) as flusher, nlct.Conntrack(netns) as ct:
+        fill(ct, 40, 4)
+        wanted: list[int | Filter] = [1, Filter(zone={1, 2}), Filter(zone={2, 3})]
+        with crowd(flusher, wanted) as futures:
+            assert len(flusher.one_round()) == 3
+            assert [future.result(LONG).deleted for future in futures] == [10, 20, 20]
+        assert oracle.by_zone(oracle.dump(netns)) == {4: 10}
+
+
 @FILTERED
 def test_everything_beside_a_zone(netns: nlct.Netns, kernel_filter: bool) -> None:
     """nlct.ALL in a shared round is everything, and the zone still counts its own."""
