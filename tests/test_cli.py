@@ -22,7 +22,7 @@ pytest.importorskip("click", reason="MISSING: click, which nlct[cli] brings")
 pytest.importorskip("rich", reason="MISSING: rich, which nlct[cli] brings")
 
 import nlct
-from nlct import Flow, Tuple, capabilities
+from nlct import Flow, Tuple, _handle, capabilities
 from nlct.cli.commands import cli
 from nlct.cli.commands import delete as delete_command
 from nlct.cli.options import zone_names
@@ -720,6 +720,32 @@ def test_flush_deletes_the_zones_named_and_no_other(
     assert result["deleted"] in (400, None)
     assert (result["deleted"] is None) == ("kernel" in result["strategy"])
     assert nlct_(*args, "--zone", "7").exit_code == 0
+
+
+def test_flush_of_a_small_table_is_one_dump(
+    ct: nlct.Conntrack, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is probed, whatever the kernel could do."""
+    dumps: list[object] = []
+    start = _handle.Dump._start
+
+    def counted(dump: _handle.Dump) -> None:
+        dumps.append(dump)
+        start(dump)
+
+    def probed(*_: object) -> None:
+        pytest.fail("it was probed")
+
+    monkeypatch.setattr(capabilities, "_known", {})
+    monkeypatch.setattr(capabilities, "measure", probed)
+    monkeypatch.setattr(_handle.Dump, "_start", counted)
+    flows.populate(ct)
+    before = ct.count_by("zone")
+    dumps.clear()
+    assert nlct_("flush", "--zone", "7", where).exit_code == 0
+    assert len(dumps) == 1
+    before.pop(7)
+    assert ct.count_by("zone") == before
 
 
 @pytest.mark.usefixtures("zones")

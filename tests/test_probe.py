@@ -18,7 +18,6 @@ from nlct import netns as netns_module
 from nlct._ffi import lib
 from nlct._handle import Socket
 from tests.support import flows, oracle
-from tests.support.command import nlct_
 from tests.support.core import Lib
 from tests.support.namespaces import where_am_i
 from tests.support.processes import WALL
@@ -411,20 +410,6 @@ def test_a_flush_of_a_small_table_sends_no_probe(ct: nlct.Conntrack, counting: C
     assert ct.delete(nlct.Filter(zone=1)).strategy == "scan"
     assert counting.calls == ["dump_start"] * 4
     assert set(probing.known().evidence.values()) == {"release"}
-
-
-@pytest.mark.usefixtures("forgotten")
-def test_the_command_flushes_a_small_table_without_a_probe(
-    ct: nlct.Conntrack, netns: nlct.Netns, counting: Counting
-) -> None:
-    """One dump, whatever the kernel could do."""
-    flows.populate(ct)
-    before = oracle.dump(netns)
-    counting.calls.clear()
-    where = f"/proc/self/fd/{netns.fileno()}"
-    assert nlct_("flush", "--zone", "7", "--netns", where).exit_code == 0
-    assert counting.calls == ["dump_start"]
-    assert oracle.dump(netns) == oracle.outside(before, {7})
 
 
 @pytest.mark.usefixtures("forgotten", "kernel_flush")
