@@ -91,8 +91,12 @@ enum nlct_flow_field {
     NLCT_FLOW_SYNPROXY_ISN,
     NLCT_FLOW_SYNPROXY_ITS,
     NLCT_FLOW_SYNPROXY_TSOFF,
+    NLCT_FLOW_EVENT,
     NLCT_FLOW_UNKNOWN,
 };
+
+/* What happened to a flow that an event tells of. */
+enum nlct_event { NLCT_EVENT_NEW = 1, NLCT_EVENT_UPDATE, NLCT_EVENT_DESTROY };
 
 /* A part of the bytes that go with a flow or a table. */
 struct nlct_span {
@@ -116,8 +120,8 @@ enum { NLCT_TCP_FLAGS = 0x0b };
 
 /* One conntrack entry. 'zone' is the zone's id in whichever direction it applies, 0 by default;
    'timeout' is in seconds; timestamps are in nanoseconds since 1970. Bit n % 64 of labels[n / 64]
-   is label n. 'helper' ends with a null byte. 'unknown' holds the attributes that this version does
-   not know, with header and padding. */
+   is label n. 'event' is an enum nlct_event. 'helper' ends with a null byte. 'unknown' holds the
+   attributes that this version does not know, with header and padding. */
 struct nlct_flow {
     uint64_t present;
     uint64_t packets_orig;
@@ -158,6 +162,7 @@ struct nlct_flow {
     uint8_t sctp_state;
     uint8_t dccp_state;
     uint8_t dccp_role;
+    uint8_t event;
     char helper[16];
     struct nlct_tuple orig;
     struct nlct_tuple reply;
@@ -177,8 +182,9 @@ int nlct_flow_parse(const void *message, size_t size, struct nlct_flow *flow,
 int nlct_flow_build(const struct nlct_flow *flow, const uint8_t *bytes, void *buffer,
                     size_t capacity);
 
-/* Writes the flow into 'buffer' as `conntrack -L` does, one line with its end. Returns the size, or
-   -EMSGSIZE if there is no room for NLCT_TEXT_MAX and the security context. */
+/* Writes the flow into 'buffer' as `conntrack -L` does, or `conntrack -E` if it has an event, one
+   line with its end. Returns the size, or -EMSGSIZE if there is no room for NLCT_TEXT_MAX and the
+   security context. */
 int nlct_flow_text(const struct nlct_flow *flow, const uint8_t *bytes, char *buffer,
                    size_t capacity);
 

@@ -8,7 +8,7 @@ List, filter and flush conntrack entries, zone by zone, exactly and fast::
 
 from nlct.capabilities import Capabilities, probe
 from nlct.conntrack import Conntrack
-from nlct.enums import DccpState, Proto, SctpState, Status, TcpState
+from nlct.enums import DccpState, EventKind, Proto, SctpState, Status, TcpState
 from nlct.errors import (
     Error,
     ExistsError,
@@ -35,6 +35,7 @@ __all__ = [
     "Conntrack",
     "DccpState",
     "Error",
+    "EventKind",
     "ExistsError",
     "Filter",
     "Flow",

@@ -16,7 +16,7 @@ from typing import Any, Callable, ClassVar, Literal, Union
 
 from nlct import _check
 from nlct._ffi import ffi, lib, text
-from nlct.enums import DccpState, Proto, SctpState, Status, TcpState
+from nlct.enums import DccpState, EventKind, Proto, SctpState, Status, TcpState
 
 Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 AddressLike = Union[Address, str]
@@ -46,6 +46,7 @@ STATES: dict[str, type[enum.IntEnum]] = {
 _NAMES: dict[str, type[enum.IntEnum]] = {
     **dict.fromkeys(("proto", "reply_proto", "master_proto"), Proto),
     **STATES,
+    "event": EventKind,
 }
 
 

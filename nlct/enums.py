@@ -61,6 +61,14 @@ class TcpState(enum.IntEnum):
     LISTEN = 9  # what conntrack(8) calls it
 
 
+class EventKind(enum.IntEnum):
+    """What happened to a flow that an event tells of (``-e``)."""
+
+    NEW = 1
+    UPDATE = 2
+    DESTROY = 3
+
+
 class SctpState(enum.IntEnum):
     """States of an SCTP association (``CTA_PROTOINFO_SCTP_STATE``)."""
 

@@ -85,6 +85,7 @@ if TYPE_CHECKING:
         timestamp_stop: int | None
         timestamp_event: int | None
         secctx: str | None
+        event: int | str | None
         unknown: Mapping[int, bytes] | None
 
     class FlowChanges(Settable[Never], total=False):
@@ -304,6 +305,7 @@ class Flow:
     ``CTA_SEQ_ADJ_REPLY``).
     ``secctx``: security context (``CTA_SECCTX``). ``synproxy_isn``, ``synproxy_its``,
     ``synproxy_tsoff``: 0 to 2**32 - 1, since Linux 4.17 (``CTA_SYNPROXY``).
+    ``event``: what happened to the flow, an EventKind, if an event tells of it (``-E``).
     ``unknown``: raw payloads, by type, of attributes that this version does not know.
 
     ``str()`` is the line that ``conntrack -L`` prints. Flows compare and sort by what names an
@@ -389,6 +391,7 @@ class Flow:
     synproxy_isn: int | None = _of_flow("synproxy_isn")
     synproxy_its: int | None = _of_flow("synproxy_its")
     synproxy_tsoff: int | None = _of_flow("synproxy_tsoff")
+    event: int | None = _of_flow("event")
     unknown: Mapping[int, bytes] | None = _of_flow("unknown")
 
     @property

@@ -249,6 +249,7 @@ bool flow_suits(const struct nlct_flow *flow, uint8_t protocol)
 static const struct field fields[] = {
     FIELD(0, 0, family, ORIG, NUMBER, FIXED)
     FLOW(VALUE_FIELD, TUPLE_FIELDS, LIST_FIELDS)
+    FIELD(0, 0, event, EVENT, NUMBER, FIXED)
     FIELD(0, 0, unknown, UNKNOWN, SPAN, FIXED)
     TUPLE_FIELD("orig_", NUMBER, zone, ZONE, orig, ORIG)
     TUPLE_FIELD("reply_", NUMBER, zone, ZONE, reply, REPLY)
@@ -270,10 +271,18 @@ const struct field *flow_field(unsigned number)
     return number < flow_fields() ? &fields[number] : NULL;
 }
 
+/* It is in the header of every message. */
+static bool is_family(const struct field *field)
+{
+    return field->public.offset == offsetof(struct nlct_flow, family);
+}
+
 bool flow_has(const struct nlct_flow *flow, const struct field *field)
 {
     uint64_t present;
 
+    if (is_family(field))
+        return true;
     if (!has(flow->present, field->part))
         return false;
     memcpy(&present, (const uint8_t *)flow + field->present, sizeof(present));

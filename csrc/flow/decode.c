@@ -14,6 +14,7 @@ int view_parse(struct view *view, struct wire payload)
     if (payload.left < sizeof(struct nfgenmsg))
         return -EBADMSG;
     view->family = payload.at[offsetof(struct nfgenmsg, nfgen_family)];
+    view->event = 0;
     view->payload = payload;
     view->present = view->decoded = view->unknown = 0;
     wire_skip(&payload, sizeof(struct nfgenmsg));
@@ -208,6 +209,8 @@ static int decode_type(struct view *view, unsigned type)
     if (!view->decoded) {
         memset(&view->flow, 0, sizeof(view->flow));
         view->flow.family = view->family;
+        view->flow.event = view->event;
+        view->flow.present = view->event ? bit(NLCT_FLOW_EVENT) : 0;
         view->decoded = 1U; /* no attribute has type 0 */
     }
     if (!attr || view->decoded & 1U << type)

@@ -376,7 +376,7 @@ static int answer(const struct test *test, struct view *view)
     rc = view_decode(view, test->field);
     if (rc < 0)
         return rc;
-    if (test->field->attr && !flow_has(flow, test->field))
+    if (!flow_has(flow, test->field))
         return 0;
     if (test->prefixes)
         return in_prefixes(test->prefixes, flow_value(flow, test->field),

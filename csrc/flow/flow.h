@@ -154,7 +154,7 @@ struct field {
     size_t present; /* offset of the 'present' of the tuple or flow it belongs to */
     uint8_t bit;    /* in there */
     uint8_t part;   /* bit in the flow's own 'present': the tuple, or the field again */
-    uint8_t attr;   /* the type of the attribute that it is in; 0 for the family */
+    uint8_t attr;   /* the type of the attribute that it is in; 0 if it is in none */
 };
 
 enum { FLOW_FIELDS_MAX = 96 };
@@ -191,11 +191,12 @@ struct view {
     uint32_t decoded; /* likewise; 'flow' is unspecified while it is 0 */
     uint32_t unknown; /* likewise: attributes that hold something unknown */
     uint8_t family;
+    uint8_t event; /* an enum nlct_event, 0 in a dump */
     struct attr attrs[VIEW_ATTRS];
     struct nlct_flow flow;
 };
 
-/* Indexes the payload of a flow message. Returns 0 or -EBADMSG. */
+/* Indexes the payload of a flow message, which counts as no event. Returns 0 or -EBADMSG. */
 int view_parse(struct view *view, struct wire payload);
 
 /* A top-level attribute, NULL when it is absent. */

@@ -1,4 +1,4 @@
-/* A flow as the line of text that `conntrack -L` prints for it. */
+/* A flow as the line that `conntrack -L` prints for it, or `conntrack -E` for an event. */
 #include "flow.h"
 
 #include <linux/netfilter/nf_conntrack_common.h>
@@ -8,7 +8,7 @@
 /* The longest line without a security context. Only nlct_flow_text() checks for room. */
 enum {
     LONGEST = sizeof(
-        "unknown  255 4294967295 ESTABLISHED SHUTDOWN_ACK_SENT PARTOPEN "
+        "[DESTROY] unknown  255 4294967295 ESTABLISHED SHUTDOWN_ACK_SENT PARTOPEN "
         "src=1111:2222:3333:4444:5555:6666:7777:8888 dst=1111:2222:3333:4444:5555:6666:7777:8888 "
         "srckey=0xffff dstkey=0xffff zone-orig=65535 "
         "packets=18446744073709551615 bytes=18446744073709551615 [UNREPLIED] "
@@ -197,6 +197,20 @@ static const struct protocol {
     [IPPROTO_SCTP] = {"sctp    ", put_ports},   [IPPROTO_UDPLITE] = {"udplite ", put_ports},
 };
 
+static char *put_event(char *at, const struct nlct_flow *flow)
+{
+    switch (flow->event) {
+    case NLCT_EVENT_NEW:
+        return WORD(at, "    [NEW] ");
+    case NLCT_EVENT_UPDATE:
+        return WORD(at, " [UPDATE] ");
+    case NLCT_EVENT_DESTROY:
+        return WORD(at, "[DESTROY] ");
+    default:
+        return at;
+    }
+}
+
 static char *put_protocol(char *at, uint8_t proto)
 {
     const char *name = protocols[proto].name;
@@ -348,6 +362,7 @@ int nlct_flow_text(const struct nlct_flow *flow, const uint8_t *bytes, char *buf
 
     if (capacity < NLCT_TEXT_MAX || capacity - NLCT_TEXT_MAX < flow->secctx.size)
         return -EMSGSIZE;
+    at = put_event(at, flow);
     at = put_protocol(at, flow->orig.proto);
     if (has(flow->present, NLCT_FLOW_TIMEOUT))
         at = NUMBER(at, "", flow->timeout);

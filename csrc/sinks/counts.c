@@ -99,7 +99,7 @@ static int set_value(struct nlct_count *count, size_t which, const struct field 
     if (field->attr == CTA_ZONE)
         return set_zone(count, which, view);
     rc = view_decode(view, field);
-    if (rc < 0 || (field->attr && !flow_has(&view->flow, field)))
+    if (rc < 0 || !flow_has(&view->flow, field))
         return rc;
     count->present[which] = 1;
     memcpy(count->values[which], flow_value(&view->flow, field), field->public.size);
