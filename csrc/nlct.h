@@ -2,9 +2,9 @@
  * nlct: Linux connection tracking over netlink.
  *
  * The public C contract, in reading order: flows, descriptors and namespaces, sockets, single
- * requests, filters, dumps and the sinks they feed, tables, deletes and flushes, loading, Arrow's
- * arrays. The Python binding is cut from between the two markers below, so only plain declarations
- * stand there.
+ * requests, filters, dumps and the sinks they feed, tables, deletes and flushes, events, loading,
+ * Arrow's arrays. The Python binding is cut from between the two markers below, so only plain
+ * declarations stand there.
  *
  * Functions that can fail return 0, a count, or a negative errno. Nothing prints, nothing is
  * global. An object belongs to one thread at a time.
@@ -357,9 +357,10 @@ enum nlct_zone_request {
     NLCT_ZONE_EXPLICIT,
 };
 
-/* Lets the kernel leave out of a dump the flows that differ in any of this. It only saves time:
-   kernels ignore what they do not know. Of the original tuple kernels filter by IPv4 addresses,
-   protocol, and the ports of TCP and UDP; ports need the protocol. */
+/* Lets the kernel leave out of a dump, or drop from an event stream, the flows that differ in any
+   of this. It only saves time: kernels ignore in a dump what they do not know. Of the original
+   tuple they filter dumps by IPv4 addresses, protocol, and the ports of TCP and UDP; ports need the
+   protocol. Of a stream they drop events by addresses, protocol and ports. */
 struct nlct_kernel_filter {
     enum nlct_zone_request zone_request;
     uint16_t zone;
@@ -519,6 +520,51 @@ int nlct_flush_zone(struct nlct_socket *sock, uint16_t zone, enum nlct_zone_requ
 
 /* The kernel's own flush of everything. */
 int nlct_flush_all(struct nlct_socket *sock);
+
+/* Events -------------------------------------------------------------------------------------- */
+
+struct nlct_events;
+
+/* Listens to events of the kinds in 'kinds', bit n for the enum nlct_event n, inside 'netns'.
+   'buffer' is how many bytes may be queued; without privilege the system's limit applies. The
+   kernel drops what 'kernel_filter' excludes, as far as it can tell; NULL excludes nothing. That
+   only saves time: 'filter' decides what matches, and must outlive the stream. */
+int nlct_events_open(struct nlct_events **events, const struct nlct_netns *netns, unsigned kinds,
+                     const struct nlct_filter *filter,
+                     const struct nlct_kernel_filter *kernel_filter, size_t buffer);
+void nlct_events_close(struct nlct_events **events);
+
+/* The descriptor, readable when events are queued; it stays the stream's. */
+int nlct_events_fd(const struct nlct_events *events);
+
+/* How many bytes may be queued. Returns 0 or -errno. */
+int nlct_events_buffer(const struct nlct_events *events, size_t *buffer);
+
+/* Drops the events of flows that the socket with this netlink port deletes, and counts them as
+   neither received nor lost. Returns 0 or -errno. */
+int nlct_events_mute(struct nlct_events *events, uint32_t port);
+
+/* Feeds the sink with what is queued, never waiting, for some milliseconds at most. 'sink' may be
+   NULL. Returns 1 if there may be more, 0 when the queue was seen empty, or -errno; -EBADMSG: an
+   event was malformed, and the next call goes on behind it; -EBADF: the program has closed our
+   descriptor. */
+int nlct_events_take(struct nlct_events *events, struct nlct_sink *sink);
+
+/* What a stream has seen so far. */
+struct nlct_events_progress {
+    uint64_t received; /* events that the kernel sent */
+    uint64_t matched;  /* of these, events that the filter let through */
+};
+
+void nlct_events_progress(const struct nlct_events *events, struct nlct_events_progress *progress);
+
+/* Were events lost, before the latest of those that were taken or between it and the next? Told
+   once, and not before the queue has run empty since. '*count' is how many the socket dropped, 0 if
+   the kernel does not say or could not even make them. */
+bool nlct_events_lost(struct nlct_events *events, uint64_t *count);
+
+/* Waits for a descriptor to be readable. Returns 0, -EAGAIN after 'milliseconds', or -errno. */
+int nlct_readable(int fd, int milliseconds);
 
 /* Loading ------------------------------------------------------------------------------------- */
 

@@ -20,6 +20,7 @@ from nlct.errors import (
     TableFullError,
     UnsupportedError,
 )
+from nlct.events import Event, Events, Overrun
 from nlct.filter import ALL, Filter
 from nlct.flow import Flow, Tuple
 from nlct.flush import FlushResult
@@ -35,7 +36,9 @@ __all__ = [
     "Conntrack",
     "DccpState",
     "Error",
+    "Event",
     "EventKind",
+    "Events",
     "ExistsError",
     "Filter",
     "Flow",
@@ -47,6 +50,7 @@ __all__ = [
     "LoadResult",
     "Netns",
     "NotFoundError",
+    "Overrun",
     "OverrunError",
     "PrivilegeError",
     "Proto",

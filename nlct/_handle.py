@@ -20,9 +20,11 @@ from nlct.netns import Netns, NetnsLike
 
 # The size of the hash table, by which a resize is told: the kernel does not speak of it.
 BUCKETS = "/proc/sys/net/netfilter/nf_conntrack_buckets"
+# Which flows have events: 0 for none, 1 for all, 2 for those made while somebody listens.
+EVENTS = "/proc/sys/net/netfilter/nf_conntrack_events"
 MAX_IDLE = 4
 STEP_MILLISECONDS = 5
-# No descriptor of BUCKETS.
+# No descriptor of a file.
 NOTHING = descriptor()
 
 
@@ -240,7 +242,8 @@ class Handle(Closing):
         self.has_zones: bool | None = None
         # Seconds that a dump takes here in which the kernel sends nothing. None until one was seen.
         self.dump_seconds: float | None = None
-        self._buckets = NOTHING
+        # Descriptors of files of this namespace, by path.
+        self._files: dict[str, ffi.CData] = {}
 
     @classmethod
     def open(cls, netns: NetnsLike | None, kernel_filter: bool) -> Handle:
@@ -251,12 +254,12 @@ class Handle(Closing):
     def close(self) -> None:
         """Let go of sockets and namespace. May be called again."""
         self.pool.close()
-        # Dumps that are under way hold it, too.
-        self._buckets = NOTHING
+        # Dumps that are under way hold one, too.
+        self._files = {}
         self._netns.close()
 
     def __del__(self) -> None:
-        if hasattr(self, "_buckets"):
+        if hasattr(self, "_files"):
             self.close()
 
     # Requests ------------------------------------------------------------------------------
@@ -314,23 +317,38 @@ class Handle(Closing):
         """Let the kernel flush one zone. DANGER: only where it has been seen to honour it."""
         self.run(f"flush zone {zone}", lib.nlct_flush_zone, zone, zone_request)
 
-    # The size of the hash table --------------------------------------------------------------
+    # Events ------------------------------------------------------------------------------------
+
+    def open_events(
+        self,
+        events: ffi.CData,
+        kinds: int,
+        matching: ffi.CData,
+        kernel_filter: ffi.CData,
+        buffer: int,
+    ) -> None:
+        """Begin to listen, in a ``struct nlct_events **``; see nlct_events_open()."""
+        self.pool.check_open()
+        arguments = self._netns.to_c(), kinds, matching[0], kernel_filter, buffer
+        check(lib.nlct_events_open(events, *arguments), "listen to events")
+
+    # Sysctls -----------------------------------------------------------------------------------
 
     @property
     def buckets(self) -> int | None:
         """Size of the hash table, None where it cannot be told."""
         try:
-            return self.read_buckets()
+            return self.read_number(BUCKETS)
         except Error:
             return None
 
-    def read_buckets(self) -> int | None:
-        """Return the size of the hash table, None where the kernel has no file of it."""
+    def read_number(self, path: str) -> int | None:
+        """Return the number in a file of this namespace, None where the kernel has none."""
         # Held while it is read: close() may come from another thread.
-        held = self.open_buckets()
+        held = self.open_file(path)
         if held.fd < 0:
             return None
-        operation = f"read {BUCKETS}"
+        operation = f"read {path}"
         try:
             said = os.pread(held.fd, 32, 0)
         except OSError as exc:
@@ -341,27 +359,27 @@ class Handle(Closing):
             reason = f"it must hold a number, not {said!r}"
             raise error(errno.EBADMSG, operation, reason=reason) from None
 
-    def open_buckets(self) -> ffi.CData:
-        """Open BUCKETS at need, and hold it. Without a descriptor until conntrack is loaded."""
+    def open_file(self, path: str) -> ffi.CData:
+        """Open a file at need, and hold it. Without a descriptor until conntrack is loaded."""
         self.pool.check_open()
-        held = self._buckets
+        held = self._files.get(path, NOTHING)
         # Somebody may have closed our number.
         if held.fd < 0 or not lib.nlct_fd_is(held):
-            held = self._watch()
-            self._buckets = held
+            held = self._open_new(path)
+            self._files[path] = held
             # Only now: a close() that comes later lets go of what is kept.
             try:
                 self.pool.check_open()
             except ValueError:
-                self._buckets = NOTHING
+                self._files = {}
                 raise
         return held
 
-    def _watch(self) -> ffi.CData:
+    def _open_new(self, path: str) -> ffi.CData:
         held = descriptor()
-        rc = lib.nlct_netns_file(self._netns.to_c(), BUCKETS.encode(), os.O_RDONLY, held)
+        rc = lib.nlct_netns_file(self._netns.to_c(), path.encode(), os.O_RDONLY, held)
         if rc not in (0, -errno.ENOENT):
             # Perhaps because another thread has closed the namespace meanwhile.
             self.pool.check_open()
-            check(rc, f"open {BUCKETS}, which tells of a resize")
+            check(rc, f"open {path}")
         return held

@@ -8,7 +8,7 @@ from itertools import chain
 
 from nlct._expression import And, Node, Not, Or, Test
 from nlct._ffi import ffi, lib, slot
-from nlct._fields import FIELDS, IPV4, AddressField, NumberField
+from nlct._fields import FIELDS, AddressField, NumberField
 from nlct.errors import check
 
 _MASK = struct.Struct("=QQQQ")
@@ -124,7 +124,6 @@ def _set(made: ffi.CData, test: Test, zone_request: int) -> None:
         made.orig.present |= 1 << field.bit
     elif test.field in ("src", "dst") and isinstance(field, AddressField):
         packed, family, _ = field.prefix(low, high)
-        if family == IPV4:
-            ffi.memmove(getattr(made.orig, test.field), packed, len(packed))
-            made.family = made.orig.family = family
-            made.orig.present |= 1 << field.bit
+        ffi.memmove(getattr(made.orig, test.field), packed, len(packed))
+        made.family = made.orig.family = family
+        made.orig.present |= 1 << field.bit

@@ -11,10 +11,11 @@ from nlct import _check, _lookup, _reasons
 from nlct._closing import Closing
 from nlct._dump import Progress, dump, require, undisturbed
 from nlct._ffi import ffi, lib, new_sink
-from nlct._handle import Bytes, Handle
+from nlct._handle import BUCKETS, Bytes, Handle
 from nlct.counts import Counts
-from nlct.enums import Status
+from nlct.enums import EventKind, Status
 from nlct.errors import Error, InterruptedDumpError, NotFoundError, error
+from nlct.events import Events
 from nlct.filter import Filter, Zones, to_delete, zone_set
 from nlct.flow import Flow, Tuple, flows_from, to_c
 from nlct.flush import FlushResult, flush
@@ -220,6 +221,30 @@ class Conntrack(Closing):
             if made.disturbed:
                 raise InterruptedDumpError(errno.EINTR, "batches")
 
+    def events(
+        self,
+        *kinds: str | EventKind,
+        filter: Filter | None = None,
+        zone: Zones | None = None,
+        buffer: int | None = None,
+    ) -> Events:
+        """Listen to what happens to flows (``conntrack -E``): a stream of Event and Overrun.
+
+        ``kinds``: "new", "update", "destroy" (``-e``); without any, "new" and "destroy". The kernel
+        announces a new flow before its first packet goes on.
+        ``filter``, ``zone``: only events of such flows. The kernel drops the others as far as it
+        can tell: by zone, protocol, mark, single addresses and ports.
+        ``buffer``: bytes that the kernel queues before it drops events, 4,096 to 2**30; an event
+        takes some 1,200. None is 16 MiB, or what ``net.core.rmem_max`` allows without CAP_NET_ADMIN
+        in the initial user namespace; to insist on a size then raises PermissionError.
+
+        The stream stays open when this object is closed. While anybody on the host listens, every
+        new flow costs more, in every namespace.
+
+        Raises UnsupportedError if the sysctl nf_conntrack_events is 0, which hides every event.
+        """
+        return Events(self._handle, kinds, self._wanted(filter, zone), buffer)
+
     def get(self, tuple: Tuple, zone: int | None = None) -> Flow:
         """Return the flow with this tuple, original or reply, in this zone (``conntrack -G``).
 
@@ -244,7 +269,7 @@ class Conntrack(Closing):
 
         None if the kernel has no such file.
         """
-        return self._handle.read_buckets()
+        return self._handle.read_number(BUCKETS)
 
     # Changing --------------------------------------------------------------------------------
 

@@ -36,4 +36,14 @@ bool kernel_filter_is_zone(const struct view *view, uint16_t zone, enum nlct_zon
 /* Puts all of 'kernel_filter' but the family, which is in the header. */
 void kernel_filter_put(struct message *message, const struct nlct_kernel_filter *kernel_filter);
 
+/* event_filter.c: what the kernel is asked to drop of an event stream -------------------------- */
+
+enum { EVENT_FILTER_MAX = 256 };
+
+/* Writes the program that drops what cannot match 'wanted', and the deletes by the socket with the
+   netlink port 'muted'; 0 mutes none. Returns how many instructions, 0 if nothing is to be dropped.
+ */
+size_t event_filter_build(struct sock_filter code[EVENT_FILTER_MAX],
+                          const struct nlct_kernel_filter *wanted, uint32_t muted);
+
 #endif

@@ -1,7 +1,7 @@
 /*
  * Netlink. It knows nothing of conntrack and of the other rooms. They may see this much of it, in
  * reading order: reading messages, building them, descriptors and namespaces, sockets, receiving
- * ahead, batches.
+ * ahead, listening, batches.
  */
 #ifndef NLCT_NETLINK_H
 #define NLCT_NETLINK_H
@@ -9,6 +9,7 @@
 #include "../nlct.h"
 
 #include <errno.h>
+#include <linux/filter.h>
 #include <linux/netlink.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -216,6 +217,36 @@ int readahead_next(struct readahead *readahead, struct wire *wire, int64_t deadl
 
 /* Stops the thread and waits for its end. May be given NULL. */
 void readahead_stop(struct readahead *readahead);
+
+/* listener.c: multicast groups, many datagrams a system call ----------------------------------- */
+
+struct listener;
+
+/* Opens a socket inside 'netns' that queues up to 'buffer' bytes, or what the system's limit allows
+   where we lack the privilege for more. */
+int listener_open(struct listener **listener, const struct nlct_netns *netns, size_t buffer);
+void listener_close(struct listener **listener);
+int listener_fd(const struct listener *listener);
+
+/* Is its number still that of the socket? */
+bool listener_is(const struct listener *listener);
+
+/* How many bytes it queues. Returns 0 or -errno. */
+int listener_buffer(const struct listener *listener, size_t *buffer);
+
+/* Lets the kernel drop what a program of classic BPF returns 0 for. Returns 0 or -errno. */
+int listener_filter(struct listener *listener, const struct sock_filter *code, size_t count);
+
+/* Joins a multicast group. Returns 0 or -errno. */
+int listener_join(struct listener *listener, unsigned group);
+
+/* Gets the next datagram, valid until the next call. Returns 1, 0 if there is none just now, or
+   -errno; after -EMSGSIZE, one too large, the next one follows. */
+int listener_next(struct listener *listener, struct wire *datagram);
+
+/* Did the kernel drop datagrams? Told once, when listener_next() has returned 0, and for those sent
+   before that. '*count' is how many, 0 if the kernel does not say. */
+bool listener_lost(struct listener *listener, uint64_t *count);
 
 /* batch.c: many requests in one send, and every refusal counted ------------------------------- */
 

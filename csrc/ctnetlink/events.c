@@ -1,0 +1,196 @@
+/* Events of flows: subscribe, receive, match, and feed a sink, as a dump does. */
+#include "ctnetlink.h"
+
+#include <linux/netfilter/nfnetlink.h>
+#include <linux/netfilter/nfnetlink_conntrack.h>
+#include <poll.h>
+#include <stdlib.h>
+
+/* Datagrams a call: some ten milliseconds of work. */
+enum { MANY = 8192 };
+
+struct nlct_events {
+    struct listener *listener;
+    const struct nlct_filter *filter;
+    struct nlct_kernel_filter kernel_filter; /* all zero excludes nothing */
+    uint32_t muted;                          /* the port whose deletes are no news, 0 for none */
+    struct nlct_events_progress progress;
+    struct wire wire; /* what is left of the latest datagram */
+};
+
+static const unsigned groups[] = {
+    [NLCT_EVENT_NEW] = NFNLGRP_CONNTRACK_NEW,
+    [NLCT_EVENT_UPDATE] = NFNLGRP_CONNTRACK_UPDATE,
+    [NLCT_EVENT_DESTROY] = NFNLGRP_CONNTRACK_DESTROY,
+};
+enum { KINDS = sizeof(groups) / sizeof(groups[0]) };
+
+/* Opening ------------------------------------------------------------------------------------- */
+
+static int attach(struct nlct_events *events)
+{
+    struct sock_filter code[EVENT_FILTER_MAX];
+    const size_t count = event_filter_build(code, &events->kernel_filter, events->muted);
+
+    return count ? listener_filter(events->listener, code, count) : 0;
+}
+
+static int subscribe(struct nlct_events *events, unsigned kinds)
+{
+    unsigned kind;
+    int rc = 0;
+
+    for (kind = NLCT_EVENT_NEW; kind < KINDS && rc == 0; kind++)
+        if (kinds & 1U << kind)
+            rc = listener_join(events->listener, groups[kind]);
+    return rc;
+}
+
+int nlct_events_open(struct nlct_events **events, const struct nlct_netns *netns, unsigned kinds,
+                     const struct nlct_filter *filter,
+                     const struct nlct_kernel_filter *kernel_filter, size_t buffer)
+{
+    struct nlct_events *new = calloc(1, sizeof(*new));
+    int rc;
+
+    if (!new)
+        return -ENOMEM;
+    new->filter = filter;
+    if (kernel_filter)
+        new->kernel_filter = *kernel_filter;
+    *events = new;
+    rc = listener_open(&new->listener, netns, buffer);
+    /* The filter comes first: what is queued has passed it. */
+    if (rc == 0)
+        rc = attach(new);
+    if (rc == 0)
+        rc = subscribe(new, kinds);
+    if (rc < 0)
+        nlct_events_close(events);
+    return rc;
+}
+
+void nlct_events_close(struct nlct_events **events)
+{
+    struct nlct_events *taken = __atomic_exchange_n(events, NULL, __ATOMIC_ACQ_REL);
+
+    if (taken)
+        listener_close(&taken->listener);
+    free(taken);
+}
+
+int nlct_events_fd(const struct nlct_events *events)
+{
+    return listener_fd(events->listener);
+}
+
+int nlct_events_buffer(const struct nlct_events *events, size_t *buffer)
+{
+    return listener_buffer(events->listener, buffer);
+}
+
+int nlct_events_mute(struct nlct_events *events, uint32_t port)
+{
+    events->muted = port;
+    return attach(events);
+}
+
+/* Taking -------------------------------------------------------------------------------------- */
+
+/* The kind of event that a message tells of, 0 for none. */
+static uint8_t event_of(const struct nlmsghdr *header)
+{
+    if (header->nlmsg_type == message_type(NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_DELETE))
+        return NLCT_EVENT_DESTROY;
+    if (header->nlmsg_type != message_type(NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_NEW))
+        return 0;
+    return header->nlmsg_flags & NLM_F_CREATE ? NLCT_EVENT_NEW : NLCT_EVENT_UPDATE;
+}
+
+/* Takes one message. Returns 0, 1 if the sink is full, or -errno. */
+static int take_message(struct nlct_events *events, struct nlct_sink *sink,
+                        const struct nlmsghdr *header, struct wire payload)
+{
+    const uint8_t event = event_of(header);
+    struct view view;
+    int rc;
+
+    if (!event)
+        return 0;
+    /* Queued before the kernel was asked to drop it. */
+    if (event == NLCT_EVENT_DESTROY && events->muted && header->nlmsg_pid == events->muted)
+        return 0;
+    rc = view_parse(&view, payload);
+    view.event = event;
+    if (rc == 0)
+        rc = filter_match(events->filter, &view);
+    if (rc > 0) {
+        rc = sink ? sink->take(sink, &view) : 0;
+        if (rc > 0)
+            return 1;
+        events->progress.matched += rc == 0;
+    }
+    events->progress.received++;
+    return rc;
+}
+
+/* Takes what is left of the latest datagram. Returns 0, 1 if the sink is full, or -errno. */
+static int take_datagram(struct nlct_events *events, struct nlct_sink *sink)
+{
+    struct nlmsghdr header;
+    struct wire payload;
+    int rc;
+
+    for (;;) {
+        const struct wire before = events->wire;
+
+        rc = wire_message(&events->wire, &header, &payload);
+        if (rc < 0)
+            events->wire.left = 0;
+        if (rc <= 0)
+            return rc;
+        rc = take_message(events, sink, &header, payload);
+        if (rc > 0)
+            events->wire = before;
+        if (rc)
+            return rc;
+    }
+}
+
+int nlct_events_take(struct nlct_events *events, struct nlct_sink *sink)
+{
+    unsigned many;
+    int rc;
+
+    if (!listener_is(events->listener))
+        return -EBADF;
+    for (many = 0; many < MANY; many++) {
+        rc = take_datagram(events, sink);
+        if (rc)
+            return rc;
+        rc = listener_next(events->listener, &events->wire);
+        if (rc <= 0)
+            return rc;
+    }
+    return 1;
+}
+
+void nlct_events_progress(const struct nlct_events *events, struct nlct_events_progress *progress)
+{
+    *progress = events->progress;
+}
+
+bool nlct_events_lost(struct nlct_events *events, uint64_t *count)
+{
+    return listener_lost(events->listener, count);
+}
+
+int nlct_readable(int fd, int milliseconds)
+{
+    struct pollfd wanted = {.fd = fd, .events = POLLIN};
+    const int ready = poll(&wanted, 1, milliseconds);
+
+    if (ready < 0)
+        return -errno;
+    return ready ? 0 : -EAGAIN;
+}

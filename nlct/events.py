@@ -1,0 +1,405 @@
+"""Events: what happens to flows, as the kernel tells it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import suppress
+from itertools import repeat
+from types import TracebackType
+from typing import Any, NamedTuple, Union
+
+from nlct import _check, _threads
+from nlct._closing import Closing
+from nlct._dump import require
+from nlct._ffi import ffi, lib, new_sink, slot
+from nlct._fields import FIELDS, FLOW_SIZE
+from nlct._forks import process
+from nlct._handle import EVENTS, Bytes, Handle
+from nlct.enums import EventKind
+from nlct.errors import PrivilegeError, UnsupportedError, error
+from nlct.filter import Filter
+from nlct.flow import Flow, flows_from
+from nlct.table import Columns, FlowTable, column_set
+
+KINDS = tuple(kind.name.lower() for kind in EventKind)
+# An event takes some 1.2 KiB of it, so this is room for a burst of 13,000.
+BUFFER = 16 << 20
+LEAST_BUFFER, MOST_BUFFER = 4096, 1 << 30
+ROWS = 256
+
+
+class Event(NamedTuple):
+    """Something happened to a flow.
+
+    ``kind``: "new", "update" or "destroy" (``IPCTNL_MSG_CT_NEW``, ``IPCTNL_MSG_CT_DELETE``).
+    ``flow``: what the event says of the flow. Events say less than a dump: never ``use``; "destroy"
+    no synproxy either, and before Linux 5.13 no timeout. A mark of 0 may be absent.
+    """
+
+    kind: str
+    flow: Flow
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the event for JSON: Flow.to_dict() with "event" in front."""
+        return {"event": self.kind, **self.flow.to_dict()}
+
+    def __str__(self) -> str:
+        return str(self.flow)
+
+
+class Overrun(NamedTuple):
+    """The kernel has dropped events, since the queue was full. The stream goes on.
+
+    Every event before it was sent before whoever reads this dumps the table, so a dump shows what
+    was missed.
+
+    ``lost``: how many; None where the kernel does not say, as before Linux 4.12, or could not even
+    make an event. With a filter these are events that the kernel's part of it let through.
+    """
+
+    lost: int | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it for JSON: ``{"event": "overrun", "lost": ...}``."""
+        return {"event": "overrun", "lost": self.lost}
+
+
+Item = Union[Event, Overrun]
+
+
+class Events(Closing):
+    """A stream of events; see Conntrack.events().
+
+    Iterate over it, with ``for`` or ``async for``, or ask get(). It ends only when it is closed.
+    Any number of threads and tasks may read it; each event goes to one of them. It does not outlive
+    a fork: in the child, reading raises RuntimeError.
+    """
+
+    def __init__(
+        self, handle: Handle, kinds: Iterable[str | EventKind], wanted: Filter, buffer: int | None
+    ) -> None:
+        numbers = _kinds(kinds)
+        if buffer is not None:
+            _check.integer("buffer", buffer, LEAST_BUFFER, MOST_BUFFER)
+        require(handle, wanted.zone)
+        # They must outlive the stream.
+        self._wanted, self._matching = wanted, wanted.to_c()
+        self._events = slot("struct nlct_events **", lib.nlct_events_close)
+        kernel_filter = ffi.NULL
+        if handle.kernel_filter:
+            kernel_filter = wanted.kernel_filter(lib.NLCT_ZONE_PLAIN)
+        handle.open_events(self._events, numbers, self._matching, kernel_filter, buffer or BUFFER)
+        try:
+            # Only now: to listen may be what loads conntrack.
+            self._mode = _mode(handle)
+            self._buffer = self._read_buffer(buffer)
+        except BaseException:
+            ffi.release(self._events)
+            raise
+        self._process = process()
+        self._lock = _threads.Lock()
+        self._closed = False
+        # Where to receive; None while it is in use.
+        self._room: _Room | None = None
+        # What was received and not yet asked for. An error waits for what came before it.
+        self._ready: deque[Event | Overrun | Exception] = deque()
+        # Tasks that wait, each with its event loop.
+        self._waiting: set[tuple[Any, Any]] = set()
+
+    def _read_buffer(self, wanted: int | None) -> int:
+        size = ffi.new("size_t *")
+        rc = lib.nlct_events_buffer(self._events[0], size)
+        if rc < 0:
+            raise error(-rc, "read the size of the buffer")
+        granted = int(size[0])
+        if wanted is not None and granted < wanted:
+            raise PrivilegeError(
+                errno.EPERM,
+                f"queue {wanted:,} bytes of events",
+                reason=f"without it the sysctl net.core.rmem_max allows {granted:,}",
+            )
+        return granted
+
+    # What it is --------------------------------------------------------------------------------
+
+    @property
+    def mode(self) -> int:
+        """The sysctl nf_conntrack_events when the stream began.
+
+        1: every flow has events. 2, the default since Linux 6.0: a flow that was made while nobody
+        on the whole host listened has none, not even when it goes.
+        """
+        return self._mode
+
+    @property
+    def buffer(self) -> int:
+        """Bytes of events that the kernel queues before it drops some (``SO_RCVBUF``)."""
+        return self._buffer
+
+    @property
+    def received(self) -> int:
+        """Events that the kernel sent so far, also those that the filter then excluded."""
+        with self._lock.real:
+            progress = ffi.new("struct nlct_events_progress *")
+            lib.nlct_events_progress(self._open(), progress)
+        return int(progress.received)
+
+    def fileno(self) -> int:
+        """Return the descriptor, readable when events are queued: for select, poll, epoll.
+
+        Events that were received already do not make it readable, so ask get(timeout=0) until it
+        returns None before you wait. Raises ValueError after close().
+        """
+        with self._lock.real:
+            return int(lib.nlct_events_fd(self._open()))
+
+    def _open(self) -> ffi.CData:
+        """Return the ``struct nlct_events *``, for whoever holds the lock."""
+        if self._closed:
+            raise ValueError("this stream of events is closed")
+        if self._process != process():
+            raise RuntimeError("a stream of events does not outlive a fork: begin a new one")
+        return self._events[0]
+
+    # Reading -----------------------------------------------------------------------------------
+
+    def get(self, timeout: float | None = None) -> Item | None:
+        """Return the next event or overrun; None if there is none within ``timeout`` seconds.
+
+        ``timeout``: 0 does not wait, None waits for as long as it takes.
+
+        Raises ValueError after close(), also by another thread; InvalidRequestError for a malformed
+        event, after which the stream goes on.
+        """
+        deadline = (
+            None if timeout is None else time.monotonic() + _check.seconds("timeout", timeout)
+        )
+        while True:
+            if self._ready:
+                try:
+                    return _item(self._ready.popleft())
+                except IndexError:
+                    continue
+            if not self._receive() and not self._wait(deadline):
+                return None
+
+    def __iter__(self) -> Iterator[Item]:
+        """Yield events and overruns until the stream is closed."""
+        ready = self._ready
+        while True:
+            try:
+                while ready:
+                    yield _item(ready.popleft())
+            except IndexError:
+                continue
+            try:
+                if not self._receive():
+                    self._wait(None)
+            except ValueError:
+                if self._closed:
+                    return
+                raise
+
+    def batches(
+        self, *, columns: Iterable[str] | None = None, rows: int = 65536
+    ) -> Iterator[FlowTable | Overrun]:
+        """Yield what is queued as tables with a column "event", as soon as there is something.
+
+        ``columns``, ``rows``: see Conntrack.batches(). An Overrun comes by itself, in its place.
+        """
+        kept = column_set(columns)
+        _check.integer("rows", rows, 1, _check.U32)
+        return self._batches(None if kept is None else kept | {"event"}, rows)
+
+    def _batches(self, columns: frozenset[str] | None, rows: int) -> Iterator[FlowTable | Overrun]:
+        collector = Columns(columns, rows)
+        while True:
+            try:
+                rc, lost = self._feed(collector.sink)
+            except ValueError:
+                if self._closed:
+                    return
+                raise
+            batch = collector.take()
+            if len(batch):
+                yield batch
+            if lost is not None:
+                yield lost
+            if rc < 0:
+                raise _failure(rc)
+            if rc == 0 and not len(batch) and lost is None:
+                self._wait(None)
+
+    def _feed(self, sink: ffi.CData) -> tuple[int, Overrun | None]:
+        """Feed a sink with what is queued. Return what the core said, and an overrun behind it."""
+        with self._lock.real:
+            events = self._open()
+            rc = int(lib.nlct_events_take(events, sink[0]))
+            count = ffi.new("uint64_t *")
+            lost = lib.nlct_events_lost(events, count)
+            return rc, Overrun(int(count[0]) or None) if lost else None
+
+    def _receive(self) -> bool:
+        """Receive what is queued, and tell if that was anything."""
+        with self._lock.real:
+            # The lock is reentrant: a signal handler may read in the middle of this.
+            room, self._room = self._room or _Room(), None
+            rc, lost = self._feed(room.sink)
+            before = len(self._ready)
+            self._ready.extend(room.take())
+            if lost is not None:
+                self._ready.append(lost)
+            if rc < 0:
+                self._ready.append(_failure(rc))
+            self._room = room
+            return rc != 0 or len(self._ready) > before
+
+    def _wait(self, deadline: float | None) -> bool:
+        """Wait a while for something to be queued, and tell if there is time left."""
+        seconds = _threads.PATIENCE
+        if deadline is not None:
+            seconds = min(seconds, deadline - time.monotonic())
+            if seconds <= 0:
+                return False
+        # Without the lock: others may read, or close the stream.
+        rc = lib.nlct_readable(self.fileno(), max(1, int(seconds * 1000)))
+        if rc not in (0, -errno.EAGAIN, -errno.EINTR):
+            raise error(-rc, "wait for events")
+        return True
+
+    # Asyncio -----------------------------------------------------------------------------------
+
+    def __aiter__(self) -> AsyncIterator[Item]:
+        return self
+
+    async def __anext__(self) -> Item:
+        """Return the next event or overrun. A cancelled task loses none."""
+        while True:
+            if self._ready:
+                try:
+                    return _item(self._ready.popleft())
+                except IndexError:
+                    continue
+            try:
+                if not self._receive():
+                    await self._readable()
+            except ValueError:
+                if self._closed:
+                    raise StopAsyncIteration from None
+                raise
+
+    async def _readable(self) -> None:
+        """Wait in the event loop for something to be queued, or for close()."""
+        # Imported here: its caller has it already, and all others need not load it.
+        import asyncio  # noqa: PLC0415
+
+        loop = asyncio.get_running_loop()
+        woken = loop.create_future()
+        me = loop, woken
+        # One of its own: each loop and task may wait for a descriptor only once, and close() must
+        # not take it away from under them.
+        with self._lock.real:
+            fd = os.dup(self.fileno())
+            self._waiting.add(me)
+        try:
+            loop.add_reader(fd, _wake, woken)
+            await woken
+        finally:
+            self._waiting.discard(me)
+            loop.remove_reader(fd)
+            os.close(fd)
+
+    async def __aenter__(self) -> Events:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # Ending ------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Stop listening. Iterations end, in any thread and task. May be called again."""
+        with self._lock.real:
+            self._closed = True
+            ffi.release(self._events)
+            waiting, self._waiting = self._waiting, set()
+        for loop, woken in waiting:
+            # The loop may be closed by now.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(_wake, woken)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"mode {self._mode}, buffer {self._buffer:,}"
+        return f"<nlct.Events: {self._wanted!r}, {state}>"
+
+
+# Items --------------------------------------------------------------------------------------------
+
+_WORDS = {int(kind): kind.name.lower() for kind in EventKind}
+_AT = FIELDS["event"].offset
+
+
+class _Room:
+    """Where events are received, in the core."""
+
+    def __init__(self) -> None:
+        self._rows = ffi.new("struct nlct_flow[]", ROWS)
+        self._data = Bytes()
+        self.sink = new_sink(lib.nlct_rows_new, self._rows, ROWS, self._data.c)
+
+    def take(self) -> Iterator[Event]:
+        """Return what was received, and start anew."""
+        count = lib.nlct_rows_take(self.sink[0])
+        rows = ffi.buffer(self._rows, count * FLOW_SIZE)[:]
+        kinds = map(_WORDS.__getitem__, rows[_AT::FLOW_SIZE])
+        # As Event(kind, flow) does, but three times as fast.
+        return map(tuple.__new__, repeat(Event), zip(kinds, flows_from(rows, self._data.take())))
+
+
+def _item(found: Event | Overrun | Exception) -> Item:
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+def _failure(rc: int) -> Exception:
+    operation = "receive events"
+    if rc == -errno.EBADF:
+        return error(errno.EBADF, operation, reason="the program has closed their descriptor")
+    return MemoryError() if rc == -errno.ENOMEM else error(-rc, operation)
+
+
+def _wake(woken: Any) -> None:
+    if not woken.done():
+        woken.set_result(None)
+
+
+def _kinds(kinds: Iterable[str | EventKind]) -> int:
+    """Return the bits of the kinds that are asked for; without any, of new and destroy."""
+    bits = 0
+    for kind in kinds:
+        name = kind.name.lower() if isinstance(kind, EventKind) else kind
+        if name not in KINDS:
+            raise ValueError(f"an event must be one of {', '.join(KINDS)}, not {kind!r}")
+        bits |= 1 << EventKind[name.upper()]
+    return bits or 1 << EventKind.NEW | 1 << EventKind.DESTROY
+
+
+def _mode(handle: Handle) -> int:
+    """Return the sysctl, and refuse to listen where it hides every event."""
+    mode = handle.read_number(EVENTS)
+    if mode:
+        return mode
+    reason = "the sysctl net.netfilter.nf_conntrack_events is 0; set it to 1 or 2"
+    if mode is None:
+        reason = "the kernel was built without conntrack events"
+    raise UnsupportedError(errno.EOPNOTSUPP, "listen to events", reason=reason)
