@@ -349,6 +349,10 @@ struct nlct_filter;
 int nlct_filter_new(struct nlct_filter **filter, const struct nlct_test *tests, size_t count);
 void nlct_filter_free(struct nlct_filter **filter);
 
+/* Does a flow in memory match, as it would in a dump? What is absent matches nothing, the zone
+   too. */
+bool nlct_filter_match(const struct nlct_filter *filter, const struct nlct_flow *flow);
+
 /* How to ask the kernel for one zone. Kernels before 6.8 ignore CTA_ZONE; kernels that do not know
    the explicit filter (CTA_FILTER_ZONE beside it) refuse it. */
 enum nlct_zone_request {
@@ -512,6 +516,13 @@ const struct nlct_outcome *nlct_deletes_get(const struct nlct_sink *sink);
    the sink is used again. 'which' numbers the errnos from 0; NULL past the last. Requests without
    an answer, which the kernel's rules for a batch exclude, count as ENOBUFS. */
 const uint64_t *nlct_deletes_refused(const struct nlct_sink *sink, size_t which, int *error);
+
+/* Deletes these flows and no others, in batches, each by its original tuple, its zone and its id,
+   or else by its reply, as the sink does. 'results' gets 0 or -errno for each: -ENOENT if there is
+   no such flow any more, -EINVAL without an id or a tuple that can name a flow. Returns 0, -ENOMEM,
+   or -errno if the socket failed; then 'results' is unspecified. */
+int nlct_delete_flows(struct nlct_socket *sock, const struct nlct_flow *flows, size_t count,
+                      int *results);
 
 /* The kernel's own flush of one zone, asked for in one of the two ways. DANGER: kernels that do not
    know the filter answer NLCT_ZONE_PLAIN by emptying the whole table; use a way only on a kernel

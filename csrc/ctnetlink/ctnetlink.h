@@ -21,6 +21,26 @@ int request_run(struct nlct_socket *sock, void *request, int size, uint16_t type
 /* Starts a DELETE. DANGER: sent as it is, it flushes everything. */
 void delete_begin(struct message *message, void *buffer, size_t capacity, uint8_t family);
 
+/* Deletes flows by name, in batches: each by its original tuple, its zone and its id, and if that
+   finds nothing, by its reply. Each request is read back before it is sent. */
+struct deleter;
+
+/* 'settle' gets the result of each flow, once, in any order, while later ones are added or at the
+   end: 0, -ENOENT if there is no such flow any more (or it has another id or zone), -EINVAL for a
+   flow that cannot be named, or what the kernel said; -ENOBUFS if its answer was lost. NULL if
+   there is no memory. */
+struct deleter *deleter_new(struct nlct_socket *sock, batch_settle *settle, void *context);
+
+/* Adds a flow, of which only the family, the tuples, the zone and the id matter; 'owner' is for
+   'settle'. Returns 0, or -errno if the socket failed; what is not settled then never is. */
+int deleter_add(struct deleter *deleter, const struct nlct_flow *flow, uint32_t owner);
+
+/* Settles every flow that was added. Returns 0, or -errno as deleter_add() does. */
+int deleter_finish(struct deleter *deleter);
+
+/* May be given NULL. */
+void deleter_free(struct deleter *deleter);
+
 /* Reads a request back. Returns true if its 'size' bytes are exactly one plain DELETE; 'view' then
    shows what it names. */
 bool delete_read(const void *request, size_t size, struct view *view);

@@ -1,5 +1,6 @@
 /*
- * Deleting flows by name: one engine for one target or for many, a sink with a socket.
+ * Deleting flows by name: one engine, and what feeds it. A sink deletes the flows of a dump that
+ * its targets want; others give the flows themselves.
  *
  * To the kernel a delete that names no flow is a flush of everything, and so is nearly every
  * malformed delete; it returns success. So each request is read back, byte by byte, before it is
@@ -95,9 +96,145 @@ static int build_delete(const struct view *view, uint16_t type, void *room, size
     return message_end(&message);
 }
 
+/* The same request as by the message that the flow was decoded from; -EINVAL where the kernel would
+   refuse it. */
+static int build_named(const struct nlct_flow *flow, uint16_t type, void *room, size_t capacity)
+{
+    const bool by_orig = type == CTA_TUPLE_ORIG;
+    const struct nlct_tuple *tuple = by_orig ? &flow->orig : &flow->reply;
+    const uint64_t addresses = bit(NLCT_TUPLE_SRC) | bit(NLCT_TUPLE_DST);
+    struct message message;
+
+    if (!has(flow->present, NLCT_FLOW_ID) ||
+        !has(flow->present, by_orig ? NLCT_FLOW_ORIG : NLCT_FLOW_REPLY) ||
+        !has(tuple->present, NLCT_TUPLE_PROTO) || !(tuple->present & addresses))
+        return -EINVAL;
+    delete_begin(&message, room, capacity, flow->family);
+    flow_put_key(&message, flow, type);
+    message_put_number(&message, CTA_ID, flow->id, 4);
+    return message_end(&message);
+}
+
+/* By name: the engine ------------------------------------------------------------------------- */
+
+enum { SPARE_BYTES = 256 };
+
+/* The request by the reply tuple, in case the original tuple does not find the flow. */
+struct spare {
+    uint32_t owner;
+    bool wanted;
+    int size; /* less than 0 if there is none */
+    uint8_t bytes[SPARE_BYTES];
+};
+
+struct deleter {
+    batch_settle *settle;
+    void *context;
+    /* The requests by the original tuple, a spare for each, and those by the reply. */
+    struct batch batch;
+    struct spare spares[BATCH_REQUESTS];
+    struct batch second;
+};
+
+/* The result of the first request for a flow, at that place in the batch. */
+static void settle_first(void *context, uint32_t place, int result)
+{
+    struct deleter *deleter = context;
+    struct spare *spare = &deleter->spares[place];
+
+    spare->wanted = result == -ENOENT && spare->size > 0;
+    if (!spare->wanted)
+        deleter->settle(deleter->context, spare->owner, result);
+}
+
+/* Tries the flows again that the first batch of 'count' did not find. */
+static int send_second(struct deleter *deleter, unsigned count)
+{
+    unsigned i;
+    int rc = 0;
+
+    for (i = 0; i < count && rc == 0; i++) {
+        struct spare *spare = &deleter->spares[i];
+
+        if (!spare->wanted)
+            continue;
+        spare->wanted = false;
+        memcpy(batch_room(&deleter->second), spare->bytes, (size_t)spare->size);
+        rc = batch_add(&deleter->second, spare->size, spare->owner);
+    }
+    return rc ? rc : batch_send(&deleter->second);
+}
+
+/* Where the spare of the next request goes. */
+static struct spare *next_spare(struct deleter *deleter)
+{
+    return &deleter->spares[deleter->batch.count];
+}
+
+/* Adds what was built: a request of 'size' in the batch's room, and its spare. */
+static int add_built(struct deleter *deleter, int size, uint32_t owner)
+{
+    const unsigned place = deleter->batch.count;
+    int rc;
+
+    deleter->spares[place].owner = owner;
+    deleter->spares[place].wanted = false;
+    rc = batch_add(&deleter->batch, size, place);
+    if (rc == 0 && deleter->batch.count == 0)
+        rc = send_second(deleter, place + 1);
+    return rc;
+}
+
+/* Adds the delete of the flow in a message. */
+static int add_view(struct deleter *deleter, const struct view *view, uint32_t owner)
+{
+    struct spare *spare = next_spare(deleter);
+
+    spare->size = build_delete(view, CTA_TUPLE_REPLY, spare->bytes, sizeof(spare->bytes));
+    return add_built(deleter,
+                     build_delete(view, CTA_TUPLE_ORIG, batch_room(&deleter->batch), REQUEST_MAX),
+                     owner);
+}
+
+int deleter_add(struct deleter *deleter, const struct nlct_flow *flow, uint32_t owner)
+{
+    struct spare *spare = next_spare(deleter);
+
+    spare->size = build_named(flow, CTA_TUPLE_REPLY, spare->bytes, sizeof(spare->bytes));
+    return add_built(deleter,
+                     build_named(flow, CTA_TUPLE_ORIG, batch_room(&deleter->batch), REQUEST_MAX),
+                     owner);
+}
+
+int deleter_finish(struct deleter *deleter)
+{
+    const unsigned count = deleter->batch.count;
+    const int rc = batch_send(&deleter->batch);
+
+    return rc ? rc : send_second(deleter, count);
+}
+
+struct deleter *deleter_new(struct nlct_socket *sock, batch_settle *settle, void *context)
+{
+    struct deleter *new = malloc(sizeof(*new));
+
+    if (!new)
+        return NULL;
+    new->settle = settle;
+    new->context = context;
+    batch_init(&new->batch, sock, names_one_flow, settle_first, new);
+    batch_init(&new->second, sock, names_one_flow, settle, context);
+    return new;
+}
+
+void deleter_free(struct deleter *deleter)
+{
+    free(deleter);
+}
+
 /* Targets ------------------------------------------------------------------------------------- */
 
-enum { ZONES = UINT16_MAX + 1, SPARE_BYTES = 256 };
+enum { ZONES = UINT16_MAX + 1 };
 
 /* What a target wants that is no zone. NULL for the filter is everything. */
 struct wish {
@@ -112,14 +249,6 @@ struct refusals {
     uint64_t counts[];
 };
 
-/* The request by the reply tuple, in case the original tuple does not find the flow. */
-struct spare {
-    uint32_t owners; /* where its owners begin */
-    bool wanted;
-    int size; /* less than 0 if there is none */
-    uint8_t bytes[SPARE_BYTES];
-};
-
 struct deletes {
     struct nlct_sink sink;
     /* Who wants what. */
@@ -132,14 +261,11 @@ struct deletes {
     struct refusals *refusals;
     bool out_of_memory; /* something was not counted */
     /* A flow that several targets want is deleted once: a request belongs to a row of targets,
-       which ends with NOBODY. These are the rows of the requests in the batches. */
+       which ends with NOBODY. These are the rows of the requests in the deleter. */
     uint32_t *owners;
     size_t nowners;
     size_t capacity;
-    /* The requests by the original tuple, a spare for each, and those by the reply. */
-    struct batch batch;
-    struct spare spares[BATCH_REQUESTS];
-    struct batch second;
+    struct deleter *deleter;
 };
 
 static const uint32_t NOBODY = UINT32_MAX;
@@ -230,54 +356,7 @@ static int add_owners(struct deletes *deletes, struct view *view)
     return 0;
 }
 
-/* Sending ------------------------------------------------------------------------------------- */
-
-/* The result of the first request for a flow, at that place in the batch. */
-static void settle_first(void *context, uint32_t place, int result)
-{
-    struct deletes *deletes = context;
-    struct spare *spare = &deletes->spares[place];
-
-    spare->wanted = result == -ENOENT && spare->size > 0;
-    if (!spare->wanted)
-        settle(deletes, spare->owners, result);
-}
-
-/* Tries the flows again that the first batch of 'count' did not find. */
-static int send_second(struct deletes *deletes, unsigned count)
-{
-    unsigned i;
-    int rc = 0;
-
-    for (i = 0; i < count && rc == 0; i++) {
-        struct spare *spare = &deletes->spares[i];
-
-        if (!spare->wanted)
-            continue;
-        spare->wanted = false;
-        memcpy(batch_room(&deletes->second), spare->bytes, (size_t)spare->size);
-        rc = batch_add(&deletes->second, spare->size, spare->owners);
-    }
-    return rc ? rc : batch_send(&deletes->second);
-}
-
-/* Adds the delete of one flow. */
-static int add(struct deletes *deletes, const struct view *view, uint32_t row)
-{
-    struct batch *batch = &deletes->batch;
-    const unsigned place = batch->count;
-    struct spare *spare = &deletes->spares[place];
-    int rc;
-
-    spare->owners = row;
-    spare->wanted = false;
-    spare->size = build_delete(view, CTA_TUPLE_REPLY, spare->bytes, sizeof(spare->bytes));
-    rc =
-        batch_add(batch, build_delete(view, CTA_TUPLE_ORIG, batch_room(batch), REQUEST_MAX), place);
-    if (rc == 0 && batch->count == 0)
-        rc = send_second(deletes, place + 1);
-    return rc;
-}
+/* The sink ------------------------------------------------------------------------------------ */
 
 static int take(struct nlct_sink *sink, struct view *view)
 {
@@ -285,7 +364,7 @@ static int take(struct nlct_sink *sink, struct view *view)
     uint32_t row;
     int rc;
 
-    if (!deletes->batch.count)
+    if (!deletes->deleter->batch.count)
         deletes->nowners = 0;
     row = (uint32_t)deletes->nowners;
     rc = make_room(deletes);
@@ -295,7 +374,7 @@ static int take(struct nlct_sink *sink, struct view *view)
         return rc;
     if (deletes->nowners > row) {
         deletes->owners[deletes->nowners++] = NOBODY;
-        rc = add(deletes, view, row);
+        rc = add_view(deletes->deleter, view, row);
     }
     return rc == 0 && deletes->out_of_memory ? -ENOMEM : rc;
 }
@@ -303,15 +382,10 @@ static int take(struct nlct_sink *sink, struct view *view)
 static int finish(struct nlct_sink *sink)
 {
     struct deletes *deletes = (struct deletes *)sink;
-    const unsigned count = deletes->batch.count;
-    int rc = batch_send(&deletes->batch);
+    const int rc = deleter_finish(deletes->deleter);
 
-    if (rc == 0)
-        rc = send_second(deletes, count);
     return rc == 0 && deletes->out_of_memory ? -ENOMEM : rc;
 }
-
-/* The sink ------------------------------------------------------------------------------------ */
 
 static void free_deletes(struct nlct_sink *sink)
 {
@@ -322,6 +396,7 @@ static void free_deletes(struct nlct_sink *sink)
         next = deletes->refusals->next;
         free(deletes->refusals);
     }
+    deleter_free(deletes->deleter);
     free(deletes->owners);
     free(deletes->by_zone);
     free(deletes->wishes);
@@ -390,10 +465,9 @@ int nlct_deletes_new(struct nlct_sink **sink, struct nlct_socket *sock,
         return -ENOMEM;
     new->sink = (struct nlct_sink){.take = take, .finish = finish, .free = free_deletes};
     new->count = count;
-    batch_init(&new->batch, sock, names_one_flow, settle_first, new);
-    batch_init(&new->second, sock, names_one_flow, settle, new);
+    new->deleter = deleter_new(sock, settle, new);
     *sink = &new->sink;
-    rc = set_targets(new, targets);
+    rc = new->deleter ? set_targets(new, targets) : -ENOMEM;
     if (rc < 0)
         nlct_sink_free(sink);
     return rc;
@@ -416,32 +490,49 @@ const uint64_t *nlct_deletes_refused(const struct nlct_sink *sink, size_t which,
     return refusals->counts;
 }
 
-/* One flow ------------------------------------------------------------------------------------ */
+/* Flows that are given ------------------------------------------------------------------------ */
+
+static void note(void *context, uint32_t owner, int result)
+{
+    int *results = context;
+
+    results[owner] = result;
+}
+
+int nlct_delete_flows(struct nlct_socket *sock, const struct nlct_flow *flows, size_t count,
+                      int *results)
+{
+    struct deleter *deleter;
+    size_t i;
+    int rc = 0;
+
+    if (count > UINT32_MAX)
+        return -EINVAL;
+    deleter = deleter_new(sock, note, results);
+    if (!deleter)
+        return -ENOMEM;
+    for (i = 0; i < count && rc == 0; i++)
+        rc = deleter_add(deleter, &flows[i], (uint32_t)i);
+    if (rc == 0)
+        rc = deleter_finish(deleter);
+    deleter_free(deleter);
+    return rc;
+}
 
 static int delete_by(struct nlct_socket *sock, const struct nlct_flow *flow, uint16_t type)
 {
     uint8_t room[REQUEST_MAX];
-    struct message request;
-    int rc;
+    const int size = build_named(flow, type, room, sizeof(room));
 
-    delete_begin(&request, room, sizeof(room), flow->family);
-    flow_put_key(&request, flow, type);
-    message_put_number(&request, CTA_ID, flow->id, 4);
-    rc = message_end(&request);
-    if (rc < 0)
-        return rc;
-    if (!names_one_flow(room, (size_t)rc))
+    if (size >= 0 && !names_one_flow(room, (size_t)size))
         return -EINVAL;
-    return request_run(sock, room, rc, 0, NULL, NULL);
+    return request_run(sock, room, size, 0, NULL, NULL);
 }
 
 int nlct_delete(struct nlct_socket *sock, const struct nlct_flow *flow)
 {
-    int rc;
+    int rc = delete_by(sock, flow, CTA_TUPLE_ORIG);
 
-    if (!has(flow->present, NLCT_FLOW_ID))
-        return -EINVAL;
-    rc = delete_by(sock, flow, CTA_TUPLE_ORIG);
     if (rc == -ENOENT && has(flow->present, NLCT_FLOW_REPLY))
         rc = delete_by(sock, flow, CTA_TUPLE_REPLY);
     return rc;

@@ -103,19 +103,28 @@ static uint64_t zone_bit(const struct nlct_flow *flow)
     return own || !flow->zone ? 0 : bit(NLCT_FLOW_ZONE);
 }
 
-void flow_put_tuple(struct message *message, uint16_t type, const struct nlct_tuple *tuple)
+static void put_tuple(struct message *message, uint16_t type, uint8_t family,
+                      const struct nlct_tuple *tuple)
 {
     const size_t nest = message_nest_begin(message, type);
 
-    put(message, &tuple_table, tuple->family, tuple, UINT64_MAX, NULL);
+    put(message, &tuple_table, family, tuple, UINT64_MAX, NULL);
     message_nest_end(message, nest);
+}
+
+void flow_put_tuple(struct message *message, uint16_t type, const struct nlct_tuple *tuple)
+{
+    put_tuple(message, type, tuple->family, tuple);
 }
 
 void flow_put_key(struct message *message, const struct nlct_flow *flow, uint16_t type)
 {
-    const uint64_t tuple = bit(type == CTA_TUPLE_ORIG ? NLCT_FLOW_ORIG : NLCT_FLOW_REPLY);
+    const bool orig = type == CTA_TUPLE_ORIG;
 
-    put(message, &flow_table, flow->family, flow, tuple | zone_bit(flow), NULL);
+    if (has(flow->present, orig ? NLCT_FLOW_ORIG : NLCT_FLOW_REPLY))
+        put_tuple(message, type, flow->family, orig ? &flow->orig : &flow->reply);
+    if (flow->present & zone_bit(flow))
+        message_put_number(message, CTA_ZONE, flow->zone, 2);
 }
 
 /* Every flow in the table is confirmed; the kernel refuses to make one that is not. */

@@ -362,10 +362,24 @@ void nlct_filter_free(struct nlct_filter **filter)
     free(taken);
 }
 
+/* Of a flow that is decoded, or that field of it. */
+static bool agrees(const struct test *test, const struct nlct_flow *flow)
+{
+    if (!flow_has(flow, test->field))
+        return false;
+    if (test->prefixes)
+        return in_prefixes(test->prefixes, flow_value(flow, test->field),
+                           test->field->public.kind == NLCT_TEXT ? 0 : flow->family);
+    if (test->masks)
+        return in_masks(test, flow);
+    if (test->bitmap)
+        return in_bitmap(test->bitmap, flow_number(flow, test->field));
+    return in_ranges(test, flow_number(flow, test->field));
+}
+
 /* Returns 1, 0, or -EBADMSG. */
 static int answer(const struct test *test, struct view *view)
 {
-    const struct nlct_flow *flow = &view->flow;
     int rc;
 
     /* The most common test, which needs no decoding. */
@@ -374,18 +388,7 @@ static int answer(const struct test *test, struct view *view)
         return rc < 0 ? rc : in_bitmap(test->bitmap, (uint64_t)rc);
     }
     rc = view_decode(view, test->field);
-    if (rc < 0)
-        return rc;
-    if (!flow_has(flow, test->field))
-        return 0;
-    if (test->prefixes)
-        return in_prefixes(test->prefixes, flow_value(flow, test->field),
-                           test->field->public.kind == NLCT_TEXT ? 0 : view->family);
-    if (test->masks)
-        return in_masks(test, flow);
-    if (test->bitmap)
-        return in_bitmap(test->bitmap, flow_number(flow, test->field));
-    return in_ranges(test, flow_number(flow, test->field));
+    return rc < 0 ? rc : agrees(test, &view->flow);
 }
 
 int filter_match(const struct nlct_filter *filter, struct view *view)
@@ -398,6 +401,18 @@ int filter_match(const struct nlct_filter *filter, struct view *view)
         if (rc < 0)
             return rc;
         at = rc ? filter->tests[at].yes : filter->tests[at].no;
+    }
+    return at == NLCT_MATCH;
+}
+
+bool nlct_filter_match(const struct nlct_filter *filter, const struct nlct_flow *flow)
+{
+    int at = filter->count ? 0 : NLCT_MATCH;
+
+    while (at >= 0) {
+        const struct test *test = &filter->tests[at];
+
+        at = agrees(test, flow) ? test->yes : test->no;
     }
     return at == NLCT_MATCH;
 }

@@ -419,6 +419,177 @@ static void a_target_that_names_nothing_is_refused(void)
     fake_close(sock);
 }
 
+/* Flows that are given ------------------------------------------------------------------------ */
+
+static struct nlct_flow given(uint16_t zone, uint16_t number)
+{
+    struct nlct_bytes none = {0};
+    struct nlct_flow read;
+
+    begin(zone, number);
+    packet_tuple(&packet, CTA_TUPLE_REPLY, "192.0.2.1", "10.0.0.1", IPPROTO_UDP, 53, number);
+    packet_end(&packet);
+    CHECK_IS(nlct_flow_parse(packet.bytes, packet.size, &read, &none), 0);
+    return read;
+}
+
+/* Deletes them over a socket with this room for answers, and says what came of each. */
+static void delete_given(const struct nlct_flow *flows, size_t count, size_t room, int *results)
+{
+    struct nlct_socket *sock = fake_open();
+
+    sock->room = room;
+    CHECK_IS(nlct_delete_flows(sock, flows, count, results), 0);
+    fake_close(sock);
+}
+
+/* Of three requests in a batch the second is not found, nor is its reply. */
+static int second_is_gone(uint32_t number, bool is_last)
+{
+    if (number == 2 || number > 3)
+        return ENOENT;
+    return is_last ? 0 : SILENT;
+}
+
+static void each_given_flow_has_its_result(void)
+{
+    const struct nlct_flow flows[] = {given(1, 1), given(2, 2), given(3, 3)};
+    int results[3] = {1, 1, 1};
+
+    fake_reset();
+    answer_to = second_is_gone;
+    fake_answer(answer_each);
+    delete_given(flows, 3, 1 << 20, results);
+    CHECK_IS(fake_sent.sends, 2);
+    CHECK_IS(results[0], 0);
+    CHECK_IS(results[1], -ENOENT);
+    CHECK_IS(results[2], 0);
+    delete_given(flows, 0, 1 << 20, results);
+    CHECK_IS(fake_sent.sends, 2);
+}
+
+static int odd_are_gone_or_the_last_of_all(uint32_t number, bool is_last)
+{
+    return number % 2 && !is_last ? ENOENT : is_last ? 0 : SILENT;
+}
+
+/* In batches of two the first of each is not found; its reply, alone in a batch, is. */
+static void what_is_not_found_is_tried_by_its_reply_in_every_batch(void)
+{
+    enum { FLOWS = 100 };
+    struct nlct_flow flows[FLOWS];
+    int results[FLOWS];
+    uint16_t i;
+
+    for (i = 0; i < FLOWS; i++) {
+        flows[i] = given(i, i);
+        results[i] = 1;
+    }
+    fake_reset();
+    answer_to = odd_are_gone_or_the_last_of_all;
+    fake_answer(answer_each);
+    delete_given(flows, FLOWS, 2 * 1024, results);
+    CHECK(fake_sent.sends > FLOWS / 2);
+    for (i = 0; i < FLOWS; i++)
+        CHECK_IS(results[i], 0);
+}
+
+static void a_given_flow_that_cannot_be_named_is_never_sent(void)
+{
+    struct nlct_flow flows[6];
+    int results[6];
+    size_t i;
+
+    for (i = 0; i < 6; i++)
+        flows[i] = given(7, 1000);
+    flows[1].present &= ~BIT(NLCT_FLOW_ID);
+    flows[2].present &= ~BIT(NLCT_FLOW_ORIG);
+    flows[3].orig.present &= ~BIT(NLCT_TUPLE_PROTO);
+    flows[4].orig.present &= ~(BIT(NLCT_TUPLE_SRC) | BIT(NLCT_TUPLE_DST));
+    flows[5].family = AF_UNSPEC;
+    fake_reset();
+    fake_answer(fake_acknowledge);
+    delete_given(flows, 6, 1 << 20, results);
+    CHECK_IS(fake_sent.sends, 1);
+    CHECK(fake_sent.size < 100);
+    CHECK_IS(results[0], 0);
+    for (i = 1; i < 5; i++)
+        CHECK_IS(results[i], -EINVAL);
+    CHECK(results[5] < 0);
+}
+
+static int all_are_gone(uint32_t number, bool is_last)
+{
+    (void)number;
+    (void)is_last;
+    return ENOENT;
+}
+
+/* Writes a tuple in which a zone applies, if there is one. */
+static void tuple_in(uint16_t type, const char *src, const char *dst, uint16_t zone)
+{
+    const size_t tuple = packet_nest(&packet, type);
+
+    packet_addresses(&packet, src, dst);
+    packet_ports(&packet, IPPROTO_TCP, 1024, 53);
+    if (zone)
+        packet_be16(&packet, CTA_TUPLE_ZONE, zone);
+    packet_end_nest(&packet, tuple);
+}
+
+/* The requests for the flow in the packet and for that flow given are the same, byte by byte. */
+static void check_same_requests(void)
+{
+    const struct nlct_target everything = {.wants = NLCT_WANTS_ALL};
+    struct storm storm = {.sock = fake_open()};
+    struct nlct_bytes none = {0};
+    static struct fake_sent sent;
+    struct nlct_flow read;
+    int result;
+
+    packet_end(&packet);
+    CHECK_IS(nlct_flow_parse(packet.bytes, packet.size, &read, &none), 0);
+    answer_to = all_are_gone;
+    fake_reset();
+    fake_answer(answer_each);
+    CHECK_IS(nlct_deletes_new(&storm.sink, storm.sock, &everything, 1), 0);
+    CHECK_IS(give(&storm), 0);
+    CHECK_IS(storm.sink->finish(storm.sink), 0);
+    nlct_sink_free(&storm.sink);
+    fake_close(storm.sock);
+    sent = fake_sent;
+    CHECK_IS(sent.sends, 2);
+    fake_reset();
+    fake_answer(answer_each);
+    delete_given(&read, 1, 1 << 20, &result);
+    CHECK_IS(result, -ENOENT);
+    CHECK_IS(fake_sent.size, sent.size);
+    CHECK_BYTES(fake_sent.bytes, sent.bytes, sent.size);
+}
+
+/* The zone of both directions, of none, of the original one and of the reply; either family. */
+static void a_given_flow_is_named_as_its_message_would_be(void)
+{
+    static const uint16_t zones[][3] = {{258, 0, 0}, {0, 0, 0}, {0, 258, 0}, {0, 0, 258}};
+    size_t i;
+
+    for (i = 0; i < 8; i++) {
+        const bool ipv6 = i % 2;
+        const uint16_t *zone = zones[i / 2];
+        const char *src = ipv6 ? "fd00::1" : "10.0.0.1";
+        const char *dst = ipv6 ? "2001:db8::1" : "192.0.2.1";
+
+        packet_begin_flow(&packet, ipv6 ? AF_INET6 : AF_INET);
+        tuple_in(CTA_TUPLE_ORIG, src, dst, zone[1]);
+        tuple_in(CTA_TUPLE_REPLY, dst, src, zone[2]);
+        if (zone[0])
+            packet_be16(&packet, CTA_ZONE, zone[0]);
+        packet_be32(&packet, CTA_ID, 0x01020304);
+        packet_be32(&packet, CTA_MARK, 7);
+        check_same_requests();
+    }
+}
+
 const struct test_case delete_cases[] = {
     CASE(a_flow_counts_for_each_who_wants_it_and_is_deleted_once),
     CASE(a_refusal_goes_to_those_who_wanted_the_flow),
@@ -433,5 +604,9 @@ const struct test_case delete_cases[] = {
     CASE(a_target_may_want_whatever_the_dump_lets_through),
     CASE(two_targets_with_one_zone_are_refused),
     CASE(a_target_that_names_nothing_is_refused),
+    CASE(each_given_flow_has_its_result),
+    CASE(what_is_not_found_is_tried_by_its_reply_in_every_batch),
+    CASE(a_given_flow_that_cannot_be_named_is_never_sent),
+    CASE(a_given_flow_is_named_as_its_message_would_be),
     END_OF_CASES,
 };

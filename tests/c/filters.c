@@ -24,9 +24,11 @@ static int compile(const struct nlct_test *tests, size_t count)
     return rc;
 }
 
-/* Does the flow in the packet match? Returns what the core says. */
+/* Does the flow in the packet match? Returns what the core says, which is the same of the flow in
+   memory. */
 static int match(const struct nlct_test *tests, size_t count)
 {
+    struct nlct_bytes bytes = {0};
     struct nlct_filter *filter;
     struct view view;
     int rc;
@@ -34,6 +36,10 @@ static int match(const struct nlct_test *tests, size_t count)
     CHECK_IS(packet_view(&packet, &view), 0);
     CHECK_IS(nlct_filter_new(&filter, tests, count), 0);
     rc = filter_match(filter, &view);
+    CHECK_IS(packet_view(&packet, &view), 0);
+    if (flow_decode(&view, &bytes) == 0)
+        CHECK_IS(nlct_filter_match(filter, &view.flow), rc);
+    nlct_bytes_free(&bytes);
     nlct_filter_free(&filter);
     return rc;
 }

@@ -6,6 +6,7 @@
 #define nlct_counts_get tables_counts_get
 #define nlct_filter_new tables_filter_new
 #define nlct_filter_free tables_filter_free
+#define nlct_filter_match tables_nlct_filter_match
 #define filter_match tables_filter_match
 
 #include "../../csrc/flow/filter.c"
