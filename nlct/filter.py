@@ -12,7 +12,7 @@ from typing import Any, Callable, NamedTuple, SupportsIndex, TypeVar, Union, get
 from nlct import _check, _guard, _program
 from nlct._expression import EVERYTHING, And, Node, Not, Pair, Test, all_of, any_of, depth, joined
 from nlct._families import ALL_MATCH, Families, families_of
-from nlct._ffi import ffi
+from nlct._ffi import ffi, lib
 from nlct._fields import (
     FIELDS,
     IPV4,
@@ -27,6 +27,7 @@ from nlct._fields import (
     TextField,
 )
 from nlct.enums import Status
+from nlct.flow import Flow, pointers
 
 # What fields accept. NumPy's integers are numbers too; a pair is a value and its mask.
 _Item = TypeVar("_Item")
@@ -575,6 +576,15 @@ class Filter:
         if self._compiled is None:
             self._compiled = _program.compile_filter(self._node)
         return self._compiled
+
+    def matches(self, flow: Flow) -> bool:
+        """Tell if a flow in memory matches, just as it would in a dump.
+
+        Raises TypeError for anything but a Flow.
+        """
+        if not isinstance(flow, Flow):
+            raise TypeError(f"flow must be a Flow, not {flow!r}")
+        return bool(lib.nlct_filter_match(self.to_c()[0], pointers(flow)[0]))
 
     def kernel_filter(self, zone_request: int) -> ffi.CData:
         """Make the ``struct nlct_kernel_filter *``: what the kernel may leave out, for speed alone.

@@ -541,3 +541,18 @@ def to_c(flow: Flow) -> tuple[ffi.CData, ffi.CData]:
     if flow.family is None:
         raise ValueError("orig must have a src or a dst address")
     return pointers(flow)
+
+
+_ID_BYTE, _ID_MASK = place(lib.NLCT_FLOW_ID)
+
+
+def row_to_delete(flow: Flow) -> bytes:
+    """Return the ``struct nlct_flow`` of one of several flows that are to be deleted by name."""
+    if not isinstance(flow, Flow):
+        raise TypeError(f"flows must be Flow objects, not {flow!r}")
+    row = flow._row
+    if not row[_ID_BYTE] & _ID_MASK:
+        raise ValueError(f"flows must have an id, as the kernel gave it, not {flow!r}")
+    if not row[FLOW_FAMILY]:
+        raise ValueError(f"flows must have a src or a dst address in orig, not {flow!r}")
+    return row

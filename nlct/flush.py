@@ -1,12 +1,16 @@
-"""Flushing: one engine that scans for one target or many, the kernel's own flush, the result."""
+"""Flushing: one engine that scans for one target or many, the kernel's own flush, the result.
+
+And deleting flows that are given.
+"""
 
 from __future__ import annotations
 
 import errno
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any, Callable, NamedTuple, TypeVar
 
 from nlct import _check, _log, capabilities, strategy
@@ -15,21 +19,22 @@ from nlct._ffi import ffi, lib, new_sink
 from nlct._handle import Dump, Handle, Socket
 from nlct.errors import UnsupportedError
 from nlct.filter import Filter
+from nlct.flow import Flow, row_to_delete
 
 
 class FlushResult(NamedTuple):
     """What a flush did.
 
     ``scanned``: flows that the kernel sent to be looked at.
-    ``matched``: flows among them that were to be deleted.
+    ``matched``: flows among them that were to be deleted; of delete_flows(), flows that were given.
     ``deleted``: flows that the kernel confirmed to have deleted.
     ``already_gone``: flows that vanished by themselves in between, or made way for a new flow with
     another id, which stays. The kernel derives the id from the entry's place in memory and its
     tuple. So a flow that is reborn with the same tuple in the same place cannot be told from the
     old one.
     ``failed``: how many flows could not be deleted, by errno.
-    ``strategy``: "scan" (dump, match, delete by id), "kernel" (one request a zone), or
-    "scan+kernel" if the kernel did the rest of a scan.
+    ``strategy``: "scan" (dump, match, delete by id), "kernel" (one request a zone),
+    "scan+kernel" if the kernel did the rest of a scan, or "flows" (delete by id, without a dump).
     ``passes``: how many dumps and kernel flushes it took. ``seconds``: how long it took.
     ``complete``: every flow that matched is gone: no delete failed, and no resize of the table
     disturbed the last dump. After a dry run: nothing matched.
@@ -428,3 +433,48 @@ def _kernels_own(target: Target) -> list[int]:
 def _flush_zones(handle: Handle, zones: Iterable[int]) -> None:
     for zone in zones:
         handle.flush_zone(zone, capabilities.zone_request())
+
+
+# Flows that are given ----------------------------------------------------------------------------
+
+# Given to the core at once: a few milliseconds of deleting.
+ROWS = 1024
+
+
+def delete_flows(handle: Handle, flows: Iterable[Flow]) -> FlushResult:
+    """Delete these very flows, see Conntrack.delete_flows()."""
+    started = time.monotonic()
+    handle.pool.check_open()
+    if isinstance(flows, Collection) and len(flows) > ROWS:
+        # Nothing is sent if the last one is wrong. An iterator can be gone through only once.
+        for _ in _chunks(handle, flows):
+            pass
+    results: Counter[int] = Counter()
+    for rows, count in _chunks(handle, flows):
+        said = ffi.new("int[]", count)
+        given = ffi.from_buffer("struct nlct_flow[]", rows)
+        handle.run("delete flows", lib.nlct_delete_flows, given, count, said)
+        results.update(ffi.unpack(said, count))
+    failed = {-result: count for result, count in results.items() if result}
+    gone = failed.pop(errno.ENOENT, 0)
+    return FlushResult(
+        scanned=0,
+        matched=sum(results.values()),
+        deleted=results[0],
+        already_gone=gone,
+        failed=failed,
+        strategy="flows",
+        passes=0,
+        seconds=time.monotonic() - started,
+        complete=not failed,
+    )
+
+
+def _chunks(handle: Handle, flows: Iterable[Flow]) -> Iterator[tuple[bytes, int]]:
+    """Yield the rows of flows that may be deleted, many at a time, and how many."""
+    left = iter(flows)
+    while chunk := list(islice(left, ROWS)):
+        rows = b"".join(map(row_to_delete, chunk))
+        if not handle.has_zones:
+            require(handle, frozenset(flow.zone for flow in chunk) - {0})
+        yield rows, len(chunk)

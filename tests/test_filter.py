@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 import nlct
 from nlct import ALL, DccpState, Filter, Flow, SctpState, Status, TcpState, Tuple, _handle
 from nlct._ffi import ffi, lib
-from tests.support import filters, oracle, tool
+from tests.support import everything, filters, oracle, tool
 from tests.support.core import Lib
 from tests.support.examples import examples
 
@@ -45,7 +45,8 @@ class Where:
         self.alone = alone
         self.both = (asking, alone)
         self.table = filters.read(netns)
-        self.lines = {flow.id or 0: lasting(str(flow)) for flow in asking.dump()}
+        self.flows = list(asking.dump())
+        self.lines = {flow.id or 0: lasting(str(flow)) for flow in self.flows}
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +162,87 @@ def test_every_door(where: Where, spec: filters.Spec, rows: int) -> None:
         assert ct.count_by("src", "reply_dst", filter=wanted) == by_address
         lines = b"".join(ct.dump_text(wanted)).decode().splitlines()
         assert sorted(map(lasting, lines)) == sorted(where.lines[one] for one in ids)
+
+
+@examples(100)
+@given(st.one_of(filters.simple_specs(), filters.specs()))
+def test_flows_in_memory(where: Where, spec: filters.Spec) -> None:
+    """A flow of a dump matches where a dump with the filter has it, and plain Python agrees."""
+    wanted = filters.build(spec)
+    found = sorted(flow.id or 0 for flow in where.flows if wanted.matches(flow))
+    assert found == filters.ids(where.table, spec)
+    assert found == sorted(flow.id or 0 for flow in where.alone.dump(wanted))
+
+
+# What a filter and a flow call alike.
+SAME = ("zone", "mark", "status", "labels", "helper", "timeout", "id")
+COUNTERS = ("packets_orig", "bytes_orig", "packets_reply", "bytes_reply")
+OF_TUPLES = ("src", "dst", "proto", "sport", "dport", "icmp_type", "icmp_code", "icmp_id")
+
+
+def values_of(flow: Flow) -> dict[str, Any]:
+    """What a filter may ask of a flow, by its own names."""
+    values = {name: getattr(flow, name) for name in (*SAME, *COUNTERS)}
+    values.update({name: getattr(flow.orig, name) for name in OF_TUPLES})
+    if flow.reply is not None:
+        for name in ("src", "dst", "sport", "dport"):
+            values[f"reply_{name}"] = getattr(flow.reply, name)
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def test_flows_of_every_kind_in_memory() -> None:
+    """With every attribute that the kernel sends: half of the values there are, field by field."""
+    with everything.everything() as made, nlct.Conntrack(made.netns) as ct:
+        flows = list(ct.dump())
+        assert len(flows) > 100
+        given = [values_of(flow) for flow in flows]
+        # What goes on changes the timeout from one dump to the next.
+        names = set().union(*given) - {"timeout"}
+        assert len(names) > 20
+        for name in sorted(names):
+            values = sorted({values[name] for values in given if name in values}, key=str)
+            # No bits at all are asked for in another way.
+            some = [value for value in values[::2] if value or name not in ("status", "labels")]
+            for wanted in (Filter(**{name: some}), ~Filter(**{name: some})):
+                there = {flow.id for flow in ct.dump(wanted)}
+                assert {flow.id for flow in flows if wanted.matches(flow)} == there, wanted
+        states = Filter(proto="tcp", state=list(TcpState)) | Filter(any_nat=True)
+        assert {f.id for f in flows if states.matches(f)} == {f.id for f in ct.dump(states)}
+
+
+def test_flows_that_the_kernel_never_had() -> None:
+    """Absent fields do not match; the zone is always there."""
+    bare = Flow(Tuple("10.0.0.1", "10.0.0.2"))
+    assert Filter().matches(bare)
+    assert ALL.matches(bare)
+    assert Filter(src="10.0.0.0/8", family="ipv4", zone=0).matches(bare)
+    assert Filter(zone=5).matches(Flow(bare.orig.replace(zone=5)))
+    for name, value in {
+        "sport": range(65536),
+        "proto": range(256),
+        "reply_src": "0.0.0.0/0",
+        "mark": range(2**32),
+        "timeout": slice(0, None),
+        "status_none": "dying",
+        "labels": (0, 1),
+        "helper": "ftp",
+        "bytes_orig": slice(0, None),
+        "zone": range(1, 65536),
+        "family": "ipv6",
+    }.items():
+        wanted = Filter(**{name: value})  # type: ignore[arg-type]
+        assert not wanted.matches(bare), name
+        assert (~wanted).matches(bare), name
+    assert not Filter(src=[]).matches(bare)
+    assert Filter(reply_src="::/0").matches(Flow(Tuple("::1", "::2"), Tuple("::2", "::1")))
+
+
+def test_only_a_flow_can_match() -> None:
+    """Anything else is a TypeError, even if everything matches."""
+    for wrong in (None, 7, Tuple("10.0.0.1", "10.0.0.2"), Filter(), {}, b""):
+        for wanted in (ALL, Filter(zone=7)):
+            with pytest.raises(TypeError, match="flow must be a Flow"):
+                wanted.matches(wrong)  # type: ignore[arg-type]
 
 
 @examples(25)

@@ -21,6 +21,7 @@ def descriptors() -> int:
 
 def opened(ct: nlct.Conntrack, netns: nlct.Netns) -> dict[str, Callable[[], object]]:
     """What opens descriptors, by name."""
+    gone = flows.udp(1, 8).replace(id=1)
 
     def fresh() -> None:
         with nlct.Conntrack(netns) as other:
@@ -36,6 +37,7 @@ def opened(ct: nlct.Conntrack, netns: nlct.Netns) -> dict[str, Callable[[], obje
         "table": lambda: nlct.Conntrack(netns).table(),
         "count_by": lambda: nlct.Conntrack(netns).count_by("zone"),
         "flush": lambda: nlct.Conntrack(netns).flush_zone(8, strategy="scan"),
+        "delete flows": lambda: nlct.Conntrack(netns).delete_flows([gone]),
         "buckets": lambda: nlct.Conntrack(netns).buckets,
         "own table": lambda: nlct.Conntrack().close(),
         "scratch": lambda: nlct.Netns.scratch().close(),

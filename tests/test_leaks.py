@@ -209,6 +209,22 @@ def change_and_delete(bench: Bench) -> None:
     assert bench.ct.delete(nlct.ALL, dry_run=True).matched == FLOWS
 
 
+@covers("Conntrack.delete_flows", times=DUMPS)
+def delete_flows(bench: Bench) -> None:
+    """Flows that are there, that are gone, that name no entry, and an iterator that raises."""
+    new = [flow(number, zone=200) for number in range(200, 204)]
+    bench.ct.load(new)
+    found = list(bench.ct.dump(zone=200))
+    assert bench.ct.delete_flows(iter(found)).deleted == len(new)
+    assert bench.ct.delete_flows(found).already_gone == len(new)
+    with pytest.raises(ValueError, match="id"):
+        bench.ct.delete_flows([*found, new[0]])
+    with pytest.raises(TypeError):
+        bench.ct.delete_flows([None])  # type: ignore[list-item]
+    with pytest.raises(ZeroDivisionError):
+        bench.ct.delete_flows(one for one in found if 1 // 0)
+
+
 @covers("Conntrack.dump", times=DUMPS)
 def dump(bench: Bench) -> None:
     """A whole dump, and one of a zone."""
@@ -436,12 +452,16 @@ def arrow(bench: Bench) -> None:
 @covers(
     *("Filter", "Filter.to_c", "Filter.kernel_filter", "Filter.zone", "Filter.is_zones"),
     *("Filter.matches_everything", "Filter.restricts_nothing", "Filter.matches_nothing"),
+    "Filter.matches",
 )
-def filters(bench: Bench) -> None:  # noqa: ARG001
-    """Filters made, joined, compiled, and refused."""
+def filters(bench: Bench) -> None:
+    """Filters made, joined, compiled, asked, and refused."""
     wanted = nlct.Filter(zone=range(100), family="ipv4") | ~nlct.Filter(src={"::1", "10.0.0.0/8"})
     wanted.to_c()
     wanted.kernel_filter(lib.NLCT_ZONE_PLAIN)
+    assert wanted.matches(bench.flows[0])
+    with pytest.raises(TypeError):
+        wanted.matches(None)  # type: ignore[arg-type]
     assert nlct.Filter(zone=7).zone == {7}
     assert nlct.Filter(zone=7).is_zones
     assert nlct.Filter().matches_everything
@@ -549,7 +569,7 @@ def test_every_public_name_has_a_leak_test() -> None:
 
 # What all calls go through: requests, dumps, namespaces, threads. The rest is Python on top of it.
 THROUGH_ALL = {
-    *("create", "get", "load", "columns", "dump", "flush_by_scan"),
+    *("create", "get", "load", "columns", "dump", "flush_by_scan", "delete_flows"),
     *("reach_into_netns", "flusher_shared", "filters"),
 }
 

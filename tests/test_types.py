@@ -67,6 +67,13 @@ ct.update(flow, mark=7, timeout=600, tcp_state="close", labels=1)
 ct.update(flow, mark=None) #
 ct.update(flow, labels=None) #
 ct.update(flow, use=1) #
+ct.delete_flows([flow])
+ct.delete_flows(table)
+ct.delete_flows(flow for flow in ct.dump())
+ct.delete_flows(flow) #
+ct.delete_flows([pair]) #
+Filter(zone=7).matches(flow) is True
+Filter(zone=7).matches(pair) #
 ct.flush_zone(7)
 ct.flush_zones({1, 2, 3})
 ct.flush_zone("7") #

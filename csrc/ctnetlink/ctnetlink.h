@@ -21,6 +21,10 @@ int request_run(struct nlct_socket *sock, void *request, int size, uint16_t type
 /* Starts a DELETE. DANGER: sent as it is, it flushes everything. */
 void delete_begin(struct message *message, void *buffer, size_t capacity, uint8_t family);
 
+/* Reads a request back. Returns true if its 'size' bytes are exactly one plain DELETE; 'view' then
+   shows what it names. */
+bool delete_read(const void *request, size_t size, struct view *view);
+
 /* Deletes flows by name, in batches: each by its original tuple, its zone and its id, and if that
    finds nothing, by its reply. Each request is read back before it is sent. */
 struct deleter;
@@ -40,10 +44,6 @@ int deleter_finish(struct deleter *deleter);
 
 /* May be given NULL. */
 void deleter_free(struct deleter *deleter);
-
-/* Reads a request back. Returns true if its 'size' bytes are exactly one plain DELETE; 'view' then
-   shows what it names. */
-bool delete_read(const void *request, size_t size, struct view *view);
 
 /* kernel_filter.c: what the kernel is asked to leave out -------------------------------------- */
 

@@ -165,6 +165,10 @@ def _udp(*zones: int) -> Callable[[Table], Table]:
     }
 
 
+def _delete_flows(place: Place) -> FlushResult:
+    return place.ct.delete_flows(list(place.ct.dump(zone=1)))
+
+
 def _delete_flow(place: Place) -> bool:
     try:
         place.ct.delete_flow(Flow(CHANGED, zone=1))
@@ -402,6 +406,7 @@ SCENARIOS: dict[str, Scenario] = {
         lambda place: place.ct.delete(Filter(zone={1, 3}, dst="192.0.2.1")),
         tolerant=ESTIMATES,
     ),
+    "delete flows": _flush(_in_zones(1), _delete_flows),
     "delete flow": Scenario(_delete_flow, _deleted_flow, changed),
     "create": Scenario(_create, _created, makes=True),
     "update": Scenario(_update, _updated, changes=True),

@@ -172,6 +172,18 @@ def delete(worker: Worker) -> None:
     worker.flushed("delete", worker.ct.delete(content.random_filter(worker.dice)))
 
 
+def delete_flows(worker: Worker) -> None:
+    """The flows that a dump saw, as they come and once more: the second time they are gone."""
+    zones = worker.zones(5)
+    found = list(worker.ct.dump(zone=zones))
+    given: Iterable[nlct.Flow] = iter(found) if worker.dice.random() < 0.5 else found
+    result = worker.ct.delete_flows(given)
+    worker.flushed("delete flows", result)
+    assert result.matched == len(found), f"{result.matched} of {len(found)} flows are accounted for"
+    again = worker.ct.delete_flows(found)
+    worker.flushed("delete flows", again)
+
+
 def dry_run(worker: Worker) -> None:
     """It deletes nothing, not even of the kept."""
     result = worker.ct.delete(Filter(zone=KEPT), dry_run=True)
@@ -305,7 +317,8 @@ OPERATIONS = (
     *(Operation("create", create, 40), Operation("change", change, 40)),
     *(Operation("load", load, 40), Operation("refill", refill, 80)),
     *(Operation("flush zone", flush_zone, 20), Operation("flush zones", flush_zones)),
-    *(Operation("delete", delete), Operation("dry run", dry_run, 4)),
+    *(Operation("delete", delete), Operation("delete flows", delete_flows)),
+    Operation("dry run", dry_run, 4),
     *(Operation("storm", storm, 6), Operation("async storm", async_storm, 6)),
     *(Operation("close", close, 4), Operation("reopen", reopen)),
     *(Operation("dump", dump), Operation("dump text", dump_text), Operation("table", table)),
