@@ -95,6 +95,7 @@ TARGETS = (
     Target("arrow", "nlct.arrow", "nlct.table", 0.10),
     Target("text", "nlct-command", "conntrack", 1 / 1.5),
     Target("delete 10000", "nlct", "floor", 1.3),
+    Target("flows 200", "nlct", "floor", 1.5),
     Target("create", "nlct", "floor", 1.3),
     Target("memory *", "nlct.batches", at_most=16, unit=" MiB", note="added_mib"),
     *(

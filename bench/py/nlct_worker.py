@@ -56,6 +56,18 @@ def delete(ct: nlct.Conntrack, first: str, step: str, count: str) -> Work:
     return lambda: ct.delete(nlct.Filter(src=addresses))
 
 
+def delete_flows(ct: nlct.Conntrack, zone: str) -> Work:
+    """The flows of a zone, which were dumped before."""
+    kept = list(ct.dump(zone=int(zone)))
+    return lambda: ct.delete_flows(kept)
+
+
+def delete_each(ct: nlct.Conntrack, zone: str) -> Work:
+    """The same, one by one."""
+    kept = list(ct.dump(zone=int(zone)))
+    return lambda: [ct.delete_flow(flow) for flow in kept]
+
+
 def create(ct: nlct.Conntrack, flows: str, count: str) -> Work:
     """What nlct.fill makes."""
     made = list(tables(int(flows), int(count)))
@@ -99,6 +111,8 @@ OPERATIONS: dict[str, Callable[..., Work]] = {
     ),
     "storm": storm,
     "delete": delete,
+    "delete_flows": delete_flows,
+    "delete_each": delete_each,
     "create": create,
     "loop": lambda ct: partial(loop, ct),
     "dump": lambda ct: lambda: each(ct.dump()),
