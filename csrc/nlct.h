@@ -3,8 +3,8 @@
  *
  * The public C contract, in reading order: flows, descriptors and namespaces, sockets, single
  * requests, filters, dumps and the sinks they feed, tables, deletes and flushes, events, loading,
- * Arrow's arrays. The Python binding is cut from between the two markers below, so only plain
- * declarations stand there.
+ * mirrors, Arrow's arrays. The Python binding is cut from between the two markers below, so only
+ * plain declarations stand there.
  *
  * Functions that can fail return 0, a count, or a negative errno. Nothing prints, nothing is
  * global. An object belongs to one thread at a time.
@@ -592,6 +592,133 @@ struct nlct_tally {
 int nlct_load(struct nlct_socket *sock, const struct nlct_column *columns, size_t ncolumns,
               const uint8_t *bytes, size_t bytes_size, size_t first, size_t last, bool children,
               struct nlct_tally *tally, uint8_t *created);
+
+/* Mirrors ------------------------------------------------------------------------------------- */
+
+/* What a listener remembers of the flows of one table: of each what names it and never changes,
+   which is its tuples, its zone, its id and its family. Two flows are the same if their original
+   tuple, their zone with its direction, and their id are: several ids to a tuple may live side by
+   side. A function that takes a flow looks at nothing else, and returns -EINVAL if a tuple, an
+   address or the id is missing. */
+struct nlct_mirror;
+
+/* It has a list of flows for each zone; with 'addresses' also one for each address in each of its
+   roles. Returns 0, -ENOMEM, or -errno if no random key can be had. */
+int nlct_mirror_new(struct nlct_mirror **mirror, bool addresses);
+
+/* Sinks and walks of the mirror must be freed before. */
+void nlct_mirror_free(struct nlct_mirror **mirror);
+
+/* Sink: feeds the mirror with events, and with the rows of dumps. NEW and a row insert a flow that
+   is not there, and never replace one. DESTROY removes that very flow. UPDATE is ignored. An event
+   or row that does not name a flow, as above, is -EBADMSG. After any error, -ENOMEM too, the mirror
+   is no longer in step. */
+int nlct_feed_new(struct nlct_sink **sink, struct nlct_mirror *mirror);
+
+/* Inserts a flow that was seen in the table. Returns 1, 0 if it is there already or its end was
+   announced during this round, or -ENOMEM. */
+int nlct_mirror_add(struct nlct_mirror *mirror, const struct nlct_flow *flow);
+
+/* Removes a flow whose delete the kernel has acknowledged. Returns 1, 0 if it is not there, or
+   -ENOMEM (see rounds: the flow is removed nevertheless). */
+int nlct_mirror_remove(struct nlct_mirror *mirror, const struct nlct_flow *flow);
+
+/* Is this flow there? Returns 1 or 0. */
+int nlct_mirror_has(const struct nlct_mirror *mirror, const struct nlct_flow *flow);
+
+/* What has happened since the mirror was made. */
+struct nlct_mirror_counters {
+    uint64_t inserted;
+    uint64_t repeated;  /* NEW events of flows that were there */
+    uint64_t destroyed; /* removed by DESTROY */
+    uint64_t strangers; /* DESTROY events of flows that were not there */
+    uint64_t deleted;   /* removed by an acknowledged delete */
+    uint64_t outdated;  /* rows of flows whose end was announced before */
+    uint64_t ghosts;    /* removed at the end of a round, which did not see them */
+};
+
+void nlct_mirror_counters(const struct nlct_mirror *mirror, struct nlct_mirror_counters *counters);
+
+/* Bytes of memory that the mirror holds; it keeps what it once needed. */
+size_t nlct_mirror_bytes(const struct nlct_mirror *mirror);
+
+/* A round compares the mirror with one dump of the whole table. What was there before the round
+   began, and was neither seen nor announced during it, is a ghost.
+
+   NLCT_ROUND_FEED: the rows go to nlct_feed_new(). During it DESTROY and an acknowledged delete
+   leave a tombstone, so that a row that was read before does not bring the flow back. NEW clears
+   the tombstone.
+   NLCT_ROUND_AUDIT: the rows go to nlct_audit_new(), and the dump may take its time. */
+enum nlct_round { NLCT_ROUND_FEED = 1, NLCT_ROUND_AUDIT };
+
+/* Begins a round. One that has not ended is given up. */
+void nlct_mirror_round_begin(struct nlct_mirror *mirror, enum nlct_round round);
+
+/* Ends a round whose dump was complete and undisturbed, and removes ghosts: looks at up to 'limit'
+   places of the mirror. Returns 1 if there is more to look at, 0 at the end, or -EINVAL if no round
+   has begun. Between the calls everything is allowed; what comes then is no ghost. */
+int nlct_mirror_round_end(struct nlct_mirror *mirror, size_t limit);
+
+/* Gives a round up: removes nothing. */
+void nlct_mirror_round_drop(struct nlct_mirror *mirror);
+
+/* Sink: sees flows for the round, and puts those that the mirror does not know into 'rows', which
+   must outlive it; inserts none. A row has what the mirror keeps of a flow. */
+int nlct_audit_new(struct nlct_sink **sink, struct nlct_mirror *mirror, struct nlct_flow *rows,
+                   size_t capacity);
+
+/* The number of rows filled since the last call; the sink then starts again at the first. */
+size_t nlct_audit_take(struct nlct_sink *sink);
+
+/* The lists of a mirror. 0 is none of them. */
+enum nlct_list_kind {
+    NLCT_LIST_ALL = 1, /* every flow */
+    NLCT_LIST_ZONE,    /* in this zone, whichever direction it applies to */
+    NLCT_LIST_SRC,     /* with this address as ... */
+    NLCT_LIST_DST,
+    NLCT_LIST_REPLY_SRC,
+    NLCT_LIST_REPLY_DST,
+};
+
+struct nlct_list {
+    enum nlct_list_kind kind;
+    uint16_t zone;
+    uint8_t family; /* of the address */
+    uint8_t address[16];
+};
+
+/* How many flows are in the list; -EINVAL for a list that the mirror does not have. */
+int64_t nlct_mirror_count(const struct nlct_mirror *mirror, const struct nlct_list *list);
+
+/* The lists of one kind that are not empty, each with its count and its zone or address in
+   'values[0]': fills 'counts' from '*at' on, which is 0 at first, and moves it. Returns how many,
+   0 at the end; -EINVAL for NLCT_LIST_ALL and lists that the mirror does not have. */
+int nlct_mirror_lists(const struct nlct_mirror *mirror, enum nlct_list_kind kind, uint32_t *at,
+                      struct nlct_count *counts, size_t capacity);
+
+/* A walk over one list. Between its steps flows may come and go; it meets none that came later,
+   but for NLCT_LIST_ALL, where it may. Any number of walks go on at once. */
+struct nlct_walk;
+
+/* Returns 0, -ENOMEM, or -EINVAL for a list that the mirror does not have. */
+int nlct_walk_new(struct nlct_walk **walk, struct nlct_mirror *mirror,
+                  const struct nlct_list *list);
+void nlct_walk_free(struct nlct_walk **walk);
+
+/* Looks at up to 'capacity' flows, and fills 'rows' with those that 'filter' matches; NULL matches
+   all. A row has what the mirror keeps of a flow, as nlct_flow_parse() gives it. '*count' is the
+   number of rows. Returns 1 if there are more flows to look at, 0 at the end, or -EINVAL for a
+   filter that asks for what a mirror does not keep. */
+int nlct_walk_rows(struct nlct_walk *walk, const struct nlct_filter *filter, struct nlct_flow *rows,
+                   size_t capacity, size_t *count);
+
+/* Deletes over 'sock', which no dump may be using, the flows that the walk meets and 'filter'
+   matches, NULL for all; see nlct_delete_flows(). Adds each result to '*tally', zero at first. What
+   the kernel acknowledged leaves the mirror; what it refused or does not find (ENOENT) stays. Works
+   for about 'milliseconds'. Returns 1 if there are more, 0 at the end, -EINVAL as above, -ENOMEM,
+   or -errno if the socket failed: then some flows of the walk have no result. */
+int nlct_walk_delete(struct nlct_walk *walk, struct nlct_socket *sock,
+                     const struct nlct_filter *filter, int milliseconds, struct nlct_tally *tally);
 
 /* Arrow --------------------------------------------------------------------------------------- */
 
