@@ -277,6 +277,9 @@ struct nlct_socket;
 int nlct_socket_open(struct nlct_socket **sock, const struct nlct_netns *netns);
 void nlct_socket_close(struct nlct_socket **sock);
 
+/* Its netlink port, which events name as who made the kernel act. */
+uint32_t nlct_socket_port(const struct nlct_socket *sock);
+
 /* Is its number still that of the socket? If not, it is something else's. */
 bool nlct_socket_is(const struct nlct_socket *sock);
 
@@ -404,6 +407,9 @@ int nlct_dump_start(struct nlct_dump **dump, struct nlct_socket *sock,
    Returns 1 if there is more, 0 at the end of the table, when the sink has finished as well, or
    -errno, again at each later call. After a dump that has not ended, close its socket. */
 int nlct_dump_next(struct nlct_dump *dump, struct nlct_sink *sink, int milliseconds);
+
+/* Makes the caller receive all by itself, in a dump that takes its time. Before the first step. */
+void nlct_dump_alone(struct nlct_dump *dump);
 
 void nlct_dump_progress(const struct nlct_dump *dump, struct nlct_progress *progress);
 void nlct_dump_free(struct nlct_dump **dump);
@@ -536,7 +542,8 @@ int nlct_flush_all(struct nlct_socket *sock);
 
 struct nlct_events;
 
-/* Listens to events of the kinds in 'kinds', bit n for the enum nlct_event n, inside 'netns'.
+/* Listens to events of the kinds in 'kinds', bit n for the enum nlct_event n, inside 'netns'. Bit 0
+   only says that somebody listens: no event comes of it.
    'buffer' is how many bytes may be queued; without privilege the system's limit applies. The
    kernel drops what 'kernel_filter' excludes, as far as it can tell; NULL excludes nothing. That
    only saves time: 'filter' decides what matches, and must outlive the stream. */
@@ -550,6 +557,9 @@ int nlct_events_fd(const struct nlct_events *events);
 
 /* How many bytes may be queued. Returns 0 or -errno. */
 int nlct_events_buffer(const struct nlct_events *events, size_t *buffer);
+
+/* Makes it more or less. Returns 0 or -errno. */
+int nlct_events_resize(struct nlct_events *events, size_t buffer);
 
 /* Drops the events of flows that the socket with this netlink port deletes, and counts them as
    neither received nor lost. Returns 0 or -errno. */
@@ -573,6 +583,10 @@ void nlct_events_progress(const struct nlct_events *events, struct nlct_events_p
    once, and not before the queue has run empty since. '*count' is how many the socket dropped, 0 if
    the kernel does not say or could not even make them. */
 bool nlct_events_lost(struct nlct_events *events, uint64_t *count);
+
+/* Waits until what other processors were doing when it was called has ended, such as a packet that
+   began its way before somebody listened: some ten milliseconds. */
+void nlct_grace_period(void);
 
 /* Waits for a descriptor to be readable. Returns 0, -EAGAIN after 'milliseconds', or -errno. */
 int nlct_readable(int fd, int milliseconds);

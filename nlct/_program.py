@@ -123,6 +123,7 @@ def _set(made: ffi.CData, test: Test, zone_request: int) -> None:
         setattr(made.orig, test.field, low)
         made.orig.present |= 1 << field.bit
     elif test.field in ("src", "dst") and isinstance(field, AddressField):
+        # Of an IPv6 address, a dump is asked for the family alone.
         packed, family, _ = field.prefix(low, high)
         ffi.memmove(getattr(made.orig, test.field), packed, len(packed))
         made.family = made.orig.family = family

@@ -15,6 +15,7 @@ struct nlct_dump {
     struct nlct_socket *sock;
     struct readahead *readahead; /* NULL while the caller itself receives */
     unsigned datagrams;
+    bool alone; /* never a thread */
     const struct nlct_filter *filter;
     struct nlct_progress progress;
     struct wire wire; /* what is left of the latest datagram */
@@ -191,7 +192,7 @@ static int refill(struct nlct_dump *dump, int64_t deadline)
 {
     int rc = -EAGAIN;
 
-    if (++dump->datagrams == ALONE)
+    if (++dump->datagrams == ALONE && !dump->alone)
         dump->readahead = readahead_start(dump->sock);
     if (dump->readahead)
         rc = readahead_next(dump->readahead, &dump->wire, deadline);
@@ -237,6 +238,11 @@ int nlct_dump_next(struct nlct_dump *dump, struct nlct_sink *sink, int milliseco
     }
     dump->error = rc;
     return rc;
+}
+
+void nlct_dump_alone(struct nlct_dump *dump)
+{
+    dump->alone = true;
 }
 
 void nlct_dump_progress(const struct nlct_dump *dump, struct nlct_progress *progress)

@@ -1,13 +1,19 @@
 /* Events of flows: subscribe, receive, match, and feed a sink, as a dump does. */
 #include "ctnetlink.h"
 
+#include <linux/membarrier.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netfilter/nfnetlink_conntrack.h>
 #include <poll.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 /* Datagrams a call: some ten milliseconds of work. */
 enum { MANY = 8192 };
+
+/* What a packet needs at most, but for one that is held in a queue. */
+enum { GRACE_MILLISECONDS = 100 };
 
 struct nlct_events {
     struct listener *listener;
@@ -18,7 +24,9 @@ struct nlct_events {
     struct wire wire; /* what is left of the latest datagram */
 };
 
+/* Nobody makes events of the first, so it costs nothing to be in it. */
 static const unsigned groups[] = {
+    [0] = NFNLGRP_CONNTRACK_EXP_DESTROY,
     [NLCT_EVENT_NEW] = NFNLGRP_CONNTRACK_NEW,
     [NLCT_EVENT_UPDATE] = NFNLGRP_CONNTRACK_UPDATE,
     [NLCT_EVENT_DESTROY] = NFNLGRP_CONNTRACK_DESTROY,
@@ -40,7 +48,7 @@ static int subscribe(struct nlct_events *events, unsigned kinds)
     unsigned kind;
     int rc = 0;
 
-    for (kind = NLCT_EVENT_NEW; kind < KINDS && rc == 0; kind++)
+    for (kind = 0; kind < KINDS && rc == 0; kind++)
         if (kinds & 1U << kind)
             rc = listener_join(events->listener, groups[kind]);
     return rc;
@@ -87,6 +95,11 @@ int nlct_events_fd(const struct nlct_events *events)
 int nlct_events_buffer(const struct nlct_events *events, size_t *buffer)
 {
     return listener_buffer(events->listener, buffer);
+}
+
+int nlct_events_resize(struct nlct_events *events, size_t buffer)
+{
+    return listener_resize(events->listener, buffer);
 }
 
 int nlct_events_mute(struct nlct_events *events, uint32_t port)
@@ -183,6 +196,13 @@ void nlct_events_progress(const struct nlct_events *events, struct nlct_events_p
 bool nlct_events_lost(struct nlct_events *events, uint64_t *count)
 {
     return listener_lost(events->listener, count);
+}
+
+void nlct_grace_period(void)
+{
+    /* Not where processors run without a clock tick. */
+    if (syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) < 0)
+        (void)poll(NULL, 0, GRACE_MILLISECONDS);
 }
 
 int nlct_readable(int fd, int milliseconds)

@@ -52,7 +52,7 @@ static int read_memory(const struct listener *listener, unsigned which, uint32_t
     return 0;
 }
 
-static int set_buffer(struct listener *listener, size_t buffer)
+int listener_resize(struct listener *listener, size_t buffer)
 {
     const int fd = listener->sock->fd.fd;
     const int wanted = buffer > INT32_MAX / 2 ? INT32_MAX / 2 : (int)buffer;
@@ -84,7 +84,7 @@ int listener_open(struct listener **listener, const struct nlct_netns *netns, si
     *listener = new;
     rc = nlct_socket_open(&new->sock, netns);
     if (rc == 0)
-        rc = set_buffer(new, buffer);
+        rc = listener_resize(new, buffer);
     if (rc < 0)
         listener_close(listener);
     return rc;

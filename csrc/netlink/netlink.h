@@ -231,6 +231,9 @@ int listener_fd(const struct listener *listener);
 /* Is its number still that of the socket? */
 bool listener_is(const struct listener *listener);
 
+/* Makes it queue more or fewer bytes, as listener_open() does. Returns 0 or -errno. */
+int listener_resize(struct listener *listener, size_t buffer);
+
 /* How many bytes it queues. Returns 0 or -errno. */
 int listener_buffer(const struct listener *listener, size_t *buffer);
 

@@ -78,6 +78,11 @@ void nlct_socket_close(struct nlct_socket **sock)
     free(taken);
 }
 
+uint32_t nlct_socket_port(const struct nlct_socket *sock)
+{
+    return sock->port;
+}
+
 bool nlct_socket_is(const struct nlct_socket *sock)
 {
     return nlct_fd_is(&sock->fd);
