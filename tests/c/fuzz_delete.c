@@ -6,6 +6,9 @@
  * request names one flow that a target wanted, as it was shown and in the order in which it came,
  * by its reply only where its original tuple was not found; and each target's account agrees with
  * one that is kept here.
+ *
+ * Or the input says that the flows are given by themselves. Then each request names one of them, in
+ * the same order, and each flow gets the result of its latest request.
  */
 #include "fuzz.h"
 
@@ -76,9 +79,12 @@ static int wants(const struct target *target, struct wire message)
         return view_zone(&view) == target->zone;
     rc = filter_match(target->filter, &view);
     /* What is translated shows in the flow, which a request becomes, and not in its reply. */
-    if (!view_attr(&view, CTA_NAT_SRC) && !view_attr(&view, CTA_NAT_DST) &&
-        nlct_flow_parse(message.at, message.left, &flow, &bytes) == 0)
-        ASSERT(rc == program_matches(&target->program, &flow));
+    if (nlct_flow_parse(message.at, message.left, &flow, &bytes) == 0) {
+        const bool matches = program_matches(&target->program, &flow);
+
+        ASSERT(nlct_filter_match(target->filter, &flow) == matches);
+        ASSERT(rc == matches || view_attr(&view, CTA_NAT_SRC) || view_attr(&view, CTA_NAT_DST));
+    }
     nlct_bytes_free(&bytes);
     return rc;
 }
@@ -240,7 +246,130 @@ static void check_outcomes(const struct nlct_sink *sink)
     }
 }
 
+/* Flows that are given ------------------------------------------------------------------------- */
+
+static struct nlct_flow given[MAX_FLOWS];
+static int results[MAX_FLOWS];  /* what the core says */
+static int expected[MAX_FLOWS]; /* what it must say */
+static size_t ngiven;
+static size_t at_first; /* the first flow that was not asked for yet */
+
+static bool is_nameable(const struct nlct_flow *flow, unsigned field,
+                        const struct nlct_tuple *tuple)
+{
+    return has(flow->present, NLCT_FLOW_ID) && has(flow->present, field) &&
+           has(tuple->present, NLCT_TUPLE_PROTO) &&
+           tuple->present & (bit(NLCT_TUPLE_SRC) | bit(NLCT_TUPLE_DST));
+}
+
+/* A tuple as a request holds it: with what is ICMP's for ICMP alone. */
+static struct nlct_tuple as_sent(struct nlct_tuple tuple)
+{
+    if (tuple.proto == IPPROTO_ICMP || tuple.proto == IPPROTO_ICMPV6)
+        return tuple;
+    tuple.present &=
+        ~(bit(NLCT_TUPLE_ICMP_ID) | bit(NLCT_TUPLE_ICMP_TYPE) | bit(NLCT_TUPLE_ICMP_CODE));
+    tuple.icmp_id = tuple.icmp_type = tuple.icmp_code = 0;
+    return tuple;
+}
+
+/* Is this request for the flow, by its original tuple or by its reply? */
+static bool names_given(const struct nlct_flow *request, const struct nlct_flow *flow)
+{
+    const bool by_orig = has(request->present, NLCT_FLOW_ORIG);
+    const struct nlct_tuple sent = by_orig ? request->orig : request->reply;
+    const struct nlct_tuple meant = as_sent(by_orig ? flow->orig : flow->reply);
+    const bool own =
+        has(flow->orig.present, NLCT_TUPLE_ZONE) ||
+        (has(flow->present, NLCT_FLOW_REPLY) && has(flow->reply.present, NLCT_TUPLE_ZONE));
+
+    if (!has(sent.present, NLCT_TUPLE_ZONE) && request->zone != (own ? 0 : flow->zone))
+        return false;
+    return request->id == flow->id && request->family == flow->family &&
+           sent.present == meant.present && memcmp(&sent, &meant, sizeof(sent)) == 0;
+}
+
+/* The number of the flow that a request is for: the next one, or by its reply one that was not
+   found. */
+static size_t number_given(const struct nlct_flow *request)
+{
+    size_t i;
+
+    if (has(request->present, NLCT_FLOW_ORIG)) {
+        while (at_first < ngiven &&
+               !is_nameable(&given[at_first], NLCT_FLOW_ORIG, &given[at_first].orig))
+            at_first++;
+        ASSERT(at_first < ngiven && names_given(request, &given[at_first]));
+        flows[at_first].state = ASKED;
+        return at_first++;
+    }
+    for (i = 0; i < at_first; i++) {
+        if (flows[i].state != NOT_FOUND)
+            continue;
+        ASSERT(names_given(request, &given[i]));
+        flows[i].state = OVER;
+        return i;
+    }
+    ASSERT(false);
+    return 0;
+}
+
+static void kernel_of_given(const uint8_t *data, size_t size)
+{
+    const bool answered = is_answered(data, size);
+    struct nlct_bytes bytes = {0};
+    struct nlmsghdr header;
+    bool silent = false;
+    size_t at;
+
+    for (at = 0; at < size; at += (header.nlmsg_len + 3) & ~3U) {
+        const enum answer answer = answers[asked++ % ANSWERS];
+        struct nlct_flow request;
+        size_t number;
+
+        memcpy(&header, data + at, sizeof(header));
+        check_delete(data + at, header.nlmsg_len, data + at, header.nlmsg_len);
+        ASSERT(nlct_flow_parse(data + at, header.nlmsg_len, &request, &bytes) == 0);
+        number = number_given(&request);
+        silent |= answer == LOST;
+        expected[number] = answered ? 0 : -ENOBUFS;
+        if (!silent && errnos[answer])
+            expected[number] = -errnos[answer];
+        if (!silent && (errnos[answer] || header.nlmsg_flags & NLM_F_ACK))
+            queue_verdict(header.nlmsg_seq, errnos[answer]);
+        if (expected[number] == -ENOENT && flows[number].state == ASKED &&
+            is_nameable(&given[number], NLCT_FLOW_REPLY, &given[number].reply))
+            flows[number].state = NOT_FOUND;
+    }
+    ASSERT(!bytes.data);
+}
+
+static void run_given(struct nlct_socket *sock, struct input *input)
+{
+    struct nlct_bytes bytes = {0};
+    size_t i;
+    int rc;
+
+    for (ngiven = at_first = 0; input->left && ngiven < MAX_FLOWS;) {
+        const struct wire message = input_part(input);
+
+        if (nlct_flow_parse(message.at, message.left, &given[ngiven], &bytes) < 0)
+            continue;
+        flows[ngiven].state = NEW;
+        results[ngiven] = 1;
+        expected[ngiven++] = -EINVAL;
+    }
+    nlct_bytes_free(&bytes);
+    fake_answer(kernel_of_given);
+    rc = nlct_delete_flows(sock, given, ngiven, results);
+    ASSERT(rc == 0 || rc == -EPERM);
+    for (i = 0; i < ngiven && rc == 0; i++)
+        ASSERT(results[i] == expected[i] && flows[i].state != NOT_FOUND);
+}
+
 /* Everything ----------------------------------------------------------------------------------- */
+
+enum { GIVEN = 1 << 7 };
 
 static void read_targets(struct input *input)
 {
@@ -324,21 +453,27 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct input input = {data, size};
     struct nlct_socket *sock = fake_open();
-    struct nlct_sink *sink;
+    const uint8_t wish = input_byte(&input);
+    struct nlct_sink *sink = NULL;
     size_t i;
 
     shown = data;
     shown_size = size;
     nflows = asked = 0;
-    sock->room = (1U + input_byte(&input) % 8) * 1024;
+    sock->room = (1U + wish % 8) * 1024;
     for (i = 0; i < ANSWERS; i++)
         answers[i] = input_byte(&input) % KINDS;
-    read_targets(&input);
     fake_reset();
-    fake_answer(kernel);
-    sink = make_sink(sock);
-    if (sink)
-        run(sink, &input);
+    ntargets = 0;
+    if (wish & GIVEN) {
+        run_given(sock, &input);
+    } else {
+        read_targets(&input);
+        fake_answer(kernel);
+        sink = make_sink(sock);
+        if (sink)
+            run(sink, &input);
+    }
     nlct_sink_free(&sink);
     for (i = 0; i < ntargets; i++)
         nlct_filter_free(&targets[i].filter);
