@@ -28,7 +28,9 @@ class Expected(NamedTuple):
         return isinstance(error, self.kind)
 
 
-DUMPS = frozenset(("dump", "dump text", "batches", "table", "count by", "count", "dry run"))
+DUMPS = frozenset(
+    ("dump", "dump text", "batches", "table", "count by", "count", "dry run", "delete flows")
+)
 EXPECTED = (
     Expected(nlct.TableFullError, frozenset(("create", "change")), "the table is at its limit"),
     Expected(nlct.ExistsError, frozenset(("create", "change")), "random flows meet"),
