@@ -26,6 +26,7 @@ from nlct.flow import Flow, Tuple
 from nlct.flush import FlushResult
 from nlct.flusher import Flusher
 from nlct.load import LoadResult
+from nlct.mirror import Mirror, MirrorState
 from nlct.netns import Netns
 from nlct.table import FlowTable
 
@@ -48,6 +49,8 @@ __all__ = [
     "InterruptedDumpError",
     "InvalidRequestError",
     "LoadResult",
+    "Mirror",
+    "MirrorState",
     "Netns",
     "NotFoundError",
     "Overrun",

@@ -70,6 +70,14 @@ def depth(node: Node) -> int:
     return 1 + max(map(depth, parts), default=0)
 
 
+def asked(node: Node) -> set[str]:
+    """Return the fields that are asked about."""
+    if isinstance(node, Test):
+        return {node.field}
+    parts = (node.part,) if isinstance(node, Not) else node.parts
+    return set().union(*map(asked, parts))
+
+
 def joined(intervals: Iterable[Pair]) -> list[Pair]:
     """Return the same numbers in sorted intervals with gaps between them."""
     firsts: list[int] = []

@@ -189,13 +189,19 @@ class Dump(Closing):
             and self._kernel_filter != ffi.NULL
         )
 
-    def steps(self, sink: ffi.CData = NO_SINK) -> Iterator[None]:
-        """Go on, yielding after each step, also after the last."""
+    def receive_alone(self) -> None:
+        """Make the caller receive by itself: for a dump that takes its time. Before steps()."""
+        lib.nlct_dump_alone(self._dump[0])
+
+    def steps(
+        self, sink: ffi.CData = NO_SINK, milliseconds: int = STEP_MILLISECONDS
+    ) -> Iterator[None]:
+        """Go on for some milliseconds at a time, yielding after each step, also after the last."""
         more = 1
         while more:
             if self._sock.process != process():
                 raise RuntimeError("a dump does not outlive a fork: begin a new one")
-            rc = lib.nlct_dump_next(self._dump[0], sink[0], STEP_MILLISECONDS)
+            rc = lib.nlct_dump_next(self._dump[0], sink[0], milliseconds)
             if self._refused(rc) and not self.scanned:
                 self._kernel_filter = ffi.NULL
                 self._start()
@@ -317,6 +323,11 @@ class Handle(Closing):
         """Let the kernel flush one zone. DANGER: only where it has been seen to honour it."""
         self.run(f"flush zone {zone}", lib.nlct_flush_zone, zone, zone_request)
 
+    def open_socket(self) -> Socket:
+        """Open a socket that the caller keeps, and closes."""
+        self.pool.check_open()
+        return Socket(self._netns)
+
     # Events ------------------------------------------------------------------------------------
 
     def open_events(
@@ -383,3 +394,18 @@ class Handle(Closing):
             self.pool.check_open()
             check(rc, f"open {path}")
         return held
+
+
+class Holder(Closing):
+    """What has the handle of a table: a Conntrack, with which others may work."""
+
+    _handle: Handle
+
+
+def borrow(netns: NetnsLike | Holder | None, kernel_filter: bool) -> tuple[Handle, bool]:
+    """Return the handle of a Conntrack, or else a new one, and whether it is new."""
+    if not isinstance(netns, Holder):
+        return Handle.open(netns, kernel_filter), True
+    if not kernel_filter:
+        raise ValueError("kernel_filter is for the Conntrack to say")
+    return netns._handle, False

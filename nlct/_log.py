@@ -14,7 +14,7 @@ from typing import Any
 
 from nlct._threads import get_ident
 
-DEBUG, WARNING = 10, 30
+DEBUG, INFO, WARNING = 10, 20, 30
 
 # What is to be said: level, text, and the values in it.
 Said = tuple[int, str, tuple[Any, ...]]

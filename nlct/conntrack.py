@@ -8,10 +8,9 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from nlct import _check, _lookup, _reasons
-from nlct._closing import Closing
 from nlct._dump import Progress, dump, require, undisturbed
 from nlct._ffi import ffi, lib, new_sink
-from nlct._handle import BUCKETS, Bytes, Handle
+from nlct._handle import BUCKETS, Bytes, Handle, Holder
 from nlct.counts import Counts
 from nlct.enums import EventKind, Status
 from nlct.errors import Error, InterruptedDumpError, NotFoundError, error
@@ -34,7 +33,7 @@ ALL_ROWS = sys.maxsize
 _UNSEEN = "the flow was created, but could not be looked at"
 
 
-class Conntrack(Closing):
+class Conntrack(Holder):
     """The connection tracking table of one network namespace.
 
     ``netns``: a name, path, process id or descriptor, see Netns.open(). None is the namespace that

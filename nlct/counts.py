@@ -39,25 +39,29 @@ class Counts:
         counts = lib.nlct_counts_get(self._sink[0], size)
         if not size[0]:
             return {}
-        packed = ffi.buffer(counts, size[0] * ffi.sizeof("struct nlct_count"))
-        rows = sorted(_COUNT.iter_unpack(packed), key=self._order)
-        if len(self._fields) == 1:
-            return {self._values(row)[0]: row[0] for row in rows}
-        return {self._values(row): row[0] for row in rows}
+        return by_value(self._fields, ffi.buffer(counts, size[0] * COUNT_SIZE))
 
-    def _packed(self, row: _Row) -> Iterator[tuple[Field, bytes | None]]:
+
+def by_value(fields: list[Field], counts: Any) -> dict[Any, int]:
+    """Read ``struct nlct_count``s: counts by value or by pair of values, in their order."""
+
+    def packed(row: _Row) -> Iterator[tuple[Field, bytes | None]]:
         _, one, other, has_one, has_other, _ = row
-        return zip(self._fields, (one if has_one else None, other if has_other else None))
+        return zip(fields, (one if has_one else None, other if has_other else None))
 
-    def _order(self, row: _Row) -> tuple[object, ...]:
+    def order(row: _Row) -> tuple[object, ...]:
         """What is absent comes first, IPv4 before IPv6."""
-        return (row[5], *(_key(*one) for one in self._packed(row)))
+        return (row[5], *(_key(*one) for one in packed(row)))
 
-    def _values(self, row: _Row) -> tuple[Any, ...]:
+    def values(row: _Row) -> tuple[Any, ...]:
         return tuple(
-            None if packed is None else field.value(packed, row[5])
-            for field, packed in self._packed(row)
+            None if value is None else field.value(value, row[5]) for field, value in packed(row)
         )
+
+    rows = sorted(_COUNT.iter_unpack(counts), key=order)
+    if len(fields) == 1:
+        return {values(row)[0]: row[0] for row in rows}
+    return {values(row): row[0] for row in rows}
 
 
 def _key(field: Field, packed: bytes | None) -> tuple[bool, int | bytes]:
@@ -70,5 +74,6 @@ def _key(field: Field, packed: bytes | None) -> tuple[bool, int | bytes]:
 
 # A struct nlct_count: count, two values, whether they are there, family.
 _Row = tuple[int, bytes, bytes, int, int, int]
-_PADDING = ffi.sizeof("struct nlct_count") - struct.calcsize("=Q16s16sBBB")
+COUNT_SIZE = ffi.sizeof("struct nlct_count")
+_PADDING = COUNT_SIZE - struct.calcsize("=Q16s16sBBB")
 _COUNT = struct.Struct(f"=Q16s16sBBB{_PADDING}x")

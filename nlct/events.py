@@ -95,7 +95,7 @@ class Events(Closing):
         handle.open_events(self._events, numbers, self._matching, kernel_filter, buffer or BUFFER)
         try:
             # Only now: to listen may be what loads conntrack.
-            self._mode = _mode(handle)
+            self._mode = mode_of(handle)
             self._buffer = self._read_buffer(buffer)
         except BaseException:
             ffi.release(self._events)
@@ -394,8 +394,8 @@ def _kinds(kinds: Iterable[str | EventKind]) -> int:
     return bits or 1 << EventKind.NEW | 1 << EventKind.DESTROY
 
 
-def _mode(handle: Handle) -> int:
-    """Return the sysctl, and refuse to listen where it hides every event."""
+def mode_of(handle: Handle) -> int:
+    """Return the sysctl nf_conntrack_events. Raises UnsupportedError where no flow has events."""
     mode = handle.read_number(EVENTS)
     if mode:
         return mode

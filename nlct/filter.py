@@ -6,11 +6,23 @@ import copy
 import functools
 import ipaddress
 import operator
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Callable, NamedTuple, SupportsIndex, TypeVar, Union, get_args
 
 from nlct import _check, _guard, _program
-from nlct._expression import EVERYTHING, And, Node, Not, Pair, Test, all_of, any_of, depth, joined
+from nlct._expression import (
+    EVERYTHING,
+    And,
+    Node,
+    Not,
+    Pair,
+    Test,
+    all_of,
+    any_of,
+    asked,
+    depth,
+    joined,
+)
 from nlct._families import ALL_MATCH, Families, families_of
 from nlct._ffi import ffi, lib
 from nlct._fields import (
@@ -560,6 +572,21 @@ class Filter:
             self._zone = None if found is None else _in_ranges(found)
             self._zone_known = True
         return self._zone
+
+    def only(self, name: str) -> tuple[Pair, ...] | None:
+        """Return the intervals in which a field of every match lies; None if it may be anything."""
+        tests = (test.values for test in self._required() if test.field == name and not test.masked)
+        return next(tests, None)
+
+    def within(self, fields: Collection[str]) -> tuple[Filter, bool]:
+        """Return what the filter asks of these fields alone of every match, as a filter.
+
+        The second value tells if that is all it asks.
+        """
+        if asked(self._node) <= set(fields):
+            return self, True
+        node = all_of(test for test in self._required() if test.field in fields)
+        return Filter._of(_Made("", depth(node), ALL_MATCH), (node, "part of a filter")), False
 
     @property
     def is_zones(self) -> bool:

@@ -29,8 +29,7 @@ from typing import Callable
 from nlct import _check, _log, _threads
 from nlct._closing import Closing
 from nlct._dump import require
-from nlct._handle import Handle
-from nlct.conntrack import Conntrack
+from nlct._handle import Handle, Holder, borrow
 from nlct.errors import Error
 from nlct.filter import Filter, to_delete
 from nlct.flush import Auto, FlushResult, Scan, Target, flush
@@ -99,15 +98,9 @@ class Flusher(Closing):
     """
 
     def __init__(
-        self, netns: NetnsLike | Conntrack | None = None, *, kernel_filter: bool = True
+        self, netns: NetnsLike | Holder | None = None, *, kernel_filter: bool = True
     ) -> None:
-        self._owned = not isinstance(netns, Conntrack)
-        if isinstance(netns, Conntrack):
-            if not kernel_filter:
-                raise ValueError("kernel_filter is for the Conntrack to say")
-            self._handle = netns._handle
-        else:
-            self._handle = Handle.open(netns, kernel_filter)
+        self._handle, self._owned = borrow(netns, kernel_filter)
         self._closed = self._cancelled = False
         self._passes = 0
         self._begin()

@@ -26,6 +26,8 @@ FLUSH_BUCKET = 3e-9
 SENT = 1.5e-6
 DELETED = 3e-6
 FLUSHED = 0.4e-6
+# The same while somebody listens to its event.
+ANNOUNCED = 2.5e-6
 
 # A kernel flush must promise to be faster by this factor: it takes as long as a dump, give or take.
 TIE = 1.2
@@ -127,6 +129,25 @@ def choose(facts: Facts) -> Plan:
     # A small table is left to the scan, however slowly it goes just now or went before.
     soon = scan - left * slack <= SOON
     return Plan(each, may and wins and not soon, pace * scan, kernel)
+
+
+def whole_dump(flows: int, buckets: int | None) -> float:
+    """Estimate the seconds that a dump of everything takes."""
+    return BUCKET * (buckets or 0) + (FLOW + SENT) * flows
+
+
+def kernel_beats_mirror(
+    zones: int, held: int, flows: int, buckets: int | None, dump_seconds: float | None
+) -> bool:
+    """Decide whether the kernel should flush zones, where a mirror knows that they hold ``held``.
+
+    ``flows``, ``buckets``, ``dump_seconds``: see Facts. While somebody listens, a kernel flush
+    makes an event for each flow as well.
+    """
+    empty = BUCKET * (buckets or 0) + FLOW * flows if dump_seconds is None else dump_seconds
+    flush = max(empty - (BUCKET - FLUSH_BUCKET) * (buckets or 0), 0)
+    kernel = zones * flush + ANNOUNCED * held
+    return DELETED * held > TIE * kernel + SOON
 
 
 def learned(seconds: float, deleted: int, before: float | None) -> float | None:

@@ -1,0 +1,422 @@
+"""What keeps a mirror in step with the kernel: a thread that listens, dumps and audits.
+
+To be in step is earned. The order matters: listen; wait until no packet is on its way that began
+before; take what is queued; then dump the whole table, while the events go on. What one misses the
+other finds. It is lost when the kernel drops an event, or when the sysctl changes that says which
+flows have events, and earned again by another dump.
+
+Some flows are never announced: a rule hides the event, or the kernel does not make it. So a slow
+dump goes round and round, and compares. It finds those, and ghosts, whose end nobody told.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+
+from nlct import _log, _lookup, _threads
+from nlct._dump import dump
+from nlct._ffi import ffi, lib, slot
+from nlct._forks import process
+from nlct._handle import EVENTS, Handle, Socket, everything
+from nlct._memory import Memory
+from nlct.enums import EventKind
+from nlct.errors import NotFoundError, check, error
+from nlct.events import LEAST_BUFFER, mode_of
+from nlct.filter import Filter
+from nlct.flow import Flow
+
+# Seconds between two looks while events come: many at a time cost a third of one at a time.
+LOOK = 0.004
+# Milliseconds without any event, after which the thread sees what else there is to do.
+IDLE = 100
+# The buffer grows up to this with each loss.
+MOST_BUFFER = 512 << 20
+# Takes of up to 8,192 events in a row, before the caller gives up to wait for the last one.
+MOST_TAKES = 64
+
+# Seconds until the next try to earn being in step: longer after each loss, up to the second; as at
+# first after a calm time.
+FIRST_DELAY, LONGEST_DELAY = 0.05, 30.0
+CALM = 60.0
+# Seconds until the first audit, which makes sure of the dump at the start.
+MAKE_SURE = 2.0
+# Seconds in which the event of a flow must come that an audit has met.
+ON_ITS_WAY = 1.0
+# Milliseconds that an audit works at a time, and seconds that it takes for a flow, roughly.
+AUDIT_STEP = 1
+AUDIT_FLOW = 2.5e-6
+# Flows that an audit has met and does not know, looked up without a pause.
+LOOKED_UP = 200
+
+_WATCHED = 1 << EventKind.NEW | 1 << EventKind.DESTROY
+_ANCHOR = 1
+
+
+class Keeper:
+    """Keeps a memory in step with the table of a namespace.
+
+    ``buffer``: bytes of events that may be queued.
+    ``interval``: seconds within which a flow is found that was never announced.
+
+    What stands here about being in step is for whoever holds the memory's lock.
+    """
+
+    def __init__(self, handle: Handle, addresses: bool, buffer: int, interval: float) -> None:
+        self.handle = handle
+        self.memory = Memory(addresses)
+        self.lock = self.memory.lock
+        self.process = process()
+        self._interval = interval
+        # The stream of events, and a socket that keeps the kernel making them.
+        self.buffer = buffer
+        self._everything = everything()
+        self._events = slot("struct nlct_events **", lib.nlct_events_close)
+        self._anchor = slot("struct nlct_events **", lib.nlct_events_close)
+        # The socket for deletes: their events need not come back.
+        self.sock: Socket | None = None
+        # In step or not, since when and why, and the losses so far.
+        self.in_step = False
+        self.since = time.time()
+        self.reason = "the first dump is under way"
+        self.mode = 0
+        self._losses = 0
+        self._delay = FIRST_DELAY
+        self._earn_at = 0.0
+        self._earned_at = 0.0
+        # The program closed our descriptors, or the like: begin anew.
+        self._broken = False
+        # What an audit has found: zones with flows that are never announced, and zones without any.
+        self.hidden_zones: set[int] = set()
+        self.audited_zones: set[int] = set()
+        self.audited = self.exact = False
+        self._audit: Iterator[None] | None = None
+        self._audit_at = self._next_audit_at = 0.0
+        # What has happened.
+        self.received = self.overruns = self.lost = self.dumps = self.audits = self.hidden = 0
+        self.said: list[_log.Said] = []
+        self._subscribe()
+        self._stopped = False
+        self._stop = _threads.latch()
+        self._thread = _threads.Thread(self._serve)
+        self._ident = 0
+
+    def start(self) -> None:
+        """Start the thread. Raises RuntimeError if none can be started."""
+        self._thread.start()
+
+    # Listening -------------------------------------------------------------------------------
+
+    def _subscribe(self) -> None:
+        """Begin to listen. Raises UnsupportedError where no flow has events."""
+        with self.lock.real:
+            for stream in (self._events, self._anchor):
+                ffi.release(stream)
+            self._events = slot("struct nlct_events **", lib.nlct_events_close)
+            self._anchor = slot("struct nlct_events **", lib.nlct_events_close)
+            matching = self._everything
+            self.handle.open_events(self._anchor, _ANCHOR, matching, ffi.NULL, LEAST_BUFFER)
+            self.handle.open_events(self._events, _WATCHED, matching, ffi.NULL, self.buffer)
+            self.open_socket()
+            self.mode = mode_of(self.handle)
+            self._broken = False
+
+    def open_socket(self) -> Socket:
+        """Open the socket for deletes anew, and mute it."""
+        if self.sock is not None:
+            self.sock.close()
+        self.sock = self.handle.open_socket()
+        port = lib.nlct_socket_port(self.sock.handle)
+        check(lib.nlct_events_mute(self._events[0], port), "mute one's own deletes")
+        return self.sock
+
+    def deleting_socket(self) -> Socket:
+        """Return the socket for deletes, a new one if ours has failed or the program closed it."""
+        if self.sock is None or not lib.nlct_socket_is(self.sock.handle):
+            return self.open_socket()
+        return self.sock
+
+    def renew_socket(self) -> None:
+        """Use no socket any more on which an exchange has failed."""
+        with self.lock.real:
+            if self.sock is not None:
+                self.sock.close()
+                self.sock = None
+
+    def drain(self) -> bool:
+        """Take all events that are queued; tell if the queue was seen empty."""
+        if self._broken:
+            return False
+        count = ffi.new("uint64_t *")
+        for _ in range(MOST_TAKES):
+            rc = lib.nlct_events_take(self._events[0], self.memory.feed[0])
+            if lib.nlct_events_lost(self._events[0], count):
+                self.overruns += 1
+                self.lost += count[0]
+                self._grow()
+                self.lose(f"the kernel dropped {count[0] or 'some'} events")
+            if rc < 0:
+                self._broken = rc != -errno.EBADMSG
+                self.lose(str(error(-rc, "receive events")))
+                return False
+            if rc == 0:
+                return True
+        return False
+
+    def _grow(self) -> None:
+        """Let more events be queued."""
+        self.buffer = min(2 * self.buffer, max(self.buffer, MOST_BUFFER))
+        lib.nlct_events_resize(self._events[0], self.buffer)
+
+    def events(self) -> int:
+        """Return how many events the kernel has sent, but for those of one's own deletes."""
+        progress = ffi.new("struct nlct_events_progress *")
+        if self._events[0] != ffi.NULL:
+            lib.nlct_events_progress(self._events[0], progress)
+        return int(progress.received)
+
+    # In step or not --------------------------------------------------------------------------
+
+    def is_ready(self) -> bool:
+        """Take what is queued, and tell if the memory has every flow announced before this."""
+        return self.in_step and self._look_at_mode() and self.drain() and self.in_step
+
+    def _look_at_mode(self) -> bool:
+        """Look which flows have events, and tell if that is as it was."""
+        mode = self.handle.read_number(EVENTS)
+        if mode == self.mode:
+            return True
+        self.lose(f"the sysctl nf_conntrack_events went from {self.mode} to {mode}")
+        # Flows may have come meanwhile that will never announce their end.
+        self.audited = False
+        self.audited_zones = set()
+        return False
+
+    def lose(self, reason: str) -> None:
+        """Be no longer in step. Another dump is needed."""
+        self._losses += 1
+        self._audit = None
+        self.exact = False
+        self.reason = reason
+        if not self.in_step:
+            return
+        self.in_step = False
+        self.since = time.time()
+        now = time.monotonic()
+        if now - self._earned_at > CALM:
+            self._delay = FIRST_DELAY
+        self._earn_at = now + self._delay
+        _log.say(_log.WARNING, "mirror: no longer in step: %s", reason)
+
+    def _earn(self) -> None:
+        """Dump the whole table while events go on, to be in step afterwards."""
+        if self._broken:
+            self._subscribe()
+        with self.lock.real:
+            self.mode = mode_of(self.handle)
+            if not self.drain():
+                return
+        lib.nlct_grace_period()
+        losses = self._losses
+        with self.lock.real:
+            self.memory.begin()
+        if not self._dump(losses):
+            with self.lock.real:
+                self.memory.drop()
+            return
+        more = True
+        while more:
+            with self.lock.real:
+                more = self.memory.end()
+        with self.lock.real:
+            self.dumps += 1
+            if not self.drain() or losses != self._losses or not self._look_at_mode():
+                return
+            self.in_step = True
+            self.since, self.reason = time.time(), ""
+            self._earned_at = time.monotonic()
+            self._audit_at = self._earned_at + MAKE_SURE
+            flows = self.memory.count()
+        _log.say(_log.INFO, "mirror: in step, with %d flows", flows)
+
+    def _dump(self, losses: int) -> bool:
+        """Dump the whole table into the memory, and tell if nothing disturbed that."""
+        with dump(self.handle, Filter()) as made:
+            steps = made.steps(self.memory.feed)
+            while not made.ended:
+                with self.lock.real:
+                    next(steps)
+                    self.drain()
+                if self._stopped or losses != self._losses:
+                    return False
+        return not made.disturbed
+
+    # Auditing --------------------------------------------------------------------------------
+
+    def _audited(self) -> Iterator[None]:
+        """Compare the memory with a slow dump; yield after each step."""
+        losses = self._losses
+        met: deque[tuple[float, Flow]] = deque()
+        with self.lock.real:
+            zones = set(self.memory.counts_by("zone") or ())
+            amiss = self._amiss()
+            self.memory.begin(audit=True)
+        try:
+            with dump(self.handle, Filter()) as made:
+                made.receive_alone()
+                steps = made.steps(self.memory.audit, AUDIT_STEP)
+                while not made.ended:
+                    with self.lock.real:
+                        next(steps)
+                        strangers = self.memory.strangers()
+                    met.extend((time.monotonic(), flow) for flow in strangers)
+                    self._look_up(met)
+                    yield
+            while met:
+                self._look_up(met)
+                yield
+            more = not made.disturbed and losses == self._losses
+            if not more:
+                return
+            while more:
+                with self.lock.real:
+                    more = self.memory.end()
+            with self.lock.real:
+                zones &= set(self.memory.counts_by("zone") or ())
+                self.audited_zones = zones - self.hidden_zones
+                self.audited = True
+                self.exact = amiss == self._amiss()
+                self.audits += 1
+        finally:
+            with self.lock.real, suppress(ValueError):
+                self.memory.drop()
+
+    def _look_up(self, met: deque[tuple[float, Flow]]) -> None:
+        """Find out which flows that the audit has met are never announced."""
+        before = time.monotonic() - ON_ITS_WAY
+        for _ in range(LOOKED_UP):
+            if not met or met[0][0] > before:
+                return
+            flow = met.popleft()[1]
+            with self.lock.real:
+                self.drain()
+                if self.memory.has(flow):
+                    continue
+            try:
+                found = _lookup.find(self.handle, flow, "look at a flow")[0]
+            except NotFoundError:
+                continue
+            with self.lock.real:
+                self.drain()
+                if found.id == flow.id and self.memory.add(flow):
+                    self.hidden += 1
+                    self._hide(flow.zone)
+
+    def _amiss(self) -> tuple[int, int]:
+        """Return how much audits have found amiss so far."""
+        return self.hidden, self.memory.counters().ghosts
+
+    def hides(self, zones: frozenset[int] | None) -> bool:
+        """Tell if flows in any of these zones are not announced; None stands for all zones."""
+        return bool(self.hidden_zones if zones is None else self.hidden_zones & zones)
+
+    def knows(self, zones: frozenset[int] | None) -> bool:
+        """Tell if an audit has shown that the flows in these zones are announced."""
+        if zones is None:
+            return self.audited and not self.hidden_zones
+        return zones <= self.audited_zones
+
+    def _hide(self, zone: int) -> None:
+        """Note that flows in this zone are not announced."""
+        if zone not in self.hidden_zones:
+            self.hidden_zones.add(zone)
+            self.audited_zones.discard(zone)
+            _log.say(_log.WARNING, "mirror: a flow in zone %d was never announced", zone)
+
+    def _audit_some(self, now: float) -> None:
+        """Go on with the audit, if it is time to."""
+        if not self.in_step or now < self._audit_at:
+            return
+        # Losing step takes it away.
+        audit = self._audit
+        if audit is None:
+            audit = self._audit = self._audited()
+            self._next_audit_at = now + self._interval / 2
+        try:
+            next(audit)
+        except StopIteration:
+            self._audit = None
+            self._audit_at = self._next_audit_at
+            return
+        # The first one does not take its time.
+        if self.audited:
+            steps = max(1.0, self.memory.count() * AUDIT_FLOW * 1000 / AUDIT_STEP)
+            self._audit_at = now + self._interval / 2 / steps
+
+    # The thread ------------------------------------------------------------------------------
+
+    def _serve(self, _thread: _threads.Thread) -> None:
+        self._ident = _threads.get_ident()
+        with _log.keep(self.said):
+            while not self._stopped:
+                try:
+                    self._turn()
+                except Exception as exc:
+                    with self.lock.real:
+                        self.lose(str(exc))
+                    self._pause(FIRST_DELAY)
+        self._let_go()
+
+    def _turn(self) -> None:
+        now = time.monotonic()
+        if not self.in_step and now >= self._earn_at:
+            self._earn_at = now + self._delay
+            self._delay = min(2 * self._delay, LONGEST_DELAY)
+            self._earn()
+        self._audit_some(now)
+        due = self._audit_at if self.in_step else self._earn_at
+        wait = min(IDLE, max(1, int((due - now) * 1000)))
+        with self.lock.real:
+            fd = -1 if self._broken else lib.nlct_events_fd(self._events[0])
+        if fd < 0:
+            self._pause(wait / 1000)
+        elif lib.nlct_readable(fd, wait) == 0:
+            self._pause(LOOK)
+            with self.lock.real:
+                self.drain()
+        with self.lock.real:
+            if self.in_step:
+                self._look_at_mode()
+
+    def _pause(self, seconds: float) -> None:
+        """Wait, but not for stop()."""
+        if self._stop.acquire(timeout=seconds):
+            self._stop.release()
+
+    def stop(self) -> None:
+        """End the thread, wait for its end, and let go of everything."""
+        if not self._stopped:
+            self._stopped = True
+            self._stop.release()
+        # It may be the thread itself that collects the last reference to a mirror.
+        if self._thread.is_alive() and _threads.get_ident() != self._ident:
+            self._thread.join()
+        if not self._thread.is_alive():
+            self._let_go()
+
+    def _let_go(self) -> None:
+        with self.lock.real:
+            self.in_step = False
+            self._audit = None
+            self.memory.close()
+            self.close_descriptors()
+
+    def close_descriptors(self) -> None:
+        """Close the sockets, as a forked child must: it shares them with its parent."""
+        ffi.release(self._events)
+        ffi.release(self._anchor)
+        if self.sock is not None:
+            self.sock.close()
