@@ -4,6 +4,11 @@
 
 #include "../sinks/sinks.h"
 
+/* dump.c -------------------------------------------------------------------------------------- */
+
+/* The time by CLOCK_MONOTONIC, for deadlines. */
+int64_t now_milliseconds(void);
+
 /* request.c ----------------------------------------------------------------------------------- */
 
 /* Takes the payload of a message. Returns 0, or -errno, which ends the request. */

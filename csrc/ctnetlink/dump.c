@@ -27,7 +27,7 @@ struct nlct_dump {
 /* What a step of the dump came to. */
 enum step { MORE, FULL, END };
 
-static int64_t now_milliseconds(void)
+int64_t now_milliseconds(void)
 {
     struct timespec now;
 

@@ -416,3 +416,14 @@ bool nlct_filter_match(const struct nlct_filter *filter, const struct nlct_flow 
     }
     return at == NLCT_MATCH;
 }
+
+bool filter_asks_only(const struct nlct_filter *filter, uint32_t attrs)
+{
+    const uint32_t asked = attrs | 1U; /* bit 0: what is in no attribute */
+    size_t i;
+
+    for (i = 0; i < filter->count; i++)
+        if (!(asked & 1U << filter->tests[i].field->attr))
+            return false;
+    return true;
+}

@@ -253,6 +253,9 @@ bool nat_apply(struct nlct_tuple *reply, uint16_t type, struct translation to);
 /* Does the flow match? Returns 1, 0, or -EBADMSG. */
 int filter_match(const struct nlct_filter *filter, struct view *view);
 
+/* Does it ask for nothing but what is in these attributes (a bit a type), and the family? */
+bool filter_asks_only(const struct nlct_filter *filter, uint32_t attrs);
+
 /* text.c -------------------------------------------------------------------------------------- */
 
 /* Writes an address of AF_INET, or else of AF_INET6, at 'at', as inet_ntop() does but without a

@@ -16,4 +16,15 @@ struct nlct_sink {
     void (*free)(struct nlct_sink *sink);
 };
 
+/* walk.c -------------------------------------------------------------------------------------- */
+
+/* Does as nlct_walk_rows(), and tells the place of each row's flow in the mirror, which is good
+   until that flow is removed. 'places' may be NULL. */
+int walk_rows(struct nlct_walk *walk, const struct nlct_filter *filter, struct nlct_flow *rows,
+              uint32_t *places, size_t capacity, size_t *count);
+
+/* Removes the flow at a place, whose delete the kernel has acknowledged. Returns 0, or -ENOMEM if
+   it left no tombstone. */
+int walk_deleted(struct nlct_walk *walk, uint32_t place);
+
 #endif

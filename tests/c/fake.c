@@ -21,6 +21,10 @@ ssize_t __real_recvmsg(int fd, struct msghdr *message, int flags);
 ssize_t __wrap_recvmsg(int fd, struct msghdr *message, int flags);
 int __real_poll(struct pollfd *wanted, nfds_t count, int milliseconds);
 int __wrap_poll(struct pollfd *wanted, nfds_t count, int milliseconds);
+void *__real_calloc(size_t count, size_t size);
+void *__wrap_calloc(size_t count, size_t size);
+void *__real_realloc(void *memory, size_t size);
+void *__wrap_realloc(void *memory, size_t size);
 
 /* One thing that recvmsg(2) gives. */
 struct event {
@@ -45,6 +49,7 @@ static void (*answer_with)(const uint8_t *data, size_t size);
 static int send_error;
 static int poll_error;
 static int random_error = -1;
+static atomic_int memory_left = -1;
 static pthread_t resetter;
 static atomic_bool by_another;
 
@@ -59,6 +64,7 @@ void fake_reset(void)
     send_error = 0;
     poll_error = 0;
     random_error = -1;
+    memory_left = -1;
     resetter = pthread_self();
     by_another = false;
 }
@@ -124,6 +130,11 @@ void fake_fail_poll(int error)
 void fake_fail_random(int error)
 {
     random_error = error;
+}
+
+void fake_fail_memory(int after)
+{
+    memory_left = after;
 }
 
 void fake_answer(void (*answer)(const uint8_t *data, size_t size))
@@ -222,6 +233,21 @@ ssize_t __wrap_getrandom(void *data, size_t size, unsigned flags)
     if (error < 0)
         return __real_getrandom(data, size, flags);
     return error ? fail(error) : 0;
+}
+
+static bool may_have_memory(void)
+{
+    return memory_left < 0 || (memory_left > 0 && memory_left-- > 0);
+}
+
+void *__wrap_calloc(size_t count, size_t size)
+{
+    return may_have_memory() ? __real_calloc(count, size) : NULL;
+}
+
+void *__wrap_realloc(void *memory, size_t size)
+{
+    return may_have_memory() ? __real_realloc(memory, size) : NULL;
 }
 
 /* Messages ------------------------------------------------------------------------------------ */

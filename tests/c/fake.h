@@ -3,7 +3,7 @@
  *
  * Programs are linked with --wrap, so that sendto(2), recvmsg(2) and poll(2) on the descriptor
  * FAKE_FD come here; every other descriptor goes to the real kernel. So does getrandom(2), but for
- * what the script says.
+ * what the script says, and so go calloc(3) and realloc(3) to the library.
  */
 #ifndef FAKE_H
 #define FAKE_H
@@ -43,6 +43,10 @@ void fake_fail_poll(int error);
 /* What the next call of getrandom(2) fails with; 0 has it return 0 and do nothing, as a policy may.
  */
 void fake_fail_random(int error);
+
+/* After that many calls of calloc(3) and realloc(3) that succeed, those that follow fail; -1 lets
+   all succeed. */
+void fake_fail_memory(int after);
 
 /* Called with the bytes of each send, to queue answers. */
 void fake_answer(void (*answer)(const uint8_t *data, size_t size));

@@ -10,7 +10,6 @@
 #include "fuzz.h"
 
 #include <sys/socket.h>
-#include <time.h>
 
 /* SLOTS is how many datagrams the thread may hold. */
 enum { MAX_EVENTS = 120, LARGE = 4000, SLOTS = 8 };
@@ -84,14 +83,6 @@ static void check_datagram(const struct wire *wire, size_t number)
     ASSERT(number < nsizes && wire->left == sizes[number]);
     for (i = 0; i < wire->left; i++)
         ASSERT(wire->at[i] == byte_of(number, i));
-}
-
-static int64_t now_milliseconds(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
 /* Reads up to 'wanted' datagrams ahead, now and then without patience. Returns how many came. */

@@ -8,6 +8,7 @@
 #define nlct_filter_free tables_filter_free
 #define nlct_filter_match tables_nlct_filter_match
 #define filter_match tables_filter_match
+#define filter_asks_only tables_filter_asks_only
 
 #include "../../csrc/flow/filter.c"
 #include "../../csrc/sinks/counts.c"
