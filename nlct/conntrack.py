@@ -16,7 +16,7 @@ from nlct.enums import EventKind, Status
 from nlct.errors import Error, InterruptedDumpError, NotFoundError, error
 from nlct.events import Events
 from nlct.filter import Filter, Zones, to_delete, zone_set
-from nlct.flow import Flow, Tuple, flows_from, to_c
+from nlct.flow import Flow, Lines, Tuple, flows_from, to_c
 from nlct.flush import FlushResult, delete_flows, flush
 from nlct.load import LoadResult, load
 from nlct.netns import NetnsLike
@@ -153,11 +153,10 @@ class Conntrack(Holder):
         return self._dump_text(wanted)
 
     def _dump_text(self, wanted: Filter) -> Iterator[bytes]:
-        buffer = ffi.new("char[]", TEXT_BYTES)
-        sink = new_sink(lib.nlct_text_new, buffer, TEXT_BYTES)
+        lines = Lines(TEXT_BYTES)
         with dump(self._handle, wanted) as made:
-            for _ in made.steps(sink):
-                yield bytes(ffi.buffer(buffer, lib.nlct_text_take(sink[0])))
+            for _ in made.steps(lines.sink):
+                yield lines.take()
             if made.disturbed:
                 raise InterruptedDumpError(errno.EINTR, "dump_text")
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import suppress
 from itertools import repeat
 from types import TracebackType
-from typing import Any, NamedTuple, Union
+from typing import Any, Callable, NamedTuple, TypeVar, Union
 
 from nlct import _check, _threads
 from nlct._closing import Closing
@@ -22,7 +22,7 @@ from nlct._handle import EVENTS, Bytes, Handle
 from nlct.enums import EventKind
 from nlct.errors import PrivilegeError, UnsupportedError, error
 from nlct.filter import Filter
-from nlct.flow import Flow, flows_from
+from nlct.flow import Flow, Lines, flows_from
 from nlct.table import Columns, FlowTable, column_set
 
 KINDS = tuple(kind.name.lower() for kind in EventKind)
@@ -30,6 +30,7 @@ KINDS = tuple(kind.name.lower() for kind in EventKind)
 BUFFER = 16 << 20
 LEAST_BUFFER, MOST_BUFFER = 4096, 1 << 30
 ROWS = 256
+TEXT_BYTES = 65536
 
 
 class Event(NamedTuple):
@@ -69,6 +70,7 @@ class Overrun(NamedTuple):
 
 
 Item = Union[Event, Overrun]
+Taken = TypeVar("Taken", FlowTable, bytes)
 
 
 class Events(Closing):
@@ -213,26 +215,45 @@ class Events(Closing):
         """
         kept = column_set(columns)
         _check.integer("rows", rows, 1, _check.U32)
-        return self._batches(None if kept is None else kept | {"event"}, rows)
+        collector = Columns(None if kept is None else kept | {"event"}, rows)
+        return self._fed(collector.sink, collector.take, None)
 
-    def _batches(self, columns: frozenset[str] | None, rows: int) -> Iterator[FlowTable | Overrun]:
-        collector = Columns(columns, rows)
+    def text(self, *, timeout: float | None = None) -> Iterator[bytes | Overrun]:
+        """Yield what is queued as the lines that ``conntrack -E`` prints, many at a time.
+
+        ``timeout``: end when nothing has come for so many seconds; 0 does not wait, None never
+        ends. An Overrun comes by itself, in its place. This is several times as fast as str() of
+        each event.
+        """
+        if timeout is not None:
+            _check.seconds("timeout", timeout)
+        lines = Lines(TEXT_BYTES)
+        return self._fed(lines.sink, lines.take, timeout)
+
+    def _fed(
+        self, sink: ffi.CData, take: Callable[[], Taken], timeout: float | None
+    ) -> Iterator[Taken | Overrun]:
+        """Feed a sink with what is queued, and yield what it took, until nothing comes."""
         while True:
-            try:
-                rc, lost = self._feed(collector.sink)
-            except ValueError:
-                if self._closed:
+            deadline = None if timeout is None else time.monotonic() + timeout
+            while True:
+                try:
+                    rc, lost = self._feed(sink)
+                except ValueError:
+                    if self._closed:
+                        return
+                    raise
+                taken = take()
+                if rc or len(taken) or lost is not None:
+                    break
+                if not self._wait(deadline):
                     return
-                raise
-            batch = collector.take()
-            if len(batch):
-                yield batch
+            if len(taken):
+                yield taken
             if lost is not None:
                 yield lost
             if rc < 0:
                 raise _failure(rc)
-            if rc == 0 and not len(batch) and lost is None:
-                self._wait(None)
 
     def _feed(self, sink: ffi.CData) -> tuple[int, Overrun | None]:
         """Feed a sink with what is queued. Return what the core said, and an overrun behind it."""

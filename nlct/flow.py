@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, Union, get_args
 
 from nlct import _check
-from nlct._ffi import ffi, lib
+from nlct._ffi import ffi, lib, new_sink
 from nlct._fields import (
     ADDRESS_SIZE,
     FIELDS,
@@ -527,6 +527,21 @@ def flows_from(rows: bytes | memoryview, data: bytes) -> Iterator[Flow]:
         flow._row = row
         flow._data = data
         yield flow
+
+
+class Lines:
+    """Collects flows as lines of text, in the core.
+
+    ``size``: bytes that fit, at least twice ``NLCT_TEXT_MAX``.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._buffer = ffi.new("char[]", size)
+        self.sink = new_sink(lib.nlct_text_new, self._buffer, size)
+
+    def take(self) -> bytes:
+        """Return what was collected, and start anew."""
+        return bytes(ffi.buffer(self._buffer, lib.nlct_text_take(self.sink[0])))
 
 
 def pointers(flow: Flow) -> tuple[ffi.CData, ffi.CData]:
