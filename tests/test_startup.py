@@ -19,7 +19,7 @@ LIBRARY = (
     "mmap re struct typing weakref"
 )
 # The command's.
-COMMAND = f"{LIBRARY} click gc"
+COMMAND = f"{LIBRARY} click gc select"
 # Of nlct, what is not for everybody.
 RARE = {"nlct.arrow", "nlct.fill"}
 EACH = {
@@ -30,6 +30,7 @@ COMMANDS = {
     ("flush", "--zone", "7"): {"nlct.cli.commands.flush", "nlct.cli.deleting"},
     ("count",): {"nlct.cli.commands.count", "nlct.cli.filters"},
     ("dump",): {"nlct.cli.commands.dump", "nlct.cli.filters", "nlct.cli.formats"},
+    ("events", "--timeout", "0"): {"nlct.cli.commands.events", "nlct.cli.filters"},
 }
 
 

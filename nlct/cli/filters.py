@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Callable, NamedTuple
 
 import click
@@ -232,15 +232,23 @@ def _param(ctx: click.Context, field: str) -> click.Parameter:
 
 def filter_options(command: Command) -> Command:
     """Take the options; the command gets one filter of them all as ``wanted``."""
+    return _take(_OPTIONS, command)
 
+
+def event_filter_options(command: Command) -> Command:
+    """Take all of them but --timeout, which ends a stream of events."""
+    return _take([option for option in _OPTIONS if option.field != "timeout"], command)
+
+
+def _take(options: Sequence[_Option], command: Command) -> Command:
     @functools.wraps(command)
     def with_filter(**arguments: Any) -> Any:
-        values = {option.field: arguments.pop(_name(option.field)) for option in _OPTIONS}
+        values = {option.field: arguments.pop(_name(option.field)) for option in options}
         given = {field: value for field, value in values.items() if value is not None}
         return command(wanted=_filter(given), **arguments)
 
     decorated: Any = with_filter
-    for option in reversed(_OPTIONS):
+    for option in reversed(options):
         decorated = click.option(
             *option.names.split(),
             _name(option.field),

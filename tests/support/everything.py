@@ -801,18 +801,31 @@ PARTS: tuple[Part, ...] = (
 
 
 @contextmanager
-def everything(*, acct: bool = True, timestamp: bool = True) -> Iterator[Everything]:
-    """Fill a scratch namespace, and take all of it away again. Skips without root."""
+def prepared(*, acct: bool = True, timestamp: bool = True) -> Iterator[Everything]:
+    """Make a scratch namespace ready for fill(), and take it away again. Skips without root."""
     if os.geteuid() != 0:
         pytest.skip("MISSING: root")
     with ExitStack() as stack:
         made = Everything(stack)
         made.prepare(acct, timestamp)
-        for part in PARTS:
-            try:
-                part(made)
-            except MissingError as exc:
-                made.missing[part.__name__] = str(exc)
+        yield made
+
+
+def fill(made: Everything, between: Callable[[], None] = lambda: None) -> None:
+    """Make every flow. ``between``: what to do behind each kind of them."""
+    for part in PARTS:
+        try:
+            part(made)
+        except MissingError as exc:
+            made.missing[part.__name__] = str(exc)
+        between()
+
+
+@contextmanager
+def everything(*, acct: bool = True, timestamp: bool = True) -> Iterator[Everything]:
+    """Fill a scratch namespace, and take all of it away again. Skips without root."""
+    with prepared(acct=acct, timestamp=timestamp) as made:
+        fill(made)
         yield made
 
 

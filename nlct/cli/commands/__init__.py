@@ -17,7 +17,8 @@ def _version(_ctx: click.Context) -> str:
     name="nlct",
     cls=App,
     commands=Modules(
-        __name__, ("completion", "count", "delete", "demo", "dump", "fill", "flush", "probe")
+        __name__,
+        ("completion", "count", "delete", "demo", "dump", "events", "fill", "flush", "probe"),
     ),
     invoke_without_command=True,
 )
@@ -31,6 +32,7 @@ def cli(ctx: click.Context) -> None:
       nlct probe                      show what this kernel can do
       nlct count --by zone            count the flows of each zone
       nlct dump --zone 7 --json       list zone 7, one JSON object per line
+      nlct events --dport 53          show what happens to flows, as it happens
       nlct flush --zone 7             delete zone 7 and nothing else
       nlct delete --src 10.0.0.0/8    delete the flows from this network
       nlct demo                       measure every way to flush, safely
