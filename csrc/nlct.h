@@ -660,8 +660,7 @@ size_t nlct_mirror_bytes(const struct nlct_mirror *mirror);
    began, and was neither seen nor announced during it, is a ghost.
 
    NLCT_ROUND_FEED: the rows go to nlct_feed_new(). During it DESTROY and an acknowledged delete
-   leave a tombstone, so that a row that was read before does not bring the flow back. NEW clears
-   the tombstone.
+   leave a tombstone, so that a row that was read before does not bring the flow back; NEW does.
    NLCT_ROUND_AUDIT: the rows go to nlct_audit_new(), and the dump may take its time. */
 enum nlct_round { NLCT_ROUND_FEED = 1, NLCT_ROUND_AUDIT };
 

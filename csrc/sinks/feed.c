@@ -45,14 +45,6 @@ int bury(struct nlct_mirror *mirror, const struct name *name)
     return 0;
 }
 
-static void unbury(struct nlct_mirror *mirror, const struct name *name)
-{
-    const uint32_t place = find_tombstone(mirror, name);
-
-    if (place)
-        table_remove(&mirror->tombstones, place);
-}
-
 /* What happens to a flow ---------------------------------------------------------------------- */
 
 /* Marks a flow as seen. Returns whether it is there. */
@@ -67,14 +59,14 @@ static bool see(struct nlct_mirror *mirror, const struct name *name)
 
 static int announce(struct nlct_mirror *mirror, const struct name *name)
 {
-    unbury(mirror, name);
     if (!see(mirror, name))
         return entry_insert(mirror, name);
     mirror->counters.repeated++;
     return 0;
 }
 
-/* Returns 1 if it is new, 0, or -ENOMEM. */
+/* Adds one that was seen in the table. If it has a tombstone and was not announced since, it was
+   seen too early. Returns 1 if it is new, 0, or -ENOMEM. */
 static int add(struct nlct_mirror *mirror, const struct name *name)
 {
     int rc;

@@ -205,7 +205,7 @@ static void an_acknowledged_delete_leaves_a_tombstone_too(void)
     free_fed(&fed);
 }
 
-static void a_new_flow_clears_its_tombstone(void)
+static void a_new_flow_comes_in_spite_of_its_tombstone(void)
 {
     struct fed fed = make_fed(false);
 
@@ -323,6 +323,19 @@ static struct nlct_flow one_of_many(unsigned number)
     return flow;
 }
 
+static unsigned count_lists(const struct nlct_mirror *mirror, enum nlct_list_kind kind)
+{
+    struct nlct_count counts[100];
+    unsigned lists = 0;
+    uint32_t at = 0;
+    int got;
+
+    while ((got = nlct_mirror_lists(mirror, kind, &at, counts, 100)) > 0)
+        lists += (unsigned)got;
+    CHECK_IS(got, 0);
+    return lists;
+}
+
 static void grow(bool addresses, unsigned flows)
 {
     struct nlct_list shared = {.kind = NLCT_LIST_SRC, .family = AF_INET, .address = {10}};
@@ -338,6 +351,9 @@ static void grow(bool addresses, unsigned flows)
     CHECK_IS(count_all(&fed), flows);
     CHECK_IS(count_zone(&fed, 499), flows / 500);
     CHECK_IS(count_zone(&fed, 500), 0);
+    CHECK_IS(count_lists(fed.mirror, NLCT_LIST_ZONE), 500);
+    if (addresses)
+        CHECK_IS(count_lists(fed.mirror, NLCT_LIST_SRC), flows / 2);
     for (i = 0; i < flows; i += 2)
         CHECK_IS(nlct_mirror_remove(fed.mirror, (flow = one_of_many(i), &flow)), 1);
     for (i = 0; i < flows; i++)
@@ -352,7 +368,7 @@ static void grow(bool addresses, unsigned flows)
 static void mirrors_grow(void)
 {
     grow(false, 1000000);
-    grow(true, 100000);
+    grow(true, 400000);
 }
 
 /* Failures ------------------------------------------------------------------------------------ */
@@ -411,6 +427,36 @@ static void without_memory_nothing_is_half_done(void)
     nlct_mirror_free(&mirror);
 }
 
+/* The second of its addresses would be the first of a new segment. */
+static void without_memory_no_address_is_left_over(void)
+{
+    enum { BEFORE = 2047 };
+    struct nlct_list by_src = {.kind = NLCT_LIST_SRC, .family = AF_INET};
+    struct fed fed = make_fed(true);
+    struct nlct_flow flow;
+    unsigned i;
+
+    expect_row(&flow, &udp);
+    for (i = 0; i <= BEFORE; i++) {
+        const uint32_t src = htobe32(i);
+        const uint32_t dst = htobe32(1U << 24 | i);
+
+        memcpy(flow.orig.src, &src, sizeof(src));
+        memcpy(flow.reply.dst, &src, sizeof(src));
+        memcpy(flow.orig.dst, &dst, sizeof(dst));
+        memcpy(flow.reply.src, &dst, sizeof(dst));
+        memcpy(by_src.address, &src, sizeof(src));
+        fake_fail_memory(i == BEFORE ? 0 : -1);
+        CHECK_IS(nlct_mirror_add(fed.mirror, &flow), i == BEFORE ? -ENOMEM : 1);
+    }
+    CHECK_IS(nlct_mirror_count(fed.mirror, &by_src), 0);
+    CHECK_IS(count_all(&fed), BEFORE);
+    fake_fail_memory(-1);
+    CHECK_IS(nlct_mirror_add(fed.mirror, &flow), 1);
+    CHECK_IS(nlct_mirror_count(fed.mirror, &by_src), 1);
+    free_fed(&fed);
+}
+
 /* Without it others could choose flows that share one bucket. */
 static void a_mirror_needs_a_key(void)
 {
@@ -455,12 +501,13 @@ const struct test_case mirror_cases[] = {
     CASE(flows_without_a_name_are_refused),
     CASE(a_late_row_brings_no_flow_back),
     CASE(an_acknowledged_delete_leaves_a_tombstone_too),
-    CASE(a_new_flow_clears_its_tombstone),
+    CASE(a_new_flow_comes_in_spite_of_its_tombstone),
     CASE(outside_a_feeding_round_there_are_no_tombstones),
     CASE(a_round_drops_what_it_did_not_see),
     CASE(a_round_that_is_given_up_drops_nothing),
     CASE(mirrors_grow),
     CASE(without_memory_nothing_is_half_done),
+    CASE(without_memory_no_address_is_left_over),
     CASE(a_mirror_needs_a_key),
     CASE(lists_that_are_not_kept_are_refused),
     END_OF_CASES,

@@ -526,8 +526,10 @@ static void failures_of_the_socket_end_deletes(void)
 static void deletes_during_a_round_leave_tombstones(void)
 {
     const struct nlct_list zone = {.kind = NLCT_LIST_ZONE, .zone = 3};
+    const struct nlct_list one = {.kind = NLCT_LIST_ZONE, .zone = 4};
     struct nlct_socket *sock = open_kernel();
     struct fed fed = make_fed(true);
+    struct nlct_walk *walk = NULL;
     struct nlct_tally tally;
     struct spec spec;
     unsigned i;
@@ -542,6 +544,14 @@ static void deletes_during_a_round_leave_tombstones(void)
     CHECK_IS(counters_of(&fed).outdated, tally.done);
     CHECK_IS(nlct_mirror_round_end(fed.mirror, SIZE_MAX), 0);
     CHECK_IS(count_all(&fed), MANY - (int64_t)tally.done);
+    /* The mirror says when it cannot leave one. */
+    nlct_mirror_round_begin(fed.mirror, NLCT_ROUND_FEED);
+    CHECK_IS(nlct_walk_new(&walk, fed.mirror, &one), 0);
+    fake_fail_memory(0);
+    CHECK_IS(nlct_walk_delete(walk, sock, NULL, 1000, &tally), -ENOMEM);
+    fake_fail_memory(-1);
+    CHECK_IS(count_zone(&fed, 4), 0);
+    nlct_walk_free(&walk);
     fake_close(sock);
     free_fed(&fed);
 }
