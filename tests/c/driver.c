@@ -4,9 +4,9 @@
  *   driver           reaches into another namespace as well
  *   driver --stay    does not, for valgrind
  */
+#include "driver.h"
 #include "check.h"
 #include "make.h"
-#include "nlct.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -419,6 +419,8 @@ static void work_in(const struct nlct_netns *netns)
     CHECK(run_dump(netns, everything, NULL, NULL) <= FLOWS - 4 * FLOWS / ZONES);
     CHECK_IS(nlct_flush_all(sock), 0);
     CHECK_IS(run_dump(netns, everything, NULL, NULL), 0);
+    a_mirror_agrees_with_the_table(netns, 1);
+    a_mirror_agrees_with_the_table(netns, 2);
     nlct_socket_close(&sock);
     nlct_socket_close(&sock);
 }
