@@ -117,7 +117,8 @@ class Memory(Closing):
         counts = ffi.new("struct nlct_count[]", ROWS)
         at = ffi.new("uint32_t *")
         packed = bytearray()
-        while n := lib.nlct_mirror_lists(self._open(), _LISTS[name], at, counts, ROWS):
+        arguments = self._open(), _LISTS[name], at, counts, ROWS
+        while n := check(lib.nlct_mirror_lists(*arguments), "count flows"):
             packed += ffi.buffer(counts, n * COUNT_SIZE)
         return by_value([FIELDS[name]], packed)
 
@@ -214,7 +215,7 @@ class Memory(Closing):
 
     def has(self, flow: Flow) -> bool:
         """Tell if it knows this very flow."""
-        return bool(lib.nlct_mirror_has(self._open(), pointers(flow)[0]))
+        return bool(check(lib.nlct_mirror_has(self._open(), pointers(flow)[0]), "find a flow"))
 
     def add(self, flow: Flow) -> bool:
         """Add a flow that was seen in the table, and tell if that is news."""
