@@ -423,6 +423,9 @@ int nlct_rows_new(struct nlct_sink **sink, struct nlct_flow *rows, size_t capaci
 /* The number of rows filled since the last call; the sink then starts again at the first. */
 size_t nlct_rows_take(struct nlct_sink *sink);
 
+/* The same number, and nothing starts again. */
+size_t nlct_rows_count(const struct nlct_sink *sink);
+
 /* Sink: writes each flow as a line of text into 'buffer', which must outlive it and hold
    NLCT_TEXT_MAX and more. */
 int nlct_text_new(struct nlct_sink **sink, char *buffer, size_t capacity);
@@ -567,8 +570,8 @@ int nlct_events_mute(struct nlct_events *events, uint32_t port);
 
 /* Feeds the sink with what is queued, never waiting, for some milliseconds at most. 'sink' may be
    NULL. Returns 1 if there may be more, 0 when the queue was seen empty, or -errno; -EBADMSG: an
-   event was malformed, and the next call goes on behind it; -EBADF: the program has closed our
-   descriptor. */
+   event was malformed, and the next call goes on behind it; -ENOMEM: the next call goes on with the
+   same; -EBADF: the program has closed our descriptor. */
 int nlct_events_take(struct nlct_events *events, struct nlct_sink *sink);
 
 /* What a stream has seen so far. */

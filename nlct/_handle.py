@@ -36,9 +36,13 @@ class Bytes:
 
     def take(self) -> bytes:
         """Return what is there, and start anew."""
-        taken = b"" if not self.c.size else bytes(ffi.buffer(self.c.data, self.c.size))
+        taken = self.copy()
         self.c.size = 0
         return taken
+
+    def copy(self) -> bytes:
+        """Return what is there."""
+        return b"" if not self.c.size else bytes(ffi.buffer(self.c.data, self.c.size))
 
 
 # Sockets -----------------------------------------------------------------------------------------

@@ -232,9 +232,10 @@ class Conntrack(Holder):
         announces a new flow before its first packet goes on.
         ``filter``, ``zone``: only events of such flows. The kernel drops the others as far as it
         can tell: by zone, protocol, mark, single addresses and ports.
-        ``buffer``: bytes that the kernel queues before it drops events, 4,096 to 2**30; an event
-        takes some 1,200. None is 16 MiB, or what ``net.core.rmem_max`` allows without CAP_NET_ADMIN
-        in the initial user namespace; to insist on a size then raises PermissionError.
+        ``buffer``: bytes that the kernel queues before it drops events, 4,096 to 2**30 - 1; an
+        event takes some 1,200. None is 16 MiB, or what ``net.core.rmem_max`` allows without
+        CAP_NET_ADMIN in the initial user namespace; to insist on a size then raises
+        PermissionError.
 
         The stream stays open when this object is closed. While anybody on the host listens, every
         new flow costs more, in every namespace.

@@ -7,10 +7,11 @@ import os
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from itertools import repeat
 from types import TracebackType
 from typing import Any, Callable, NamedTuple, TypeVar, Union
+from weakref import WeakSet
 
 from nlct import _check, _threads
 from nlct._closing import Closing
@@ -28,7 +29,8 @@ from nlct.table import Columns, FlowTable, column_set
 KINDS = tuple(kind.name.lower() for kind in EventKind)
 # An event takes some 1.2 KiB of it, so this is room for a burst of 13,000.
 BUFFER = 16 << 20
-LEAST_BUFFER, MOST_BUFFER = 4096, 1 << 30
+# The kernel doubles it, and keeps it in 32 bits.
+LEAST_BUFFER, MOST_BUFFER = 4096, (1 << 30) - 1
 ROWS = 256
 TEXT_BYTES = 65536
 
@@ -111,6 +113,7 @@ class Events(Closing):
         self._ready: deque[Event | Overrun | Exception] = deque()
         # Tasks that wait, each with its event loop.
         self._waiting: set[tuple[Any, Any]] = set()
+        _streams.add(self)
 
     def _read_buffer(self, wanted: int | None) -> int:
         size = ffi.new("size_t *")
@@ -145,9 +148,9 @@ class Events(Closing):
     @property
     def received(self) -> int:
         """Events that the kernel sent so far, also those that the filter then excluded."""
-        with self._lock.real:
+        with self._held():
             progress = ffi.new("struct nlct_events_progress *")
-            lib.nlct_events_progress(self._open(), progress)
+            lib.nlct_events_progress(self._open()[0], progress)
         return int(progress.received)
 
     def fileno(self) -> int:
@@ -156,16 +159,23 @@ class Events(Closing):
         Events that were received already do not make it readable, so ask get(timeout=0) until it
         returns None before you wait. Raises ValueError after close().
         """
-        with self._lock.real:
-            return int(lib.nlct_events_fd(self._open()))
+        with self._held():
+            return int(lib.nlct_events_fd(self._open()[0]))
 
-    def _open(self) -> ffi.CData:
-        """Return the ``struct nlct_events *``, for whoever holds the lock."""
-        if self._closed:
-            raise ValueError("this stream of events is closed")
+    def _held(self) -> Any:
+        """Return the lock, which in the child of a fork somebody may hold for ever."""
         if self._process != process():
             raise RuntimeError("a stream of events does not outlive a fork: begin a new one")
-        return self._events[0]
+        return self._lock.real
+
+    def _open(self) -> ffi.CData:
+        """Return the ``struct nlct_events **``, for whoever holds the lock.
+
+        It lives as long as it is referred to: a signal handler may close the stream at any point.
+        """
+        if self._closed:
+            raise ValueError("this stream of events is closed")
+        return self._events
 
     # Reading -----------------------------------------------------------------------------------
 
@@ -188,6 +198,9 @@ class Events(Closing):
                     continue
             if not self._receive() and not self._wait(deadline):
                 return None
+
+    def __next__(self) -> Item:
+        return next(iter(self))
 
     def __iter__(self) -> Iterator[Item]:
         """Yield events and overruns until the stream is closed."""
@@ -257,26 +270,36 @@ class Events(Closing):
 
     def _feed(self, sink: ffi.CData) -> tuple[int, Overrun | None]:
         """Feed a sink with what is queued. Return what the core said, and an overrun behind it."""
-        with self._lock.real:
+        with self._held():
             events = self._open()
-            rc = int(lib.nlct_events_take(events, sink[0]))
-            count = ffi.new("uint64_t *")
-            lost = lib.nlct_events_lost(events, count)
+            try:
+                rc = int(lib.nlct_events_take(events[0], sink[0]))
+                count = ffi.new("uint64_t *")
+                lost = lib.nlct_events_lost(events[0], count)
+            finally:
+                # A traceback must not keep it open.
+                del events
             return rc, Overrun(int(count[0]) or None) if lost else None
 
     def _receive(self) -> bool:
         """Receive what is queued, and tell if that was anything."""
-        with self._lock.real:
-            # The lock is reentrant: a signal handler may read in the middle of this.
+        with self._held():
+            # The lock is reentrant: a signal handler may read in the middle of this, or raise.
             room, self._room = self._room or _Room(), None
-            rc, lost = self._feed(room.sink)
-            before = len(self._ready)
-            self._ready.extend(room.take())
-            if lost is not None:
-                self._ready.append(lost)
-            if rc < 0:
-                self._ready.append(_failure(rc))
-            self._room = room
+            try:
+                before = len(self._ready)
+                # What was left there when a handler raised.
+                room.empty(self._ready)
+                rc, lost = self._feed(room.sink)
+                room.empty(self._ready)
+                if lost is not None:
+                    self._ready.append(lost)
+                if rc < 0:
+                    self._ready.append(_failure(rc))
+            finally:
+                self._room = room
+            # There may be more than we take.
+            _wake_all(self._waiting)
             return rc != 0 or len(self._ready) > before
 
     def _wait(self, deadline: float | None) -> bool:
@@ -323,15 +346,19 @@ class Events(Closing):
         me = loop, woken
         # One of its own: each loop and task may wait for a descriptor only once, and close() must
         # not take it away from under them.
-        with self._lock.real:
+        with self._held():
             fd = os.dup(self.fileno())
-            self._waiting.add(me)
         try:
+            self._waiting.add(me)
             loop.add_reader(fd, _wake, woken)
-            await woken
+            # Another thread may have done something before we were among those who wait.
+            if not self._ready and not self._closed:
+                await woken
         finally:
             self._waiting.discard(me)
-            loop.remove_reader(fd)
+            # The loop may be closed by now.
+            with suppress(RuntimeError):
+                loop.remove_reader(fd)
             os.close(fd)
 
     async def __aenter__(self) -> Events:
@@ -349,14 +376,11 @@ class Events(Closing):
 
     def close(self) -> None:
         """Stop listening. Iterations end, in any thread and task. May be called again."""
-        with self._lock.real:
+        # In the child of a fork nobody else is there, and the lock may be held for ever.
+        with self._lock.real if self._process == process() else nullcontext():
             self._closed = True
-            ffi.release(self._events)
-            waiting, self._waiting = self._waiting, set()
-        for loop, woken in waiting:
-            # The loop may be closed by now.
-            with suppress(RuntimeError):
-                loop.call_soon_threadsafe(_wake, woken)
+            self._events = None
+        _wake_all(self._waiting)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"mode {self._mode}, buffer {self._buffer:,}"
@@ -376,14 +400,35 @@ class _Room:
         self._rows = ffi.new("struct nlct_flow[]", ROWS)
         self._data = Bytes()
         self.sink = new_sink(lib.nlct_rows_new, self._rows, ROWS, self._data.c)
+        # What was made of them, on its way out.
+        self._made: Iterator[Event] | None = None
 
-    def take(self) -> Iterator[Event]:
-        """Return what was received, and start anew."""
-        count = lib.nlct_rows_take(self.sink[0])
-        rows = ffi.buffer(self._rows, count * FLOW_SIZE)[:]
-        kinds = map(_WORDS.__getitem__, rows[_AT::FLOW_SIZE])
-        # As Event(kind, flow) does, but three times as fast.
-        return map(tuple.__new__, repeat(Event), zip(kinds, flows_from(rows, self._data.take())))
+    def empty(self, into: deque[Event | Overrun | Exception]) -> None:
+        """Move what was received. If a signal handler raises meanwhile, the next call goes on."""
+        if self._made is None:
+            rows = ffi.buffer(self._rows, lib.nlct_rows_count(self.sink[0]) * FLOW_SIZE)[:]
+            kinds = map(_WORDS.__getitem__, rows[_AT::FLOW_SIZE])
+            flows = flows_from(rows, self._data.copy())
+            # As Event(kind, flow) does, but three times as fast.
+            self._made = iter(list(map(tuple.__new__, repeat(Event), zip(kinds, flows))))
+        # No handler runs in here, and each comes out of the iterator once.
+        into.extend(self._made)
+        lib.nlct_rows_take(self.sink[0])
+        self._data.c.size = 0
+        self._made = None
+
+
+# All that are there: what was received and who waits is the parent's, not a child's.
+_streams: WeakSet[Events] = WeakSet()
+
+
+def _forget() -> None:
+    for stream in _streams:
+        stream._ready.clear()
+        stream._waiting.clear()
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 def _item(found: Event | Overrun | Exception) -> Item:
@@ -402,6 +447,14 @@ def _failure(rc: int) -> Exception:
 def _wake(woken: Any) -> None:
     if not woken.done():
         woken.set_result(None)
+
+
+def _wake_all(waiting: Iterable[tuple[Any, Any]]) -> None:
+    """Wake tasks, perhaps of other threads."""
+    for loop, woken in tuple(waiting):
+        # The loop may be closed by now.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(_wake, woken)
 
 
 def _kinds(kinds: Iterable[str | EventKind]) -> int:

@@ -120,7 +120,8 @@ static uint8_t event_of(const struct nlmsghdr *header)
     return header->nlmsg_flags & NLM_F_CREATE ? NLCT_EVENT_NEW : NLCT_EVENT_UPDATE;
 }
 
-/* Takes one message. Returns 0, 1 if the sink is full, or -errno. */
+/* Takes one message. Returns 0, 1 if the sink is full, or -errno; after 1 and -ENOMEM it is to be
+   taken again. */
 static int take_message(struct nlct_events *events, struct nlct_sink *sink,
                         const struct nlmsghdr *header, struct wire payload)
 {
@@ -139,8 +140,8 @@ static int take_message(struct nlct_events *events, struct nlct_sink *sink,
         rc = filter_match(events->filter, &view);
     if (rc > 0) {
         rc = sink ? sink->take(sink, &view) : 0;
-        if (rc > 0)
-            return 1;
+        if (rc > 0 || rc == -ENOMEM)
+            return rc;
         events->progress.matched += rc == 0;
     }
     events->progress.received++;
@@ -163,7 +164,7 @@ static int take_datagram(struct nlct_events *events, struct nlct_sink *sink)
         if (rc <= 0)
             return rc;
         rc = take_message(events, sink, &header, payload);
-        if (rc > 0)
+        if (rc > 0 || rc == -ENOMEM)
             events->wire = before;
         if (rc)
             return rc;

@@ -23,6 +23,9 @@ enum { LEAST_ROOM = 512 };
 /* Datagrams a system call, and the room for each: no event is larger. */
 enum { AT_ONCE = 64, ROOM = 4096 };
 
+/* Each event that the kernel has no memory for is an error of its own. */
+enum { TRIES = 100 };
+
 struct listener {
     struct nlct_socket *sock;
     unsigned count; /* of datagrams from the latest system call */
@@ -168,22 +171,33 @@ static void begin_loss(struct listener *listener)
                           : queued / LEAST_ROOM + 1;
 }
 
-/* Gets the next datagrams. Returns how many, 0 if there are none, or -errno. */
-static int receive(struct listener *listener)
+/* Gets the next datagrams. Returns how many, or -errno. */
+static int receive_once(struct listener *listener)
 {
     int count;
     int i;
 
     for (i = 0; i < AT_ONCE; i++)
         listener->messages[i].msg_hdr.msg_namelen = sizeof(listener->from[i]);
-    do {
+    do
         count = recvmmsg(listener_fd(listener), listener->messages, AT_ONCE, MSG_DONTWAIT, NULL);
-        if (count < 0 && errno == ENOBUFS)
+    while (count < 0 && errno == EINTR);
+    return count < 0 ? -errno : count;
+}
+
+/* The same, noting a loss. Returns how many, 0 if there are none, or -errno; -ENOBUFS: the kernel
+   says nothing else. */
+static int receive(struct listener *listener)
+{
+    unsigned tries;
+    int rc = -ENOBUFS;
+
+    for (tries = 0; rc == -ENOBUFS && tries < TRIES; tries++) {
+        rc = receive_once(listener);
+        if (rc == -ENOBUFS)
             begin_loss(listener);
-    } while (count < 0 && (errno == EINTR || errno == ENOBUFS));
-    if (count < 0)
-        return errno == EAGAIN ? 0 : -errno;
-    return count;
+    }
+    return rc == -EAGAIN ? 0 : rc;
 }
 
 static int refill(struct listener *listener)

@@ -44,3 +44,8 @@ size_t nlct_rows_take(struct nlct_sink *sink)
     rows->count = 0;
     return count;
 }
+
+size_t nlct_rows_count(const struct nlct_sink *sink)
+{
+    return ((const struct rows *)sink)->count;
+}
