@@ -381,6 +381,7 @@ class Events(Closing):
             self._closed = True
             self._events = None
         _wake_all(self._waiting)
+        self._waiting.clear()
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"mode {self._mode}, buffer {self._buffer:,}"

@@ -1,4 +1,4 @@
-"""Interrupting a call at every point where a signal handler could raise an exception.
+"""Interrupting a call at every point where a signal handler could run, which mostly raises.
 
 Python runs signal handlers between its own instructions, above all behind each call, and inside
 none of the core's. A trace function sees each of these points, so nothing is left to chance.
@@ -19,13 +19,17 @@ MODULES = {
     f"nlct.{name}"
     for name in (
         *("netns", "conntrack", "flush", "load", "capabilities", "table", "counts"),
-        *("_ffi", "_forks", "_dump", "_handle", "_lookup"),
+        *("events", "_ffi", "_forks", "_dump", "_handle", "_lookup"),
     )
 }
 
 
 class Interrupted(BaseException):
     """What the handler raises."""
+
+
+def _interrupt() -> None:
+    raise Interrupted
 
 
 def _is_ours(frame: FrameType) -> bool:
@@ -46,8 +50,8 @@ def _behind_calls(code: CodeType) -> frozenset[int]:
     return frozenset(after.offset for call, after in pairs if call.opname.startswith("CALL"))
 
 
-def _run(work: Callable[[], object], point: int) -> bool:
-    """Run until so many calls have returned to nlct. Return whether it came that far."""
+def _run(work: Callable[[], object], point: int, handler: Callable[[], object]) -> bool:
+    """Call a handler when so many calls have returned to nlct. Return if it came that far."""
     done = itertools.count()
     reached = False
 
@@ -65,7 +69,7 @@ def _run(work: Callable[[], object], point: int) -> bool:
             and next(done) == point
         ):
             reached = True
-            raise Interrupted
+            handler()
         return trace
 
     before = sys.gettrace()
@@ -79,9 +83,11 @@ def _run(work: Callable[[], object], point: int) -> bool:
     return reached
 
 
-def everywhere(work: Callable[[], object]) -> Iterator[int]:
+def everywhere(
+    work: Callable[[], object], handler: Callable[[], object] = _interrupt
+) -> Iterator[int]:
     """Interrupt ``work`` at each point in turn, and yield after every time."""
     for point in itertools.count():
-        if not _run(work, point):
+        if not _run(work, point, handler):
             return
         yield point
