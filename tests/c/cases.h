@@ -26,5 +26,6 @@ extern const struct test_case readahead_cases[];
 extern const struct test_case table_cases[];
 extern const struct test_case mirror_cases[];
 extern const struct test_case walk_cases[];
+extern const struct test_case event_cases[];
 
 #endif

@@ -4,6 +4,7 @@
 #include <endian.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netfilter/nfnetlink_conntrack.h>
+#include <linux/sock_diag.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -19,6 +20,16 @@ ssize_t __wrap_sendto(int fd, const void *data, size_t size, int flags, const st
                       socklen_t to_size);
 ssize_t __real_recvmsg(int fd, struct msghdr *message, int flags);
 ssize_t __wrap_recvmsg(int fd, struct msghdr *message, int flags);
+int __wrap_recvmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags,
+                    struct timespec *timeout);
+int __real_getsockopt(int fd, int level, int option, void *value, socklen_t *size);
+int __wrap_getsockopt(int fd, int level, int option, void *value, socklen_t *size);
+int __real_setsockopt(int fd, int level, int option, const void *value, socklen_t size);
+int __wrap_setsockopt(int fd, int level, int option, const void *value, socklen_t size);
+int __real_nlct_socket_open(struct nlct_socket **sock, const struct nlct_netns *netns);
+int __wrap_nlct_socket_open(struct nlct_socket **sock, const struct nlct_netns *netns);
+bool __real_nlct_socket_is(const struct nlct_socket *sock);
+bool __wrap_nlct_socket_is(const struct nlct_socket *sock);
 int __real_poll(struct pollfd *wanted, nfds_t count, int milliseconds);
 int __wrap_poll(struct pollfd *wanted, nfds_t count, int milliseconds);
 void *__real_calloc(size_t count, size_t size);
@@ -33,9 +44,11 @@ struct event {
     uint32_t from;
     int flags;
     int error;
+    uint32_t drops; /* if not 0, it is only that */
 };
 
 struct fake_sent fake_sent;
+char fake_options[64];
 
 static struct {
     uint8_t bytes[1 << 20];
@@ -49,6 +62,8 @@ static void (*answer_with)(const uint8_t *data, size_t size);
 static int send_error;
 static int poll_error;
 static int random_error = -1;
+static int meminfo_error;
+static uint32_t dropped;
 static atomic_int memory_left = -1;
 static pthread_t resetter;
 static atomic_bool by_another;
@@ -64,6 +79,9 @@ void fake_reset(void)
     send_error = 0;
     poll_error = 0;
     random_error = -1;
+    meminfo_error = 0;
+    dropped = 0;
+    memset(fake_options, 0, sizeof(fake_options));
     memory_left = -1;
     resetter = pthread_self();
     by_another = false;
@@ -115,6 +133,16 @@ void fake_queue(const void *data, size_t size, uint32_t from, int flags)
 void fake_queue_error(int error)
 {
     queue_event()->error = error;
+}
+
+void fake_queue_drops(uint32_t drops)
+{
+    queue_event()->drops = drops;
+}
+
+void fake_fail_meminfo(int error)
+{
+    meminfo_error = error;
 }
 
 void fake_fail_send(int error)
@@ -189,16 +217,18 @@ ssize_t __wrap_sendto(int fd, const void *data, size_t size, int flags, const st
 ssize_t __wrap_recvmsg(int fd, struct msghdr *message, int flags)
 {
     struct sockaddr_nl from = {.nl_family = AF_NETLINK};
-    struct event *event = &queue.events[queue.first];
+    struct event *event;
     size_t size;
 
     if (fd != FAKE_FD)
         return __real_recvmsg(fd, message, flags);
     if (!pthread_equal(pthread_self(), resetter))
         by_another = true;
+    while (queue.first != queue.last && queue.events[queue.first].drops)
+        dropped += queue.events[queue.first++].drops;
     if (queue.first == queue.last)
         return fail(EAGAIN);
-    queue.first++;
+    event = &queue.events[queue.first++];
     if (event->error)
         return fail(event->error);
     size = event->size;
@@ -210,6 +240,71 @@ ssize_t __wrap_recvmsg(int fd, struct msghdr *message, int flags)
     message->msg_namelen = sizeof(from);
     message->msg_flags = event->flags;
     return (ssize_t)size;
+}
+
+int __wrap_recvmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags,
+                    struct timespec *timeout)
+{
+    unsigned i;
+
+    if (fd != FAKE_FD || timeout)
+        abort();
+    for (i = 0; i < count; i++) {
+        const ssize_t size = __wrap_recvmsg(fd, &messages[i].msg_hdr, flags);
+
+        if (size < 0 && i == 0)
+            return -1;
+        if (size < 0) {
+            /* The next call tells it. */
+            queue.first -= errno != EAGAIN;
+            break;
+        }
+        messages[i].msg_len = (unsigned)size;
+    }
+    return (int)i;
+}
+
+int __wrap_getsockopt(int fd, int level, int option, void *value, socklen_t *size)
+{
+    uint32_t numbers[SK_MEMINFO_VARS] = {0};
+    unsigned i;
+
+    if (fd != FAKE_FD)
+        return __real_getsockopt(fd, level, option, value, size);
+    if (*size != sizeof(numbers))
+        abort();
+    if (meminfo_error)
+        return fail(meminfo_error);
+    for (i = queue.first; i < queue.last; i++)
+        if (!queue.events[i].error && !queue.events[i].drops)
+            numbers[SK_MEMINFO_RMEM_ALLOC] += 512;
+    numbers[SK_MEMINFO_DROPS] = dropped;
+    memcpy(value, numbers, sizeof(numbers));
+    return 0;
+}
+
+int __wrap_setsockopt(int fd, int level, int option, const void *value, socklen_t size)
+{
+    if (fd != FAKE_FD)
+        return __real_setsockopt(fd, level, option, value, size);
+    if (level == SOL_SOCKET && option == SO_ATTACH_FILTER)
+        strcat(fake_options, "f");
+    if (level == SOL_NETLINK && option == NETLINK_ADD_MEMBERSHIP)
+        strcat(fake_options, "g");
+    return 0;
+}
+
+int __wrap_nlct_socket_open(struct nlct_socket **sock, const struct nlct_netns *netns)
+{
+    if (netns)
+        return __real_nlct_socket_open(sock, netns);
+    *sock = fake_open();
+    return 0;
+}
+
+bool __wrap_nlct_socket_is(const struct nlct_socket *sock)
+{
+    return sock->fd.fd == FAKE_FD || __real_nlct_socket_is(sock);
 }
 
 /* There is never anything to wait for: what is queued is there, and nothing else will come. */

@@ -1,9 +1,10 @@
 /*
  * A kernel that plays a script, for what no real one can be made to do.
  *
- * Programs are linked with --wrap, so that sendto(2), recvmsg(2) and poll(2) on the descriptor
- * FAKE_FD come here; every other descriptor goes to the real kernel. So does getrandom(2), but for
- * what the script says, and so go calloc(3) and realloc(3) to the library.
+ * Programs are linked with --wrap, so that sendto(2), recvmsg(2), recvmmsg(2), poll(2) and the
+ * socket options of the descriptor FAKE_FD come here; every other descriptor goes to the real
+ * kernel. So does getrandom(2), but for what the script says, and so go calloc(3) and realloc(3) to
+ * the library. A socket that is opened inside of no namespace is FAKE_FD.
  */
 #ifndef FAKE_H
 #define FAKE_H
@@ -29,9 +30,18 @@ struct nlct_socket *fake_open(void);
 void fake_close(struct nlct_socket *sock);
 
 /* What the next calls of recvmsg(2) give: a datagram, from the sender with the port id 'from' and
-   with these msg_flags, or an errno. */
+   with these msg_flags, or an errno. Each is one of those of recvmmsg(2), which an errno ends. */
 void fake_queue(const void *data, size_t size, uint32_t from, int flags);
 void fake_queue_error(int error);
+
+/* At this point of the queue the socket has dropped so many datagrams more. */
+void fake_queue_drops(uint32_t drops);
+
+/* Each look at SO_MEMINFO fails with it, 0 for none. What it says is queued is what there is. */
+void fake_fail_meminfo(int error);
+
+/* What was done to the socket, a letter for each: f(ilter), g(roup joined). */
+extern char fake_options[64];
 
 /* Has anybody received since then who did not call fake_reset()? */
 bool fake_received_by_another_thread(void);
