@@ -323,6 +323,73 @@ def flush_all(bench: Bench) -> None:
         assert ct.flush_all(dry_run=True).matched == 0
 
 
+@covers(
+    *("Conntrack.events", "Events", "Events.close", "Events.get", "Events.fileno"),
+    *("Events.mode", "Events.buffer", "Events.received"),
+    *("Event", "Event.to_dict", "Overrun", "Overrun.to_dict", "EventKind"),
+    times=60,
+)
+def events(bench: Bench) -> None:
+    """Streams that are read, closed, dropped half-way, and refused; and an overrun."""
+    other = flow(203, zone=203)
+    with bench.ct.events(filter=nlct.Filter(zone=203), buffer=4096) as stream:
+        for _ in range(6):
+            bench.ct.create(other)
+            bench.ct.delete_flow(other)
+        found = list(iter(lambda: stream.get(timeout=0), None))
+        assert isinstance(found[-1], nlct.Overrun)
+        assert stream.received == len(found) - 1
+        assert stream.mode
+        assert stream.buffer == 4096
+        assert [item.to_dict()["event"] for item in found[:2]] == ["new", "destroy"]
+        stream.fileno()
+        bench.ct.create(other)
+    with pytest.raises(ValueError, match="closed"):
+        stream.get()
+    dropped = bench.ct.events("destroy")
+    bench.ct.delete_flow(other)
+    assert next(dropped).kind == "destroy"
+    del dropped
+    for arguments in ({"buffer": 1}, {"zone": -1}):
+        with pytest.raises(ValueError, match="must be"):
+            bench.ct.events(**arguments)
+
+
+@covers("Events.batches", times=60)
+def event_batches(bench: Bench) -> None:
+    """Tables of events, left half-way."""
+    other = flow(203, zone=203)
+    with bench.ct.events("new", "update") as stream:
+        bench.ct.create(other)
+        bench.ct.update(other.replace(mark=7))
+        assert len(next(stream.batches(rows=1))) == 1
+        assert len(next(stream.batches(columns=["labels", "unknown"]))) == 1
+    bench.ct.delete_flow(other)
+
+
+@covers("Events", times=60)
+def event_tasks(bench: Bench) -> None:
+    """Tasks that wait: one gets an event, one is cancelled, one is woken by close()."""
+    other = flow(203, zone=203)
+
+    async def main() -> None:
+        async with bench.ct.events("new") as stream:
+            tasks = [asyncio.ensure_future(stream.__anext__()) for _ in range(3)]
+            await asyncio.sleep(0)
+            tasks[2].cancel()
+            await asyncio.sleep(0)
+            bench.ct.create(other)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            while not (tasks[0].done() or tasks[1].done()):
+                await asyncio.sleep(0)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # See flusher_tasks.
+    with contextlib.closing(asyncio.new_event_loop()) as loop:
+        loop.run_until_complete(main())
+    bench.ct.delete_flow(other)
+
+
 @covers("Flusher", "Flusher.close", times=DUMPS)
 def flusher_open_and_close(bench: Bench) -> None:
     """Every way to let go of a Flusher."""
@@ -570,7 +637,7 @@ def test_every_public_name_has_a_leak_test() -> None:
 # What all calls go through: requests, dumps, namespaces, threads. The rest is Python on top of it.
 THROUGH_ALL = {
     *("create", "get", "load", "columns", "dump", "flush_by_scan", "delete_flows"),
-    *("reach_into_netns", "flusher_shared", "filters"),
+    *("reach_into_netns", "flusher_shared", "filters", "events", "event_tasks"),
 }
 
 

@@ -20,13 +20,14 @@ ANY = ("*",)
 TOLERATED = (
     Tolerated(("setsockopt",), ANY, "sizes and extended acks are wishes: the room is measured"),
     Tolerated(
-        ("sendto", "recvmsg", "poll", "waitpid", "open", "openat", "pread", "read"),
+        ("sendto", "recvmsg", "recvmmsg", "poll", "waitpid", "open", "openat", "pread", "read"),
         ("EINTR",),
         "tried again",
     ),
     Tolerated(("waitpid",), ("ECHILD",), "the child has said what came of it"),
     Tolerated(("getrandom",), ANY, "the kernel gave random bytes at the start as well"),
-    Tolerated(("recvmsg",), ("EAGAIN",), "nothing is queued yet: it is waited for"),
+    Tolerated(("recvmsg", "recvmmsg"), ("EAGAIN",), "nothing is queued yet: it is waited for"),
+    Tolerated(("recvmmsg",), ("ENOBUFS",), "an overrun"),
     Tolerated(("close",), ANY, "the descriptor is closed even so"),
     Tolerated(("open", "openat"), ("ENOENT",), "nf_conntrack_buckets need not exist"),
     Tolerated(("unshare",), ("EPERM",), "a user namespace is tried"),
@@ -41,8 +42,11 @@ TOLERATED = (
 # The errno that a fault may become on its way.
 BECOMES: dict[tuple[str, str], tuple[int, ...]] = {
     ("recvmsg", "TRUNCATE"): (errno.EMSGSIZE,),
+    ("recvmmsg", "TRUNCATE"): (errno.EMSGSIZE,),
     # Of a batch without an answer nobody can say more; of a request, that it did not come.
     ("recvmsg", "EAGAIN"): (errno.ENOBUFS, errno.ETIMEDOUT),
+    # Without the sysctl there are no events.
+    ("open", "ENOENT"): (errno.EOPNOTSUPP,),
     ("ioctl", "*"): (errno.EINVAL, errno.EPERM),
     ("unshare", "ENOSPC"): (errno.EPERM,),
     ("socket", "EPROTONOSUPPORT"): (errno.EOPNOTSUPP,),

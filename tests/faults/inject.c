@@ -35,6 +35,7 @@
     X(setsockopt)                                                                                  \
     X(sendto)                                                                                      \
     X(recvmsg)                                                                                     \
+    X(recvmmsg)                                                                                    \
     X(poll)                                                                                        \
     X(open)                                                                                        \
     X(openat)                                                                                      \
@@ -253,6 +254,19 @@ ssize_t recvmsg(int fd, struct msghdr *message, int flags)
     if (fault == TRUNCATE && size > 0)
         message->msg_flags |= MSG_TRUNC;
     return size;
+}
+
+int recvmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags, struct timespec *timeout)
+{
+    const int fault = FAULT(recvmmsg);
+    int received;
+
+    if (fault > 0)
+        return -1;
+    received = REAL(recvmmsg)(fd, messages, count, flags, timeout);
+    if (fault == TRUNCATE && received > 0)
+        messages[received - 1].msg_hdr.msg_flags |= MSG_TRUNC;
+    return received;
 }
 
 ssize_t read(int fd, void *buffer, size_t size)

@@ -27,6 +27,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "setsockopt": ("EPERM", "ENOPROTOOPT"),
     "sendto": ("ENOBUFS", "EINTR", "EPERM", "ENOMEM"),
     "recvmsg": ("ENOBUFS", "EINTR", "EAGAIN", "ENOMEM", "TRUNCATE"),
+    "recvmmsg": ("ENOBUFS", "EINTR", "EAGAIN", "ENOMEM", "TRUNCATE"),
     "poll": ("EINTR", "ENOMEM"),
     "open": ("ENOENT", "EMFILE", "EACCES", "EINTR", "KILL"),
     "openat": ("ENOENT", "EMFILE", "EACCES", "EINTR", "KILL"),

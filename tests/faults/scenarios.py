@@ -234,6 +234,56 @@ def _loaded(result: nlct.LoadResult, before: Table, after: Table) -> Iterator[st
         yield f"{new} are new: {result}"
 
 
+# Events -------------------------------------------------------------------------------------------
+
+
+class Told(NamedTuple):
+    """What a stream told of flows that came and went, and whether it spoke of a loss."""
+
+    created: int
+    deleted: int
+    kinds: list[str]
+    overruns: int
+
+
+def _events(place: Place) -> Told:
+    with place.ct.events(filter=Filter(zone=NEW_ZONE, proto="udp")) as events:
+        created = place.ct.load(flows.udp(number, NEW_ZONE, TIMEOUT) for number in range(5)).created
+        deleted = place.ct.flush_zone(NEW_ZONE, strategy="scan").deleted or 0
+        found: list[Any] = []
+        # All of it is there; to wait is for who is told that there is none.
+        while len(found) < created + deleted and (item := events.get(timeout=5)) is not None:
+            found.append(item)
+        found += iter(lambda: events.get(timeout=0), None)
+    kinds = [item.kind for item in found if isinstance(item, nlct.Event)]
+    return Told(created, deleted, kinds, len(found) - len(kinds))
+
+
+def _event_batches(place: Place) -> Told:
+    with place.ct.events("new") as events:
+        created = place.ct.load(flows.udp(number, NEW_ZONE, TIMEOUT) for number in range(5)).created
+        deleted = place.ct.flush_zone(NEW_ZONE, strategy="scan").deleted or 0
+        kinds: list[str] = []
+        overruns = 0
+        for item in events.batches(rows=2) if created else ():
+            if isinstance(item, nlct.Overrun):
+                overruns += 1
+                continue
+            kinds += ["new"] * len(item)
+            if len(kinds) >= created:
+                break
+    return Told(created, deleted, kinds, overruns)
+
+
+def _told(found: Told, _before: Table, _after: Table) -> Iterator[str]:
+    for kind, least in (("new", found.created), ("destroy", found.deleted)):
+        count = found.kinds.count(kind)
+        if kind in found.kinds and not least <= count <= 5:
+            yield f"{least} {kind}, but {count} events of it"
+    if found.created and "new" not in found.kinds:
+        yield "no events"
+
+
 # Flusher ------------------------------------------------------------------------------------------
 
 
@@ -364,6 +414,7 @@ def scenarios() -> dict[str, Scenario]:
 
 
 ESTIMATES = "how long a dump takes is estimated, also from the size of the table"
+DROPS = "how much a socket has dropped is looked at again"
 AHEAD = "what is received ahead, after the end of the table, is not looked at"
 ANSWERS = "what cannot be measured is False"
 
@@ -411,6 +462,10 @@ SCENARIOS: dict[str, Scenario] = {
     "create": Scenario(_create, _created, makes=True),
     "update": Scenario(_update, _updated, changes=True),
     "load": Scenario(_load, _loaded, makes=True),
+    "events": Scenario(_events, _told, _in_zones(NEW_ZONE), makes=True, tolerant=DROPS),
+    "event batches": Scenario(
+        _event_batches, _told, _in_zones(NEW_ZONE), makes=True, tolerant=DROPS
+    ),
     "flusher": Scenario(_storm, _stormed, _stormy, before=nlct.probe, tolerant=ESTIMATES),
     "probe": Scenario(
         lambda _place: nlct.probe(), _probed, tolerant=ANSWERS, check_again=_probed_again
