@@ -30,6 +30,7 @@ from tests.soak import checks, content, machine, traffic
 from tests.soak.breaks import BREAKS
 from tests.soak.client import Client
 from tests.soak.content import CHURN, FLUSHED, KEPT, STRANGERS, TALKING
+from tests.soak.listener import Listener
 from tests.soak.operations import OPERATIONS, Place, Worker
 from tests.soak.tally import EXPECTED, Tally, name_of
 from tests.support import oracle
@@ -56,6 +57,8 @@ class Soak:
         self.netns = self._site.server
         self._resizer = machine.Resizer(self._dice, not args.no_resizes)
         stack.callback(self._resizer.put_back)
+        self.listener = Listener(self.netns, self.tally)
+        stack.callback(self.listener.close)
         echo = traffic.Echo(self.netns, traffic.KEPT_PORT)
         stack.callback(echo.stop)
         echo.start()
@@ -162,6 +165,7 @@ class Soak:
         left = checks.foreign_sockets(self.netns)
         if left:
             self._verdict(f"sockets of clients that have ended: {left}")
+        self._verdict(self.listener.difference())
         before = oracle.dump(self.netns)
         self._verdict(checks.known("kept flows", self._known, before))
         self._verdict(checks.same_ids("flows of who talks", self._talking, before))
@@ -213,6 +217,7 @@ class Soak:
         """A soak in which something never happened is none."""
         happened = {**self.tally.counts("operations"), **self.tally.counts("events")}
         wanted = [each.name for each in OPERATIONS] + ["talk", "turns of kept connections"]
+        wanted += ["events told", "overruns"]
         wanted += ["clients killed"] * bool(self._args.clients) + ["resizes"] * self._resizer.able
         missing = [name for name in wanted if not happened.get(name)]
         if not self._args.no_limit and not self.tally.counts("errors").get("refill: ENOMEM"):

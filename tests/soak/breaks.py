@@ -91,6 +91,11 @@ def straggler(soak: Soak) -> None:
         held.append(subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=fds))
 
 
+def listener(soak: Soak) -> None:
+    """Count an event that was not told."""
+    soak.listener.miscount()
+
+
 def descriptor(_: Soak) -> None:
     """Leak a descriptor."""
     held.append(os.open("/dev/null", os.O_RDONLY))
@@ -108,7 +113,7 @@ def thread(_: Soak) -> None:
 
 def _all() -> Iterator[Callable[[Any], None]]:
     yield from (kept, reborn, silence, leftover, too_much, worker, client)
-    yield from (straggler, descriptor, memory, thread)
+    yield from (straggler, listener, descriptor, memory, thread)
 
 
 BREAKS = {each.__name__: each for each in _all()}

@@ -29,6 +29,7 @@ SAYS = {
     "worker": (r"(load|refill): (.*\n)*?LookupError: on purpose", 3),
     "client": (r"a client ended with 1", 1),
     "straggler": (r"sockets of clients that have ended", 1),
+    "listener": (r"events and losses: ", 1),
     "descriptor": (r"descriptors: .* became .*/dev/null", 1),
     "memory": (r"resident KiB grew by", 6),
     "thread": (r"threads are left: Thread-", 1),
