@@ -40,7 +40,8 @@ class Event(NamedTuple):
 
     ``kind``: "new", "update" or "destroy" (``IPCTNL_MSG_CT_NEW``, ``IPCTNL_MSG_CT_DELETE``).
     ``flow``: what the event says of the flow. Events say less than a dump: never ``use``; "destroy"
-    no synproxy either, and before Linux 5.13 no timeout. A mark of 0 may be absent.
+    no helper, labels, master or synproxy either, and before Linux 5.13 no timeout. A mark of 0 may
+    be absent. A filter sees no more than that.
     """
 
     kind: str

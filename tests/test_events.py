@@ -783,6 +783,16 @@ def test_the_kernel_drops_nothing_that_matches(
             } or "mark" in repr(wanted)
 
 
+def test_a_filter_sees_what_an_event_says(ct: nlct.Conntrack) -> None:
+    """Of a flow that goes the kernel does not tell the helper."""
+    flow = Flow(nlct.Tuple("10.0.0.1", "10.0.0.2", "tcp", 1, 2), timeout=60, helper="ftp")
+    with ct.events(filter=Filter(helper="ftp")) as events:
+        ct.create(flow)
+        ct.flush_all()
+        assert [item.kind for item in queued(events)] == ["new"]
+        assert events.received == 2
+
+
 @given(seed=st.integers(0, 2**16), spec=filters.specs())
 @examples(60)
 def test_random_filters(seed: int, spec: filters.Spec) -> None:

@@ -170,7 +170,40 @@ assert not set(range(1, 11)) & set(ct.count_by("zone"))
 print("end")
 """
 
-PROGRAMS = {"a storm": STORM, "a log": LOG, "a fork": FORK, "tasks": TASKS}
+# Reading holds up the greenlets of a thread while it waits, but works.
+EVENTS = """
+import asyncio
+
+def read(number):
+    while True:
+        try:
+            got.append(stream.get(timeout=0.01 if number % 2 else None))
+        except ValueError:
+            return
+
+async def one():
+    return await stream.__anext__()
+
+got = []
+stream = ct.events("new")
+waits = [spawn(in_pool, read, number) for number in range(4)]
+start_thread(read, (1,))
+fill(ct, 200, 20)
+while stream.received < 200 or len([item for item in got if item]) < 200:
+    give_way(0.001)
+stream.close()
+for wait in waits:
+    wait()
+assert len({item.flow.id for item in got if item}) == 200
+stream = ct.events("destroy")
+ct.flush_all()
+assert asyncio.run(one()).kind == "destroy"
+assert len(list(iter(lambda: stream.get(timeout=0), None))) == 199
+stream.close()
+print("end")
+"""
+
+PROGRAMS = {"events": EVENTS, "a storm": STORM, "a log": LOG, "a fork": FORK, "tasks": TASKS}
 
 
 @pytest.mark.usefixtures("netns")

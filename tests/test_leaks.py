@@ -355,15 +355,17 @@ def events(bench: Bench) -> None:
             bench.ct.events(**arguments)
 
 
-@covers("Events.batches", times=60)
+@covers("Events.batches", "Events.text", times=60)
 def event_batches(bench: Bench) -> None:
-    """Tables of events, left half-way."""
+    """Tables and lines of events, left half-way."""
     other = flow(203, zone=203)
     with bench.ct.events("new", "update") as stream:
         bench.ct.create(other)
         bench.ct.update(other.replace(mark=7))
         assert len(next(stream.batches(rows=1))) == 1
         assert len(next(stream.batches(columns=["labels", "unknown"]))) == 1
+        bench.ct.update(other.replace(mark=8))
+        assert len(list(stream.text(timeout=0))) == 1
     bench.ct.delete_flow(other)
 
 
