@@ -31,6 +31,10 @@ from tests.support.examples import examples
 from tests.support.namespaces import where_am_i
 from tests.support.processes import NOBODY, Script, in_child
 
+# Without privilege the buffer has room for a hundred events.
+pytestmark = pytest.mark.usefixtures("root")
+
+ROOT = Path(__file__).parent.parent
 Items = list[Any]
 # What comes at once; a hang ends the test.
 PATIENCE = 60
@@ -136,7 +140,6 @@ def test_bad_arguments_open_nothing(
         ct.events(*kinds, **options)
 
 
-@pytest.mark.usefixtures("root")
 @pytest.mark.parametrize("buffer", [4096, 2**30 - 1])
 def test_the_buffer_is_what_was_asked_for(ct: nlct.Conntrack, buffer: int) -> None:
     """From the least to the most."""
@@ -479,6 +482,7 @@ def test_ctrl_c_ends_a_wait(ct: nlct.Conntrack, where: str, wait: str) -> None:
     """And the stream is as it was."""
     with subprocess.Popen(
         [sys.executable, "-c", BLOCKED.format(wait=wait), where.split("=")[1]],
+        cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
@@ -609,7 +613,6 @@ with nlct.Conntrack() as ct:
 """
 
 
-@pytest.mark.usefixtures("root")
 def test_listening_is_a_privilege(script: Script) -> None:
     """The kernel's, and it is said."""
     assert script(AS_NOBODY) == "listen to events"
@@ -650,7 +653,7 @@ def mode(netns: nlct.Netns, number: int) -> None:
     try:
         filters.write(netns, "events", number)
     except OSError as exc:
-        pytest.skip(f"MISSING: nf_conntrack_events={number} in this kernel: {exc}")
+        pytest.skip(f"MISSING: nf_conntrack_events={number}: {exc}")
 
 
 def test_a_sysctl_that_hides_events_is_told(ct: nlct.Conntrack, netns: nlct.Netns) -> None:
@@ -776,11 +779,6 @@ def test_the_kernel_drops_nothing_that_matches(
             slack = markless if "mark" in repr(wanted) else 0
             assert 0 < len(found) <= dropped.received <= len(found) + slack
             assert dropped.received < whole.received
-        # What the dump's own filter takes for matches is there too, but for what events leave out.
-        if wanted not in (Filter(mark=0),):
-            assert {item.flow.orig for item in found if item.kind == "new"} == {
-                item.flow.orig for item in found if item.kind == "destroy"
-            } or "mark" in repr(wanted)
 
 
 def test_a_filter_sees_what_an_event_says(ct: nlct.Conntrack) -> None:
@@ -796,13 +794,19 @@ def test_a_filter_sees_what_an_event_says(ct: nlct.Conntrack) -> None:
 @given(seed=st.integers(0, 2**16), spec=filters.specs())
 @examples(60)
 def test_random_filters(seed: int, spec: filters.Spec) -> None:
-    """The kernel drops nothing that matches, whatever is asked for."""
+    """The kernel drops nothing that matches, whatever is asked for; a dump finds the same."""
     with ExitStack() as stack:
         netns = stack.enter_context(nlct.Netns.scratch())
         ct = stack.enter_context(nlct.Conntrack(netns))
         dropped, whole = stack.enter_context(both(netns, filters.build(spec)))
-        play(ct, filters.random_flows(seed, 30))
-        assert queued(dropped) == queued(whole)
+        made = filters.random_flows(seed, 30)
+        ct.load(made)
+        found = queued(dropped)
+        # Of flows that are made by ctnetlink, events say whatever may be asked for.
+        ids = [flow.id for flow in ct.dump(filters.build(spec))]
+        assert sorted(item.flow.id for item in found) == sorted(ids)
+        play(ct, made)
+        assert found + queued(dropped) == queued(whole)
 
 
 # Overruns -----------------------------------------------------------------------------------------
@@ -833,7 +837,6 @@ def test_what_is_dropped_until_the_queue_is_empty_is_counted(ct: nlct.Conntrack)
         assert isinstance(found[-1], Overrun)
 
 
-@pytest.mark.usefixtures("root")
 @pytest.mark.parametrize("buffer", [4096, 65536, 1 << 20, 16 << 20])
 def test_events_and_losses_are_what_was_sent(ct: nlct.Conntrack, buffer: int) -> None:
     """At the highest rate there is, read meanwhile; in batches as well."""
@@ -868,7 +871,6 @@ def _count_batches(events: nlct.Events, sent: int) -> int:
     return count
 
 
-@pytest.mark.usefixtures("root")
 def test_with_room_enough_nothing_is_lost(ct: nlct.Conntrack) -> None:
     """Nobody reads meanwhile."""
     made = numbered(0, 10000)
@@ -916,7 +918,10 @@ with nlct.Conntrack(sys.argv[1]) as ct, ct.events("new", buffer=65536) as events
 def test_a_reader_that_was_stopped_goes_on(ct: nlct.Conntrack, where: str) -> None:
     """And is told how much it has missed."""
     with subprocess.Popen(
-        [sys.executable, "-c", STOPPED, where.split("=")[1]], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", STOPPED, where.split("=")[1]],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         try:
             assert process.stdout is not None
@@ -955,9 +960,3 @@ def test_its_repr(ct: nlct.Conntrack) -> None:
     events.close()
     events.close()
     assert "closed" in repr(events)
-
-
-def test_it_needs_no_more_than_its_modules() -> None:
-    """Nobody who does not use asyncio loads it."""
-    code = "import sys, nlct; assert 'asyncio' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent, check=True)
