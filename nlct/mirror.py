@@ -97,8 +97,8 @@ class Mirror(Closing):
     Counts out of memory are upper bounds until the audit has gone round, and ``state`` says so.
 
     FlushResult.complete is False for a zone of which no audit has shown yet that its flows are
-    announced; ``strategy`` is "mirror", "mirror+walk" where no index helped, and "mirror+scan"
-    where a part was scanned.
+    announced, unless ``verify`` has scanned it. ``strategy`` is "mirror", "mirror+walk" where no
+    index helped, and "mirror+scan" where a part was scanned.
 
     Any number of threads and tasks may use one object. Its own thread listens; after a fork the
     child begins anew when it first uses the object. It needs CAP_NET_ADMIN in the namespace, and
@@ -214,7 +214,7 @@ class Mirror(Closing):
         lists = self._lists(wanted) if wanted.within(KEPT)[1] else None
         if lists is None:
             return self._ct.count(wanted)
-        if wanted.is_zones or wanted.matches_everything:
+        if wanted.matches_everything or (wanted.is_zones and lists.indexed):
             return lists.flows
         return sum(1 for _ in self._flows(lists, wanted))
 
@@ -325,9 +325,11 @@ class Mirror(Closing):
             result = self._scan(Filter(zone=hidden), operation, dry_run)
             wanted = Filter(zone=zones - hidden)
         rest = self._do_whole(keeper, wanted, operation, dry_run)
-        result = rest if result is None else _sum(rest, result)
         if verify and not dry_run and rest.strategy.startswith("mirror"):
-            result = _sum(result, flush(self._handle, wanted, "scan", False, 1, None, operation))
+            scan = flush(self._handle, wanted, "scan", False, 1, None, operation)
+            # The scan saw what is left, whether it was ever announced or not.
+            rest = _sum(rest, scan)._replace(complete=scan.complete and not rest.failed)
+        result = rest if result is None else _sum(rest, result)
         _log.say_all(keeper.said)
         return result._replace(seconds=time.monotonic() - began)
 
@@ -504,7 +506,7 @@ def _sum(one: FlushResult, other: FlushResult) -> FlushResult:
         deleted=both("deleted"),
         already_gone=one.already_gone + other.already_gone,
         failed=dict(Counter(one.failed) + Counter(other.failed)),
-        strategy="+".join(dict.fromkeys((one.strategy, other.strategy))),
+        strategy="+".join(dict.fromkeys(f"{one.strategy}+{other.strategy}".split("+"))),
         passes=one.passes + other.passes,
         complete=one.complete and other.complete,
     )
@@ -518,7 +520,7 @@ async def _in_thread(work: Callable[[], FlushResult]) -> FlushResult:
 
 
 def _indexes(index: Iterable[str]) -> set[str]:
-    if isinstance(index, str):
+    if isinstance(index, str) or not isinstance(index, Iterable):
         raise TypeError(f"index must be a list of names, not {index!r}")
     wanted = set(index)
     for name in wanted:
