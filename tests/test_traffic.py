@@ -135,6 +135,39 @@ def test_one_zone_is_flushed_again_and_again_under_traffic(
     assert [talk.echoes() for talk in talks[SPARED]] == [True] * 5
 
 
+def test_a_mirror_flushes_one_zone_again_and_again_under_traffic(
+    where: traffic.Site, talks: dict[int, list[traffic.Talk | traffic.Ping]]
+) -> None:
+    """What was there before a call is gone after it, however many come; the other zone talks on."""
+    spared = identities(where, SPARED)
+    with ExitStack() as stack:
+        mirror = stack.enter_context(nlct.Mirror(where.server, index=("zone", "address")))
+        assert mirror.wait(traffic.PATIENCE)
+        heard = stack.enter_context(traffic.newcomers(where, *where.zones))
+        calls = (
+            lambda: mirror.flush_zone(FLUSHED),
+            lambda: mirror.delete(Filter(zone=FLUSHED, family="ipv4")),
+            lambda: mirror.delete(Filter(dst=where.address(FLUSHED)) | Filter(zone=FLUSHED)),
+            lambda: mirror.delete(Filter(zone=FLUSHED, status="confirmed")),
+        )
+        turn = deleted = 0
+        while turn < 40 or deleted < 40 or heard[0] < 40:
+            before = identities(where, FLUSHED)
+            result = calls[turn % len(calls)]()
+            after = identities(where, FLUSHED)
+            assert not [key for key in before.keys() & after.keys() if key.family == socket.AF_INET]
+            assert result.strategy.startswith("mirror")
+            assert not result.failed
+            deleted += result.deleted or 0
+            turn += 1
+            there = identities(where, SPARED)
+            assert {key: there.get(key) for key in spared} == spared
+            assert talks[SPARED][turn % 5].echoes()
+        # It was told of everything, and lost nothing.
+        assert (mirror.state.dumps, mirror.state.overruns) == (1, 0)
+    assert [talk.echoes() for talk in talks[SPARED]] == [True] * 5
+
+
 def test_real_entries_are_decoded(
     where: traffic.Site, talks: dict[int, list[traffic.Talk | traffic.Ping]]
 ) -> None:

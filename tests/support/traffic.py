@@ -9,7 +9,7 @@ import struct
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 
 import pytest
 
@@ -18,6 +18,8 @@ import nlct
 PORT = 7777
 # Longer than any echo takes that comes at all.
 PATIENCE = 20.0
+# Shorter than the time after which TCP repeats its first packet.
+BRIEF = 0.1
 # What becomes of a connection without its entry: conntrack does not pick it up again, and what is
 # not of a known connection is dropped. So whoever still talks still has his entry.
 STRICT = "/proc/sys/net/netfilter/nf_conntrack_tcp_loose"
@@ -279,8 +281,8 @@ class Talk:
 class Ping:
     """Echo requests with one id from the client of a zone."""
 
-    def __init__(self, where: Site, zone: int) -> None:
-        self._id = 0x1000 + zone % 0x1000
+    def __init__(self, where: Site, zone: int, id: int | None = None) -> None:
+        self._id = 0x1000 + zone % 0x1000 if id is None else id
         self._turn = 0
         self._address = where.address(zone)
         self._sock = where.clients[zone].socket(
@@ -307,6 +309,47 @@ class Ping:
     def close(self) -> None:
         """Stop pinging."""
         self._sock.close()
+
+
+@contextmanager
+def newcomers(where: Site, *zones: int) -> Iterator[list[int]]:
+    """Have the clients of these zones begin one conversation after another, until the block ends.
+
+    Each has a port or an id of its own and sends but one packet that could make an entry, so an
+    entry that is gone does not come back. How many have heard their echo stands in the list.
+    """
+    stop = threading.Event()
+    heard = [0]
+
+    def once(zone: int, number: int) -> bool:
+        kind = (socket.SOCK_DGRAM, socket.SOCK_STREAM, None)[number % 3]
+        if kind is None:
+            with closing(Ping(where, zone, 0x4000 + number)) as ping:
+                return ping.echoes(BRIEF)
+        with where.clients[zone].socket(socket.AF_INET, kind) as sock:
+            sock.settimeout(BRIEF)
+            sock.bind(("", 16_384 + number))
+            sock.connect((where.address(zone), PORT))
+            sock.send(b"here I am")
+            return sock.recv(2048) == b"here I am"
+
+    def come(zone: int) -> None:
+        number = 0
+        while not stop.is_set():
+            # Whoever is flushed in between hears nothing.
+            with suppress(OSError):
+                heard[0] += once(zone, number)
+            number = (number + 1) % 0x4000
+
+    threads = [threading.Thread(target=come, args=(zone,)) for zone in zones]
+    for thread in threads:
+        thread.start()
+    try:
+        yield heard
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
 
 
 # SCTP --------------------------------------------------------------------------------------------
