@@ -948,6 +948,7 @@ with nlct.Mirror("/proc/self/fd/{}", buffer=65536) as mirror:
 """
 
 
+@pytest.mark.usefixtures("root")
 def test_a_listener_that_is_stopped(netns: nlct.Netns, ct: nlct.Conntrack) -> None:
     """It misses much, knows that when it goes on, and deletes what is there."""
     process = subprocess.Popen(
@@ -1078,7 +1079,8 @@ def test_listeners_that_come_and_go(netns: nlct.Netns, ct: nlct.Conntrack) -> No
             thread.join()
 
 
-def test_a_namespace_that_is_deleted(root: None) -> None:  # noqa: ARG001
+@pytest.mark.usefixtures("root")
+def test_a_namespace_that_is_deleted() -> None:
     """Its name is; the table stays for as long as a mirror holds it."""
     called = f"nlct-mirror-{os.getpid()}"
     traffic.run("ip", "netns", "add", called)
