@@ -552,6 +552,61 @@ def test_of_two_entangled_flows_each_can_be_flushed(
         ct.flush_all()
 
 
+def test_every_protocol(netns: nlct.Netns, ct: nlct.Conntrack, mirror: Mirror) -> None:
+    """With ports, with what ICMP has instead, and with neither; events and dumps say the same."""
+    hosts = (("10.0.0.1", "10.0.0.2"), ("fd00::1", "fd00::2"), ("::a00:1", "::a00:2"))
+    made = [
+        Flow(orig, zone=zone, timeout=3600)
+        for src, dst in hosts
+        for zone in (0, 5)
+        for proto in (0, 2, 6, 17, 33, 47, 50, 99, 132, 136, 255)
+        for orig in (Tuple(src, dst, proto), Tuple(src, dst, proto, 1, 2))
+    ] + [
+        Flow(Tuple(src, dst, proto, icmp_id=7, icmp_type=kind, icmp_code=1), zone=5, timeout=3600)
+        for src, dst in hosts
+        for proto in ("icmp", "icmpv6")
+        for kind in (8, 13, 15, 17, 128, 129, 139)
+    ]
+    assert ct.load(made).created > 50
+    check_memory(mirror, netns)
+    # As numbers these addresses are the same.
+    for wanted in (Filter(src="10.0.0.1"), Filter(dst="::a00:2")):
+        meant = {flow.id for flow in ct.dump(wanted)}
+        assert meant
+        assert check_delete(netns, mirror, wanted, meant).strategy == "mirror"
+    before = oracle.dump(netns)
+    assert mirror.flush_zone(5).complete is False
+    assert oracle.dump(netns) == oracle.outside(before, {5})
+    check_memory(mirror, netns)
+
+
+def test_one_tuple_in_zones_of_every_kind(
+    netns: nlct.Netns, ct: nlct.Conntrack, mirror: Mirror
+) -> None:
+    """Whole ones, for the original direction alone, and for the reply alone."""
+    orig = Tuple("10.1.1.1", "10.1.1.2", "udp", 1, 2)
+    reply = flows.reverse(orig)
+    made = (
+        Flow(orig, zone=5, timeout=3600),
+        Flow(orig, reply.replace(dst="10.9.1.1", zone=5), timeout=3600),
+        Flow(orig.replace(zone=6), timeout=3600),
+        Flow(orig.replace(zone=7), reply.replace(dst="10.9.1.2"), timeout=3600),
+        Flow(orig, reply.replace(dst="10.9.1.3"), zone=8, timeout=3600),
+    )
+    for zone in (5, 6, 7, 8):
+        for flow in made:
+            ct.create(flow)
+        check_memory(mirror, netns)
+        whole = {flow.id for flow in ct.dump(zone=zone)}
+        assert len(whole) == (2 if zone == 5 else 1)
+        for wanted in (Filter(zone=zone, src="10.1.1.1"), Filter(zone=zone, mark=0)):
+            assert {flow.id for flow in mirror.flows(wanted)} == whole
+        assert mirror.flush_zone(zone).deleted == len(whole)
+        assert whole.isdisjoint(flow.id for flow in ct.dump())
+        assert mirror.delete(Filter(src="10.1.1.1")).deleted == 5 - len(whole)
+        check_memory(mirror, netns)
+
+
 # Random runs --------------------------------------------------------------------------------------
 
 
