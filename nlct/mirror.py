@@ -80,9 +80,10 @@ class Mirror(Closing):
 
     ``netns``: the namespace, as for Conntrack, or a Conntrack to work with, which stays open.
     ``index``: "zone" to flush zones for what they hold; also "address", to delete by addresses for
-    what matches. A flow of IPv4 takes some 70 bytes, and some 130 with addresses.
-    ``buffer``: bytes of events that the kernel may queue, 4,096 to 2**30. After a loss it grows, up
-    to 512 MiB. Without CAP_NET_ADMIN in the initial user namespace ``net.core.rmem_max`` bounds it.
+    what matches. A flow of IPv4 takes some 66 bytes, with addresses 146 and more.
+    ``buffer``: bytes of events that the kernel may queue, 4,096 to 2**30 - 1. After a loss it
+    grows, up to 512 MiB. Without CAP_NET_ADMIN in the initial user namespace the sysctl
+    ``net.core.rmem_max`` bounds it.
     ``kernel_filter``: as for Conntrack.
     ``audit_interval``: seconds within which flows are found that are never announced, 1 or more.
 

