@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -120,10 +121,11 @@ def test_the_report_as_text() -> None:
     assert max(map(len, text.splitlines())) <= 80
     assert os.uname().release in text
     assert "2,000 in 10 zones" in text
-    columns = len(ORDER) - (not nlct.probe().zone_flush)
+    ways = len(ORDER) + 1
+    columns = ways - (not nlct.probe().zone_flush)
     for label in ("min", "median", "90 %ile", "99 %ile", "max", "mean", "total", "count"):
         rows = re.findall(rf"^ +{label}((?: +[\d,.-]+)+) *$", text, re.M)
-        assert [len(row.split()) for row in rows] == [len(ORDER)] * 2
+        assert [len(row.split()) for row in rows] == [ways] * 2
         assert all(len(re.findall(r"\d+(?:\.\d+)?(?: |$)", row)) == columns for row in rows)
     assert "A zone of 200 flows" in text
     assert "An empty zone" in text
@@ -140,8 +142,9 @@ def test_the_report_as_json() -> None:
     for case, flows in (("zone", 200), ("empty_zone", 0)):
         found = report[case]
         assert found["zone_flows"] == flows
-        assert set(found["times"]) == {"auto", "scan", "old"} | kernel
+        assert set(found["times"]) == {"auto", "scan", "old", "mirror"} | kernel
         assert set(found["to_kernel"]) == (set(found["times"]) if kernel else set())
+        assert found["mirror_used"] == ["mirror"]
         for name, times in found["times"].items():
             assert set(times) == FIGURES
             assert times["count"] == (1 if name == "old" else 3)
@@ -156,13 +159,40 @@ def test_a_kernel_that_cannot_flush_by_zone(monkeypatch: pytest.MonkeyPatch) -> 
     found = nlct.probe()._replace(zone_flush=False, zone0_flush=False)
     monkeypatch.setitem(capabilities._known, found.release, found)
     report = run(1000, 5, 2)
-    assert set(report.zone.times) == {"auto", "scan", "old"}
+    assert set(report.zone.times) == {"auto", "scan", "old", "mirror"}
     assert report.zone.to_kernel == {}
     assert report.many_zones.kernel_one_by_one is report.many_zones.ratio is None
     assert report.exact
     text = nlct_(*SMALL).stdout
     assert "(cannot)" in text
     assert not re.search(r"^ +to kernel +[\d.]", text, re.M)
+
+
+def test_a_kernel_that_makes_no_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no mirror then: its column says so, and all others are measured."""
+
+    def no_mirror(_: nlct.Conntrack) -> nlct.Mirror:
+        raise nlct.UnsupportedError(errno.EOPNOTSUPP, "listen to events")
+
+    monkeypatch.setattr("nlct.cli.demo.Mirror", no_mirror)
+    report = run(1000, 5, 2)
+    assert "mirror" not in report.zone.times
+    assert report.zone.mirror_used == report.empty_zone.mirror_used == []
+    assert report.exact
+    text = nlct_(*SMALL).stdout
+    assert "nf_conntrack_events, which is 0" in text
+    assert len(re.findall(r"\(cannot\)", text)) == 2 * (2 - nlct.probe().zone_flush)
+
+
+def test_a_mirror_that_leaves_flows_is_not_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As every other way."""
+
+    def flush_nothing(_: nlct.Mirror, zone: int) -> nlct.FlushResult:
+        with nlct.Mirror(nlct.Netns.scratch()) as empty:
+            return empty.flush_zones({zone})
+
+    monkeypatch.setattr(nlct.Mirror, "flush_zone", flush_nothing)
+    assert not run(1000, 5, 1).exact
 
 
 def test_a_kernel_without_zones(monkeypatch: pytest.MonkeyPatch) -> None:

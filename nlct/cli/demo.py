@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,13 +17,17 @@ from nlct.cli.progress import Bar
 from nlct.cli.signals import stoppable
 from nlct.conntrack import Conntrack
 from nlct.errors import UnsupportedError
+from nlct.mirror import Mirror
 from nlct.netns import Netns
 
 MANY = 50
 MANY_SAMPLES = 3
 # The slowest strategy runs in one round out of so many.
 OLD_EVERY = 5
+# Seconds to wait for a mirror to be in step.
+IN_STEP = 60
 # What runs in a round. Each round begins with another, so that drift and order affect all alike.
+# The mirror comes afterwards: while it listens, all others pay for it.
 ORDER = ("auto", "kernel", "scan", "old")
 
 
@@ -32,7 +36,7 @@ class Figures:
     """One zone, flushed in each way.
 
     ``times``: milliseconds by strategy. ``to_kernel``: the median of the ratios of pairs, to the
-    kernel's own flush. ``auto_used``: what "auto" chose to do.
+    kernel's own flush. ``auto_used``, ``mirror_used``: what "auto" and the mirror chose to do.
     """
 
     zone: int
@@ -40,6 +44,7 @@ class Figures:
     times: dict[str, Summary]
     to_kernel: dict[str, float]
     auto_used: list[str]
+    mirror_used: list[str]
 
 
 @dataclass(frozen=True)
@@ -115,7 +120,8 @@ class _Demo:
         started = time.monotonic()
         with Bar(f"filling {flows_word(table.flows)}", table.flows).shown() as bar:
             table.fill(bar.at)
-        steps = 2 * sum(len(self._strategies(i)) for i in range(self._samples)) + 3 + MANY_SAMPLES
+        a_zone = sum(len(self._strategies(i)) + 1 for i in range(self._samples)) + 1
+        steps = 2 * a_zone + 3 + MANY_SAMPLES
         # Ticking would take time from what is measured.
         with Bar("measuring", steps, ticking=False).shown() as bar:
             zone = self._flush_again_and_again(1, bar)
@@ -170,6 +176,7 @@ class _Demo:
                 self._exact &= self._table.put_back(zone)
                 self._exact &= result.complete and result.deleted in (None, flows)
             rounds.append(times)
+        mirror_used = self._flush_from_memory(zone, rounds, what, bar)
         return Figures(
             zone=zone,
             zone_flows=flows,
@@ -183,7 +190,28 @@ class _Demo:
                 if self._probe.zone_flush
             },
             auto_used=sorted(used),
+            mirror_used=sorted(mirror_used),
         )
+
+    def _flush_from_memory(
+        self, zone: int, rounds: list[dict[str, float]], what: str, bar: Bar
+    ) -> set[str]:
+        """Flush one zone by a mirror, and put it back, in each round; return what it chose to do.
+
+        It adds no times where the kernel makes no events.
+        """
+        flows = sum(map(len, self._table.zone(zone)))
+        used: set[str] = set()
+        bar.step("a mirror, which begins to listen")
+        with suppress(UnsupportedError), Mirror(self._ct) as mirror:
+            for sample, times in enumerate(rounds):
+                mirror.wait(IN_STEP)
+                bar.step(f"{what}, {sample + 1} of {self._samples}: mirror")
+                times["mirror"], result = timed(mirror.flush_zone, zone)
+                used.add(result.strategy)
+                self._exact &= self._table.put_back(zone, mirror)
+                self._exact &= not result.failed and result.deleted in (None, flows)
+        return used
 
     def _flush_many_zones(self, bar: Bar) -> ManyZones:
         one_by_one = None

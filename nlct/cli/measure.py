@@ -12,9 +12,13 @@ from typing import Any, Callable
 from nlct.conntrack import Conntrack
 from nlct.errors import TableFullError
 from nlct.fill import tables
+from nlct.mirror import Mirror
 from nlct.table import FlowTable
 
 Progress = Callable[[int], None]
+
+# Flows to create before a mirror shall look: their events fit into the smallest buffer.
+PIECE = 100
 
 
 @dataclass(frozen=True)
@@ -102,10 +106,20 @@ class SyntheticTable:
         each, more = divmod(self.flows, self.zones)
         return {zone: each + (zone <= more) for zone in range(1, self.zones + 1)}
 
-    def put_back(self, zone: int) -> bool:
-        """Create the flows of a zone that was flushed; tell if the flush had left none of them."""
+    def put_back(self, zone: int, mirror: Mirror | None = None) -> bool:
+        """Create the flows of a zone that was flushed; tell if the flush had left none of them.
+
+        ``mirror``: let it keep up, however small its buffer is.
+        """
         made = self.zone(zone)
-        return sum(self.ct.load(table).created for table in made) == sum(map(len, made))
+        created = 0
+        for table in made:
+            size = len(table) if mirror is None else PIECE
+            for at in range(0, len(table), size):
+                created += self.ct.load(table[at : at + size]).created
+                if mirror is not None:
+                    mirror.count()
+        return created == sum(map(len, made))
 
     def is_whole(self, *, without: Iterable[int] = ()) -> bool:
         """Tell if every zone has its flows, and those of ``without`` none."""

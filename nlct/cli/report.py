@@ -15,6 +15,7 @@ HEADINGS = {
     "scan": "scan",
     "kernel": "kernel",
     "old": "scan, as on\nan old kernel",
+    "mirror": "mirror",
 }
 ROWS = {
     "min": "min",
@@ -64,7 +65,7 @@ def _times(title: str, figures: Figures) -> Table:
         rows.add_row(label, *values, style=style)
     if figures.to_kernel:
         rows.add_section()
-        ratios = (f"{figures.to_kernel[name]:.2f}" for name in HEADINGS)
+        ratios = (_ratio(figures.to_kernel.get(name)) for name in HEADINGS)
         rows.add_row("to kernel", *ratios, style="bold")
     return rows
 
@@ -74,6 +75,12 @@ def _cell(times: Summary | None, field: str) -> str:
         return "-"
     value = getattr(times, field)
     return str(value) if field == "count" else f"{value:,.2f}"
+
+
+def _ratio(ratio: float | None) -> str:
+    if ratio is None:
+        return "-"
+    return f"{ratio:.2f}" if ratio > 0.1 else f"{ratio:.4f}"
 
 
 def _others(report: Report) -> Table:
@@ -106,9 +113,21 @@ def _notes(report: Report) -> str:
             kernel,
             f"auto used {used} for the zone with flows, {used_empty} for the empty one.",
             f"An old kernel sends every flow; measured in one of {OLD_EVERY} rounds.",
+            _of_the_mirror(report),
             "Exact: what was flushed is gone, and every other zone kept all its flows."
             if report.exact
             else "NOT EXACT: flows were left, or other zones lost some.",
             f"Measured in {duration(report.seconds)}; nothing is left behind.",
         )
     )
+
+
+def _of_the_mirror(report: Report) -> str:
+    cases = report.zone, report.empty_zone
+    if not report.zone.mirror_used:
+        return "A mirror needs the sysctl nf_conntrack_events, which is 0."
+    said = "The mirror was measured after the others, which its listening slows down."
+    if any(case.mirror_used != ["mirror"] for case in cases):
+        used, used_empty = (" and ".join(case.mirror_used) for case in cases)
+        said += f"\nIt used {used} for the zone with flows, {used_empty} for the empty one."
+    return said
