@@ -1,12 +1,13 @@
 """What keeps a mirror in step with the kernel: a thread that listens, dumps and audits.
 
-To be in step is earned. The order matters: listen; wait until no packet is on its way that began
-before; take what is queued; then dump the whole table, while the events go on. What one misses the
-other finds. It is lost when the kernel drops an event, or when the sysctl changes that says which
-flows have events, and earned again by another dump.
+To be in step is earned. The order matters: listen; wait until no packet is under way that came
+before; take what is queued; then dump the whole table, while the events go on. What the dump misses
+the events tell. Being in step is lost when the kernel drops an event, or when the sysctl changes
+that says which flows have events. Another dump earns it again.
 
-Some flows are never announced: a rule hides the event, or the kernel does not make it. So a slow
-dump goes round and round, and compares. It finds those, and ghosts, whose end nobody told.
+Some flows are never announced: a rule hides the event, or the kernel does not make it. So an audit,
+a slow dump, goes round and round and compares. It finds such flows, and ghosts: flows that ended
+without an event.
 """
 
 from __future__ import annotations
@@ -35,16 +36,16 @@ LOOK = 0.004
 IDLE = 100
 # The buffer grows up to this with each loss.
 MOST_BUFFER = 512 << 20
-# Takes of up to 8,192 events in a row, before the caller gives up to wait for the last one.
+# How often to take events, 8,192 at most, before a caller no longer waits for an empty queue.
 MOST_TAKES = 64
 
-# Seconds until the next try to earn being in step: longer after each loss, up to the second; as at
-# first after a calm time.
+# Seconds until the next try to earn being in step: the first of these, then twice as long after
+# each, up to the second. It begins anew if the mirror has been in step for CALM seconds.
 FIRST_DELAY, LONGEST_DELAY = 0.05, 30.0
 CALM = 60.0
 # Seconds until the first audit, which makes sure of the dump at the start.
 MAKE_SURE = 2.0
-# Seconds in which the event of a flow must come that an audit has met.
+# Seconds to wait for the event of a flow that an audit has met and the memory does not know.
 ON_ITS_WAY = 1.0
 # Milliseconds that an audit works at a time, and seconds that it takes for a flow, roughly.
 AUDIT_STEP = 1
@@ -53,6 +54,7 @@ AUDIT_FLOW = 2.5e-6
 LOOKED_UP = 200
 
 _WATCHED = 1 << EventKind.NEW | 1 << EventKind.DESTROY
+# Only says that somebody listens; see nlct_events_open().
 _ANCHOR = 1
 
 
@@ -62,7 +64,7 @@ class Keeper:
     ``buffer``: bytes of events that may be queued.
     ``interval``: seconds within which a flow is found that was never announced.
 
-    What stands here about being in step is for whoever holds the memory's lock.
+    Hold the memory's lock to read or change anything about being in step.
     """
 
     def __init__(self, handle: Handle, addresses: bool, buffer: int, interval: float) -> None:
@@ -324,7 +326,7 @@ class Keeper:
         return bool(self.hidden_zones if zones is None else self.hidden_zones & zones)
 
     def knows(self, zones: frozenset[int] | None) -> bool:
-        """Tell if an audit has shown that the flows in these zones are announced."""
+        """Tell if an audit has shown that flows in these zones are announced; None: in all."""
         if zones is None:
             return self.audited and not self.hidden_zones
         return zones <= self.audited_zones

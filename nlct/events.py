@@ -58,8 +58,7 @@ class Event(NamedTuple):
 class Overrun(NamedTuple):
     """The kernel has dropped events, since the queue was full. The stream goes on.
 
-    Every event before it was sent before whoever reads this dumps the table, so a dump shows what
-    was missed.
+    If you dump the table after reading this, the dump shows what was missed.
 
     ``lost``: how many; None where the kernel does not say, as before Linux 4.12, or could not even
     make an event. With a filter these are events that the kernel's part of it let through.

@@ -44,14 +44,14 @@ _NO_ERRORS = bytes(ffi.sizeof("uint64_t") * 4096)
 class MirrorState(NamedTuple):
     """What a mirror knows of itself.
 
-    ``in_step``: it has every flow that the kernel has announced. ``since``: when that became so or
-    ceased to be, in seconds since 1970; ``reason``: why it ceased, "" while it is in step.
+    ``in_step``: it has every flow that the kernel has announced. ``since``: when ``in_step`` last
+    changed, in seconds since 1970. ``reason``: why it is not in step, "" while it is.
     ``events``: received so far. ``overruns``, ``lost``: how often the kernel dropped events, and
     how many, as far as it says.
-    ``dumps``: those that earned being in step. ``audits``: rounds in which all was compared.
+    ``dumps``: complete dumps after which it was in step. ``audits``: complete rounds of the audit.
     ``hidden``: flows that an audit has found and that were never announced; ``hidden_zones``:
-    theirs, which are scanned from then on. ``ghosts``: flows that were forgotten, since a dump did
-    not show them any more.
+    theirs, which are scanned from then on. ``ghosts``: flows that it has forgotten because a dump
+    did not show them any more: nobody announced their end.
     ``exact``: the last audit found nothing amiss, so counts are exact but for flows whose end is
     never announced; otherwise they are upper bounds of what was announced.
     ``flows``: how many it knows. ``memory``: bytes that it needs for them.
@@ -79,13 +79,14 @@ class Mirror(Closing):
     """The flows of one table, as the kernel announces them.
 
     ``netns``: the namespace, as for Conntrack, or a Conntrack to work with, which stays open.
-    ``index``: "zone" to flush zones for what they hold; also "address", to delete by addresses for
-    what matches. A flow of IPv4 takes some 66 bytes, with addresses 146 and more.
+    ``index``: ("zone",) to flush zones for what they hold; ("zone", "address") to delete by
+    addresses, too, for what matches. A flow of IPv4 takes 66 bytes, with addresses 146 and more.
     ``buffer``: bytes of events that the kernel may queue, 4,096 to 2**30 - 1. After a loss it
     grows, up to 512 MiB. Without CAP_NET_ADMIN in the initial user namespace the sysctl
     ``net.core.rmem_max`` bounds it.
     ``kernel_filter``: as for Conntrack.
-    ``audit_interval``: seconds within which flows are found that are never announced, 1 or more.
+    ``audit_interval``: seconds within which the audit finds a flow that was never announced, 1 or
+    more.
 
     **What it promises.** It never deletes what it only believes: each delete names tuple, zone and
     id, and the kernel has the last word. Gone when a call returns is every flow that the kernel had
@@ -158,7 +159,7 @@ class Mirror(Closing):
         return self._keeper
 
     def _leave_behind(self) -> None:
-        """Let go, in a forked child, of what the parent's thread may have been at."""
+        """Let go, in a forked child, of what the parent's thread may have been using."""
         if self._keeper not in _left_behind:
             _left_behind.append(self._keeper)
             self._keeper.close_descriptors()
@@ -205,6 +206,10 @@ class Mirror(Closing):
     def __len__(self) -> int:
         """Return the number of flows; see Conntrack.count() where the mirror is not in step."""
         return self.count()
+
+    def __bool__(self) -> bool:
+        """An empty mirror is a mirror."""
+        return True
 
     def count(self, filter: Filter | None = None, *, zone: Zones | None = None) -> int:
         """Return the number of flows, as Conntrack.count() does.
@@ -436,9 +441,9 @@ class _Deletes:
             raise
 
     def look_up(self, one: ffi.CData, narrow: Filter) -> None:
-        """Delete what matches in a list, as the kernel says now.
+        """Delete what matches in a list, by what the kernel says of each flow now.
 
-        ``narrow``: what can be told of the flows without it.
+        ``narrow``: the part of the filter that memory can match.
         """
         for rows in self._keeper.memory.rows(one, narrow):
             matching = [flow for flow in flows_from(rows, b"") if self._matches(flow)]
@@ -472,7 +477,7 @@ class _Deletes:
         self._refused.update(-result for result in said)
 
     def result(self, way: str, known: bool) -> FlushResult:
-        """Return the outcome. ``known``: the kernel announces every flow of which this is."""
+        """Return the outcome. ``known``: an audit has shown that these flows are announced."""
         refused = self._refused
         counts = memoryview(ffi.buffer(self._tally.refused))
         # Nearly always there are none: to look at each takes longer than a small flush.
@@ -534,7 +539,7 @@ def _indexes(index: Iterable[str]) -> set[str]:
 
 # Not a WeakSet: list() copies a plain set at once, whatever other threads do to it.
 _mirrors: set[weakref.ref[Mirror]] = set()
-# What a parent's threads were at when it forked; never to be touched again, not even freed.
+# What a parent's threads may have been using when it forked: never touch it, nor free it.
 _left_behind: list[Keeper] = []
 
 
