@@ -678,12 +678,14 @@ int nlct_mirror_round_end(struct nlct_mirror *mirror, size_t limit);
 /* Gives a round up: removes nothing. */
 void nlct_mirror_round_drop(struct nlct_mirror *mirror);
 
-/* Sink: sees flows for the round, and puts those that the mirror does not know into 'rows', which
-   must outlive it; inserts none. A row has what the mirror keeps of a flow. */
+/* Sink: copies what the mirror keeps of a flow into 'rows', which must outlive it. Meanwhile others
+   may use the mirror: a dump takes long where the table is large and few of its flows are ours. */
 int nlct_audit_new(struct nlct_sink **sink, struct nlct_mirror *mirror, struct nlct_flow *rows,
                    size_t capacity);
 
-/* The number of rows filled since the last call; the sink then starts again at the first. */
+/* Sees the flows that came since the last time for the round, and leaves in 'rows' those that the
+   mirror does not know; inserts none. Returns how many; before the sink takes the next flow they
+   must be used. */
 size_t nlct_audit_take(struct nlct_sink *sink);
 
 /* The lists of a mirror. 0 is none of them. */

@@ -53,6 +53,9 @@ AUDIT_FLOW = 2.5e-6
 # Flows that an audit has met and does not know, looked up without a pause.
 LOOKED_UP = 200
 
+# A flow that an audit does not know: when it was met, and whether it is looked at again.
+Met = tuple[float, Flow, bool]
+
 _WATCHED = 1 << EventKind.NEW | 1 << EventKind.DESTROY
 # Only says that somebody listens; see nlct_events_open().
 _ANCHOR = 1
@@ -137,23 +140,23 @@ class Keeper:
 
     def deleting_socket(self) -> Socket:
         """Return the socket for deletes, a new one if ours has failed or the program closed it."""
+        self.memory.check_open()
         if self.sock is None or not lib.nlct_socket_is(self.sock.handle):
             return self.open_socket()
         return self.sock
 
     def renew_socket(self) -> None:
         """Use no socket any more on which an exchange has failed."""
+        # It is closed when nobody uses it any more: a signal handler may have interrupted its user.
         with self.lock.real:
-            if self.sock is not None:
-                self.sock.close()
-                self.sock = None
+            self.sock = None
 
     def drain(self) -> bool:
         """Take all events that are queued; tell if the queue was seen empty."""
-        if self._broken:
-            return False
         count = ffi.new("uint64_t *")
         for _ in range(MOST_TAKES):
+            if self._broken:
+                return False
             rc = lib.nlct_events_take(self._events[0], self.memory.feed[0])
             if lib.nlct_events_lost(self._events[0], count):
                 self.overruns += 1
@@ -172,6 +175,14 @@ class Keeper:
         """Let more events be queued."""
         self.buffer = min(2 * self.buffer, max(self.buffer, MOST_BUFFER))
         lib.nlct_events_resize(self._events[0], self.buffer)
+
+    def room(self) -> int:
+        """Return how many bytes of events the kernel may queue: less where it bounds them."""
+        size = ffi.new("size_t *")
+        events = self._events[0]
+        if events == ffi.NULL or lib.nlct_events_buffer(events, size) < 0:
+            return self.buffer
+        return int(size[0])
 
     def events(self) -> int:
         """Return how many events the kernel has sent, but for those of one's own deletes."""
@@ -199,19 +210,23 @@ class Keeper:
 
     def lose(self, reason: str) -> None:
         """Be no longer in step. Another dump is needed."""
+        was_in_step, self.in_step = self.in_step, False
         self._losses += 1
         self._audit = None
         self.exact = False
         self.reason = reason
-        if not self.in_step:
+        if not was_in_step:
             return
-        self.in_step = False
         self.since = time.time()
         now = time.monotonic()
         if now - self._earned_at > CALM:
             self._delay = FIRST_DELAY
         self._earn_at = now + self._delay
-        _log.say(_log.WARNING, "mirror: no longer in step: %s", reason)
+        self._say(_log.WARNING, "mirror: no longer in step: %s", reason)
+
+    def _say(self, level: int, text: str, *values: object) -> None:
+        """Keep it for a caller to log: the lock is held."""
+        self.said.append((level, text, values))
 
     def _earn(self) -> None:
         """Dump the whole table while events go on, to be in step afterwards."""
@@ -241,8 +256,7 @@ class Keeper:
             self.since, self.reason = time.time(), ""
             self._earned_at = time.monotonic()
             self._audit_at = self._earned_at + MAKE_SURE
-            flows = self.memory.count()
-        _log.say(_log.INFO, "mirror: in step, with %d flows", flows)
+            self._say(_log.INFO, "mirror: in step, with %d flows", self.memory.count())
 
     def _dump(self, losses: int) -> bool:
         """Dump the whole table into the memory, and tell if nothing disturbed that."""
@@ -261,7 +275,7 @@ class Keeper:
     def _audited(self) -> Iterator[None]:
         """Compare the memory with a slow dump; yield after each step."""
         losses = self._losses
-        met: deque[tuple[float, Flow]] = deque()
+        met: deque[Met] = deque()
         with self.lock.real:
             zones = set(self.memory.counts_by("zone") or ())
             amiss = self._amiss()
@@ -271,14 +285,15 @@ class Keeper:
                 made.receive_alone()
                 steps = made.steps(self.memory.audit, AUDIT_STEP)
                 while not made.ended:
+                    # Not under the lock: it may take as long as the walk over a large table.
+                    next(steps)
                     with self.lock.real:
-                        next(steps)
                         strangers = self.memory.strangers()
-                    met.extend((time.monotonic(), flow) for flow in strangers)
-                    self._look_up(met)
+                    met.extend((time.monotonic(), flow, False) for flow in strangers)
+                    self._look_up(met, losses)
                     yield
             while met:
-                self._look_up(met)
+                self._look_up(met, losses)
                 yield
             more = not made.disturbed and losses == self._losses
             if not more:
@@ -296,26 +311,42 @@ class Keeper:
             with self.lock.real, suppress(ValueError):
                 self.memory.drop()
 
-    def _look_up(self, met: deque[tuple[float, Flow]]) -> None:
-        """Find out which flows that the audit has met are never announced."""
+    def _look_up(self, met: deque[Met], losses: int) -> None:
+        """Find out which flows that the audit has met are never announced.
+
+        One that is there without an event is looked at again: in that very moment it may have been
+        made anew, in the same place.
+        """
         before = time.monotonic() - ON_ITS_WAY
         for _ in range(LOOKED_UP):
             if not met or met[0][0] > before:
                 return
-            flow = met.popleft()[1]
-            with self.lock.real:
-                self.drain()
-                if self.memory.has(flow):
-                    continue
-            try:
-                found = _lookup.find(self.handle, flow, "look at a flow")[0]
-            except NotFoundError:
+            _, flow, again = met.popleft()
+            if not self._is_hidden(flow, losses):
+                continue
+            if not again:
+                met.append((time.monotonic(), flow, True))
                 continue
             with self.lock.real:
-                self.drain()
-                if found.id == flow.id and self.memory.add(flow):
+                if losses == self._losses and self.memory.add(flow):
                     self.hidden += 1
+                    self.exact = False
                     self._hide(flow.zone)
+
+    def _is_hidden(self, flow: Flow, losses: int) -> bool:
+        """Tell if a flow is there, and no event that has come tells of it."""
+        if self._has_come(flow, losses):
+            return False
+        try:
+            found = _lookup.find(self.handle, flow, "look at a flow")[0]
+        except NotFoundError:
+            return False
+        return found.id == flow.id and not self._has_come(flow, losses)
+
+    def _has_come(self, flow: Flow, losses: int) -> bool:
+        """Tell if the event of a flow has come, or may have been among those lost or queued."""
+        with self.lock.real:
+            return not self.drain() or losses != self._losses or self.memory.has(flow)
 
     def _amiss(self) -> tuple[int, int]:
         """Return how much audits have found amiss so far."""
@@ -336,7 +367,7 @@ class Keeper:
         if zone not in self.hidden_zones:
             self.hidden_zones.add(zone)
             self.audited_zones.discard(zone)
-            _log.say(_log.WARNING, "mirror: a flow in zone %d was never announced", zone)
+            self._say(_log.WARNING, "mirror: a flow in zone %d was never announced", zone)
 
     def _audit_some(self, now: float) -> None:
         """Go on with the audit, if it is time to."""
@@ -355,7 +386,9 @@ class Keeper:
             return
         # The first one does not take its time.
         if self.audited:
-            steps = max(1.0, self.memory.count() * AUDIT_FLOW * 1000 / AUDIT_STEP)
+            with self.lock.real:
+                flows = self.memory.count()
+            steps = max(1.0, flows * AUDIT_FLOW * 1000 / AUDIT_STEP)
             self._audit_at = now + self._interval / 2 / steps
 
     # The thread ------------------------------------------------------------------------------
@@ -367,9 +400,11 @@ class Keeper:
                 try:
                     self._turn()
                 except Exception as exc:
-                    with self.lock.real:
-                        self.lose(str(exc))
-                    self._pause(FIRST_DELAY)
+                    # Memory may be short for this as well.
+                    with suppress(MemoryError), self.lock.real:
+                        self.lose(str(exc) or type(exc).__name__)
+                    with suppress(MemoryError):
+                        self._pause(FIRST_DELAY)
         self._let_go()
 
     def _turn(self) -> None:
@@ -398,26 +433,33 @@ class Keeper:
         if self._stop.acquire(timeout=seconds):
             self._stop.release()
 
-    def stop(self) -> None:
-        """End the thread, wait for its end, and let go of everything."""
+    def stop(self, *, wait: bool = True) -> None:
+        """End the thread, wait for its end, and let go of everything.
+
+        Without ``wait``, or in a signal handler that has interrupted what the thread may wait for,
+        the thread lets go by itself.
+        """
         if not self._stopped:
             self._stopped = True
-            self._stop.release()
-        # It may be the thread itself that collects the last reference to a mirror.
-        if self._thread.is_alive() and _threads.get_ident() != self._ident:
+            # Another thread may do the same.
+            with suppress(RuntimeError):
+                self._stop.release()
+        if self._thread.is_alive():
+            if not wait or self.lock.real._is_owned() or _threads.get_ident() == self._ident:
+                return
             self._thread.join()
-        if not self._thread.is_alive():
-            self._let_go()
+        self._let_go()
 
     def _let_go(self) -> None:
         with self.lock.real:
-            self.in_step = False
             self._audit = None
             self.memory.close()
             self.close_descriptors()
 
     def close_descriptors(self) -> None:
         """Close the sockets, as a forked child must: it shares them with its parent."""
+        self._broken = True
+        self.in_step = False
         ffi.release(self._events)
         ffi.release(self._anchor)
         if self.sock is not None:

@@ -13,6 +13,7 @@ from nlct import _threads
 from nlct._closing import Closing
 from nlct._ffi import ffi, lib, new_sink, slot
 from nlct._fields import FIELDS, FLOW_SIZE, AddressField
+from nlct._forks import process
 from nlct._handle import Socket
 from nlct.counts import COUNT_SIZE, by_value
 from nlct.errors import check
@@ -37,6 +38,8 @@ _LISTS = {
 # With more lists than these, it is better to go through all flows.
 MOST_LISTS = 10_000
 ROWS = 256
+# Flows of an audit between two looks at the mirror.
+AUDITED = 1024
 # Places of the core's table to look at without a pause: less than a millisecond.
 PLACES = 10_000
 MILLISECONDS = 5
@@ -75,15 +78,17 @@ class Memory(Closing):
     def __init__(self, addresses: bool) -> None:
         self.lock = _threads.Lock()
         self._names = tuple(_LISTS) if addresses else ("zone",)
-        self._walks = 0
+        # Those under way, each a ``struct nlct_walk **``.
+        self._walks: list[ffi.CData] = []
+        self._process = process()
         self.closed = False
         self._mirror = slot("struct nlct_mirror **", lib.nlct_mirror_free)
         check(lib.nlct_mirror_new(self._mirror, addresses), "make a mirror")
         # Takes events, and the flows of a dump.
         self.feed = new_sink(lib.nlct_feed_new, self._mirror[0])
-        # Compares the flows of a dump with those known.
-        self._strangers = ffi.new("struct nlct_flow[]", ROWS)
-        self.audit = new_sink(lib.nlct_audit_new, self._mirror[0], self._strangers, ROWS)
+        # Takes the flows of a dump that are to be compared with those known.
+        self._audited = ffi.new("struct nlct_flow[]", AUDITED)
+        self.audit = new_sink(lib.nlct_audit_new, self._mirror[0], self._audited, AUDITED)
 
     def close(self) -> None:
         """Forget everything, as soon as no walk is under way."""
@@ -98,10 +103,16 @@ class Memory(Closing):
         if hasattr(self, "audit"):
             self.close()
 
-    def _open(self) -> ffi.CData:
-        """Return the ``struct nlct_mirror *``."""
+    def check_open(self) -> None:
+        """Raise ValueError after close(), and RuntimeError in a forked child."""
         if self.closed:
             raise ValueError("this Mirror is closed")
+        if self._process != process():
+            raise RuntimeError("what a mirror was at does not outlive a fork: begin anew")
+
+    def _open(self) -> ffi.CData:
+        """Return the ``struct nlct_mirror *``."""
+        self.check_open()
         return self._mirror[0]
 
     # Looking ---------------------------------------------------------------------------------
@@ -170,6 +181,7 @@ class Memory(Closing):
         with self._walk(one) as walk:
             more = 1
             while more:
+                self.check_open()
                 with self.lock.real:
                     self._open()
                     more = lib.nlct_walk_rows(walk[0], matching[0], rows, ROWS, count)
@@ -188,6 +200,7 @@ class Memory(Closing):
         with self._walk(one) as walk:
             more = 1
             while more:
+                self.check_open()
                 with self.lock.real:
                     self._open()
                     used = sock()
@@ -198,18 +211,21 @@ class Memory(Closing):
     @contextmanager
     def _walk(self, one: ffi.CData) -> Iterator[ffi.CData]:
         """Begin a walk over a list, a ``struct nlct_walk **``, and end it in time."""
+        # In a forked child the lock may be held for ever.
+        self.check_open()
         walk = slot("struct nlct_walk **", lib.nlct_walk_free)
-        with self.lock.real:
-            check(lib.nlct_walk_new(walk, self._open(), one), "walk over a mirror")
-            self._walks += 1
+        self._walks.append(walk)
         try:
+            with self.lock.real:
+                check(lib.nlct_walk_new(walk, self._open(), one), "walk over a mirror")
             yield walk
         finally:
-            with self.lock.real:
-                ffi.release(walk)
-                self._walks -= 1
-                if self.closed:
-                    self.close()
+            if self._process == process():
+                with self.lock.real:
+                    ffi.release(walk)
+                    self._walks.remove(walk)
+                    if self.closed:
+                        self.close()
 
     # Changing --------------------------------------------------------------------------------
 
@@ -231,9 +247,9 @@ class Memory(Closing):
         lib.nlct_mirror_round_begin(self._open(), kind)
 
     def strangers(self) -> list[Flow]:
-        """Return the flows that the audit has met since the last time and does not know."""
+        """Compare what the audit has met since the last time; return the flows not known."""
         count = lib.nlct_audit_take(self.audit[0])
-        rows = ffi.buffer(self._strangers, count * FLOW_SIZE)[:]
+        rows = ffi.buffer(self._audited, count * FLOW_SIZE)[:]
         return list(flows_from(rows, b""))
 
     def end(self) -> bool:

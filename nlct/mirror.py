@@ -129,6 +129,8 @@ class Mirror(Closing):
         )
         self._handle: Handle = self._ct._handle
         self._closed = False
+        # Only a forked child takes it.
+        self._beginning = _threads.Lock()
         try:
             self._begin()
         except BaseException:
@@ -140,21 +142,24 @@ class Mirror(Closing):
 
     def _begin(self) -> None:
         """Begin to listen, and start the thread."""
-        self._flusher = Flusher(self._ct)
-        self._keeper = Keeper(self._handle, self._addresses, self._buffer, self._interval)
+        keeper = Keeper(self._handle, self._addresses, self._buffer, self._interval)
         try:
-            self._keeper.start()
+            keeper.start()
         except BaseException:
-            self._keeper.stop()
+            keeper.stop()
             raise
+        self._flusher = Flusher(self._ct)
+        self._keeper = keeper
 
     def _current(self) -> Keeper:
         """Return what keeps the memory in step, in this process."""
         if self._closed:
             raise ValueError("this Mirror is closed")
         if self._keeper.process != process():
-            self._leave_behind()
-            self._begin()
+            with self._beginning.real:
+                if self._keeper.process != process():
+                    self._leave_behind()
+                    self._begin()
         _log.say_all(self._keeper.said)
         return self._keeper
 
@@ -189,7 +194,7 @@ class Mirror(Closing):
                 exact=keeper.in_step and keeper.exact,
                 flows=keeper.memory.count(),
                 memory=keeper.memory.nbytes,
-                buffer=keeper.buffer,
+                buffer=keeper.room(),
             )
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -236,7 +241,8 @@ class Mirror(Closing):
         if len(fields) == 1 and wanted.matches_everything:
             keeper = self._current()
             with keeper.lock.real:
-                counts = keeper.memory.counts_by(fields[0]) if keeper.is_ready() else None
+                ready = keeper.is_ready() and not keeper.hides(None)
+                counts = keeper.memory.counts_by(fields[0]) if ready else None
             if counts is not None:
                 return counts
         return self._ct.count_by(*fields, filter=wanted)
@@ -390,18 +396,25 @@ class Mirror(Closing):
         Calls that are under way in other threads end with ValueError, and may have done their work
         in part. May be called again.
         """
+        self._end(wait=True)
+
+    def _end(self, *, wait: bool) -> None:
         if self._closed:
             return
         self._closed = True
         if self._keeper.process == process():
-            self._keeper.stop()
-            self._flusher.close()
+            self._keeper.stop(wait=wait)
+            if wait:
+                self._flusher.close()
+        else:
+            self._leave_behind()
         if self._owned:
             self._ct.close()
 
     def __del__(self) -> None:
+        # Not to wait: whatever collects this may hold what the thread waits for.
         if hasattr(self, "_keeper"):
-            self.close()
+            self._end(wait=False)
 
     def __repr__(self) -> str:
         if self._closed:
@@ -550,6 +563,7 @@ def _open_mirrors() -> list[Mirror]:
 
 def _after_fork() -> None:
     for mirror in _open_mirrors():
+        mirror._beginning = _threads.Lock()
         mirror._leave_behind()
 
 

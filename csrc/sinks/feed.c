@@ -203,33 +203,32 @@ struct audit {
 };
 
 /* Copies what a mirror would keep of a flow. */
-static void copy_name(struct nlct_flow *row, const struct nlct_flow *flow)
+static void copy_name(struct nlct_flow *row, const struct nlct_flow *flow, const struct name *name)
 {
     *row = (struct nlct_flow){
         .present =
             bit(NLCT_FLOW_ORIG) | bit(NLCT_FLOW_REPLY) | bit(NLCT_FLOW_ZONE) | bit(NLCT_FLOW_ID),
         .id = flow->id,
-        .zone = flow->zone,
+        .zone = name->label.zone,
         .family = flow->family,
         .orig = flow->orig,
         .reply = flow->reply,
     };
 }
 
+/* Of the mirror it reads nothing that changes. */
 static int take_audited(struct nlct_sink *sink, struct view *view)
 {
     struct audit *audit = (struct audit *)sink;
     struct name name;
-    const int rc = name_view(audit->mirror, view, &name);
+    int rc;
 
-    if (rc < 0)
-        return rc;
-    if (see(audit->mirror, &name))
-        return 0;
     if (audit->count == audit->capacity)
         return 1;
-    copy_name(&audit->rows[audit->count++], &view->flow);
-    return 0;
+    rc = name_view(audit->mirror, view, &name);
+    if (rc == 0)
+        copy_name(&audit->rows[audit->count++], &view->flow, &name);
+    return rc;
 }
 
 int nlct_audit_new(struct nlct_sink **sink, struct nlct_mirror *mirror, struct nlct_flow *rows,
@@ -248,8 +247,16 @@ int nlct_audit_new(struct nlct_sink **sink, struct nlct_mirror *mirror, struct n
 size_t nlct_audit_take(struct nlct_sink *sink)
 {
     struct audit *audit = (struct audit *)sink;
-    const size_t count = audit->count;
+    size_t unknown = 0;
+    size_t i;
 
+    for (i = 0; i < audit->count; i++) {
+        struct name name;
+
+        if (name_flow(audit->mirror, &audit->rows[i], &name) == 0 && see(audit->mirror, &name))
+            continue;
+        audit->rows[unknown++] = audit->rows[i];
+    }
     audit->count = 0;
-    return count;
+    return unknown;
 }
