@@ -7,6 +7,7 @@ import errno
 import gc
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -586,6 +587,26 @@ def test_a_stream_outlives_what_it_was_made_of(netns: nlct.Netns) -> None:
     netns.close()
     gc.collect()
     assert heard(queued(events)) == 299
+    assert events.get(timeout=0.01) is None
+    events.close()
+
+
+def test_a_namespace_that_loses_its_name(netns: nlct.Netns) -> None:
+    """Flows are made there as long as somebody holds it, and told; then nothing comes."""
+    if shutil.which("ip") is None:
+        pytest.skip("MISSING: iproute2")
+    name = f"nlct-events-{os.getpid()}"
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    try:
+        ct = nlct.Conntrack(name)
+        events = ct.events("new")
+    finally:
+        subprocess.run(["ip", "netns", "delete", name], check=True)
+    with nlct.Conntrack(netns) as elsewhere:
+        elsewhere.create(flows.udp(1))
+    ct.create(flows.udp(2))
+    ct.close()
+    assert told(queued(events)) == ["10.0.0.2"]
     assert events.get(timeout=0.01) is None
     events.close()
 
