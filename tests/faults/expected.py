@@ -33,6 +33,7 @@ TOLERATED = (
     Tolerated(("unshare",), ("EPERM",), "a user namespace is tried"),
     Tolerated(("fstat",), ANY, "what cannot be told to be ours is neither used nor closed"),
     Tolerated(("sched_getaffinity", "pthread_create"), ANY, "nothing is received ahead"),
+    Tolerated(("syscall",), ANY, "without membarrier(2) it waits for a while"),
     Tolerated(("mmap", "madvise"), ANY, "nothing is received ahead"),
     Tolerated(("pthread_cond_wait", "pthread_cond_timedwait"), ANY, "it looks again"),
     Tolerated(("realloc",), ("ENOMEM",), "what is taken is as good with room to spare"),

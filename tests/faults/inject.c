@@ -59,6 +59,7 @@
     X(pthread_cond_wait)                                                                           \
     X(pthread_cond_timedwait)                                                                      \
     X(sched_getaffinity)                                                                           \
+    X(syscall)                                                                                     \
     X(getrandom)
 
 #define NUMBER(name) CALL_##name,
@@ -267,6 +268,20 @@ int recvmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags, struct
     if (fault == TRUNCATE && received > 0)
         messages[received - 1].msg_hdr.msg_flags |= MSG_TRUNC;
     return received;
+}
+
+/* No call of ours has more than three arguments. */
+long syscall(long number, ...)
+{
+    long given[3];
+    va_list rest;
+    int i;
+
+    va_start(rest, number);
+    for (i = 0; i < 3; i++)
+        given[i] = va_arg(rest, long);
+    va_end(rest);
+    return FAULT(syscall) ? -1 : REAL(syscall)(number, given[0], given[1], given[2]);
 }
 
 ssize_t read(int fd, void *buffer, size_t size)

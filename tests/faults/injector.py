@@ -52,6 +52,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "pthread_cond_wait": ("PRETEND",),
     "pthread_cond_timedwait": ("ETIMEDOUT", "PRETEND"),
     "sched_getaffinity": ("EINVAL",),
+    "syscall": ("ENOSYS", "EINVAL"),
     "getrandom": ("EINTR", "EAGAIN", "ENOSYS"),
 }
 # What stays as it is for a while. Of the others one at a time: to repeat them is to wait for ever.
