@@ -48,6 +48,8 @@ BECOMES: dict[tuple[str, str], tuple[int, ...]] = {
     ("recvmsg", "EAGAIN"): (errno.ENOBUFS, errno.ETIMEDOUT),
     # Without the sysctl there are no events.
     ("open", "ENOENT"): (errno.EOPNOTSUPP,),
+    # A descriptor that cannot be told to be ours is taken for somebody else's.
+    ("fstat", "*"): (errno.EBADF,),
     ("ioctl", "*"): (errno.EINVAL, errno.EPERM),
     ("unshare", "ENOSPC"): (errno.EPERM,),
     ("socket", "EPROTONOSUPPORT"): (errno.EOPNOTSUPP,),
