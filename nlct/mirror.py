@@ -492,10 +492,10 @@ class _Deletes:
     def result(self, way: str, known: bool) -> FlushResult:
         """Return the outcome. ``known``: an audit has shown that these flows are announced."""
         refused = self._refused
-        counts = memoryview(ffi.buffer(self._tally.refused))
+        counts = ffi.buffer(self._tally.refused)[:]
         # Nearly always there are none: to look at each takes longer than a small flush.
         if counts != _NO_ERRORS:
-            refused += Counter(dict(enumerate(counts.cast("Q"))))
+            refused += Counter(dict(enumerate(memoryview(counts).cast("Q"))))
         deleted = self._tally.done + refused.pop(0, 0)
         gone = refused.pop(errno.ENOENT, 0)
         failed = {number: count for number, count in refused.items() if count}
