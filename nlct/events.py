@@ -208,7 +208,10 @@ class Events(Closing):
         while True:
             try:
                 while ready:
-                    yield _item(ready.popleft())
+                    item = ready.popleft()
+                    if isinstance(item, Exception):
+                        raise item
+                    yield item
             except IndexError:
                 continue
             try:
