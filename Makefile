@@ -52,7 +52,7 @@ strict: ## the C core with a strict set of warnings, as errors
 # What the benchmark compiles: libnetfilter_conntrack is a peer that may be missing.
 NFCT := $(wildcard /usr/include/libnetfilter_conntrack/libnetfilter_conntrack.h)
 BENCH_SOURCES := $(filter-out $(if $(NFCT),,%/nfct.c),$(wildcard bench/c/*.c))
-BENCH_BUILT := $(addprefix bench/build/,floor neighbour old.so $(if $(NFCT),nfct))
+BENCH_BUILT := $(addprefix bench/build/,floor connect listener neighbour old.so $(if $(NFCT),nfct))
 
 BENCH_TO = $(or $(TO),$(if $(QUICK),bench/build/quick,bench))
 # The report is of those cases, too, that ran before one failed.

@@ -8,6 +8,8 @@ rounds of a contender become one benchmark before pytest-benchmark reports.
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -22,6 +24,12 @@ from bench.targets import figures
 from bench.turn import CLOCK, FULL, QUICK, Bench, Case, Scale, Sizes, Turn
 
 BENCH = pytest.StashKey[Bench]()
+EVENTS = "/proc/sys/net/netfilter/nf_conntrack_events"
+RULE = """
+table inet bench {
+    chain input { type filter hook input priority 0; ct state new counter accept; }
+}
+"""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -94,6 +102,36 @@ def bench(request: pytest.FixtureRequest) -> Bench:
     peers = stack.enter_context(closing(Peers(lab.inside, ovstest, config.getoption("old"))))
     config.stash[BENCH] = Bench(lab, peers, _scale(config))
     return config.stash[BENCH]
+
+
+@pytest.fixture(scope="module")
+def rule(bench: Bench) -> Iterator[None]:
+    """A rule that uses conntrack, so that what is sent over loopback becomes flows."""
+    if not shutil.which("nft"):
+        pytest.skip("MISSING: nft")
+    nft = [*bench.lab.inside, "nft"]
+    subprocess.run([*nft, "-f", "-"], input=RULE, text=True, check=True)
+    yield
+    subprocess.run([*nft, "delete table inet bench"], check=True)
+    bench.lab.ct.flush_zone(0)
+
+
+@pytest.fixture(scope="module")
+def announced(bench: Bench) -> Iterator[None]:
+    """Have events for every flow, also for those that are made while nobody listens.
+
+    By default these announce no end, and a delete or a flush seems to cost less than it does.
+    """
+    shell = [*bench.lab.inside, "sh", "-c"]
+    before = subprocess.check_output([*shell, f"cat {EVENTS}"], text=True).strip()
+
+    def set_events(value: str) -> None:
+        subprocess.run([*shell, f"echo {value} >{EVENTS}"], check=True)
+        bench.lab.forget()
+
+    set_events("1")
+    yield
+    set_events(before)
 
 
 @pytest.fixture

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from array import array
 from collections.abc import Iterable
+from ipaddress import IPv4Address
 from typing import Any
 
 import pytest
@@ -30,6 +33,27 @@ class Shares(SyntheticTable):
 
     def tables(self) -> Iterable[nlct.FlowTable]:  # noqa: D102
         return [table for made in self._made.values() for table in made]
+
+
+class Sources(SyntheticTable):
+    """So many flows of each source, which differ by their port and their zone."""
+
+    def __init__(self, ct: nlct.Conntrack, flows: int, zones: int, each: int) -> None:
+        super().__init__(ct, flows, zones)
+        self._whole = []
+        for table in fill.tables(flows, zones):
+            begin = sum(map(len, self._whole))
+            numbers = range(begin, begin + len(table))
+            sources = (IPv4Address(fill.FIRST_SOURCE + number // each) for number in numbers)
+            columns = {
+                **{name: table.column(name) for name in table.names},
+                "src": b"".join(source.packed.ljust(16, b"\0") for source in sources),
+                "sport": array("H", [1024 + number % each for number in numbers]),
+            }
+            self._whole.append(nlct.FlowTable(columns))
+
+    def tables(self) -> Iterable[nlct.FlowTable]:  # noqa: D102
+        return self._whole
 
 
 def _in_zone(table: nlct.FlowTable, zone: int) -> nlct.FlowTable:
@@ -89,6 +113,17 @@ class Lab:
         """Flush ``created`` flows; fail if another number was created."""
         assert self.ct.count() == created, "others were created than should be"
         self.ct.flush_all()
+
+    def pass_by(self, flows: int, rate: float = math.inf) -> None:
+        """Create flows beside those here, and flush them. ``rate``: of events a second, at most."""
+        zone = self._table.zones + 2
+        whole = _in_zone(next(fill.tables(flows, 1, rows=flows)), zone)
+        step = int(min(flows, rate / 100))
+        begun = time.monotonic()
+        for begin in range(0, flows, step):
+            self.ct.load(whole[begin : begin + step])
+            time.sleep(max(0, begun + begin / rate - time.monotonic()))
+        self.ct.flush_zone(zone, strategy="scan")
 
     def forget(self) -> None:
         """Make the next table anew, since this one may be broken."""

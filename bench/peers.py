@@ -78,6 +78,10 @@ class Program:
     def run(self, operation: str, *arguments: object) -> Answer:
         """Let it do an operation."""
         self.tell(operation, *arguments)
+        return self.answer()
+
+    def answer(self) -> Answer:
+        """Wait for the end of the operation that it was told last."""
         said = json.loads(self.hear())
         return Answer(said.pop("seconds"), said) if isinstance(said, dict) else Answer(said, {})
 
@@ -160,6 +164,18 @@ class Peers:
     def floor(self) -> Peer:
         """The bare C loops."""
         return Program([*self._inside, BUILT / "floor"])
+
+    def loop_on_old_kernel(self) -> Peer:
+        """A bare C loop that flushes as Open vSwitch does on an old kernel."""
+        return self.floor()
+
+    def listener(self) -> Peer:
+        """A bare C loop that receives events."""
+        return Program([*self._inside, BUILT / "listener"])
+
+    def connect(self) -> Peer:
+        """A program that makes new connections."""
+        return Program([*self._inside, BUILT / "connect"])
 
     def kernel(self) -> Peer:
         """The kernel's own flush, requested by a bare C program."""

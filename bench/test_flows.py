@@ -16,7 +16,7 @@ def test_flows(turn: Turn, flows: int) -> None:
     """Delete flows that are given, by their number."""
     turn.lab.hold(SyntheticTable, turn.scale.flows, turn.scale.flows // flows)
     if turn.who == "floor":
-        turn.peer.run("keep", ZONE)
+        turn.peer.run("keep", ZONE, 1)
         turn.run("delete_kept")
     else:
         turn.run("delete_each" if turn.does else "delete_flows", ZONE)

@@ -8,34 +8,14 @@ rule that uses conntrack, so each datagram and connection becomes a flow. "nobod
 nothing is flushed. What is recorded is the longest wait of a round.
 """
 
-import shutil
-import subprocess
 import time
-from collections.abc import Iterator
 
 import pytest
 
 from bench.peers import Answer, Program
-from bench.turn import Bench, Turn, case
+from bench.turn import Turn, case
 
 QUIET = 0.15
-RULE = """
-table inet bench {
-    chain input { type filter hook input priority 0; ct state new counter accept; }
-}
-"""
-
-
-@pytest.fixture(scope="module")
-def rule(bench: Bench) -> Iterator[None]:
-    """A rule that uses conntrack."""
-    if not shutil.which("nft"):
-        pytest.skip("MISSING: nft")
-    nft = [*bench.lab.inside, "nft"]
-    subprocess.run([*nft, "-f", "-"], input=RULE, text=True, check=True)
-    yield
-    subprocess.run([*nft, "delete table inet bench"], check=True)
-    bench.lab.ct.flush_zone(0)
 
 
 @pytest.mark.usefixtures("rule")

@@ -5,8 +5,11 @@
  *     zone_dump ZONE  the same, asking the kernel for one zone
  *     flush_zone ZONE the kernel's own flush of one zone (mind what kernels before 6.8 do)
  *     create N ZONES  create N UDP flows in zones 1 to ZONES in turn, 256 a send
- *     keep ZONE       keep what names each flow of a zone: its tuple, its zone and its id
+ *     keep ZONE COUNT keep what names each flow of so many zones: its tuple, its zone and its id
  *     delete_kept     delete these flows, 256 a send
+ *     flush_by_name ZONE
+ *                     receive the whole table, and delete each flow of a zone by tuple, zone and
+ *                     id, one request each: how Open vSwitch flushes a zone on an old kernel
  */
 #include <stdbool.h>
 #include <unistd.h>
@@ -85,51 +88,110 @@ struct name {
 static struct name *names;
 static size_t nnames;
 
-static void keep_flow(const uint8_t *at, const uint8_t *end)
+/* Copies what names a flow. Returns its zone. */
+static int name_flow(struct name *name, const uint8_t *at, const uint8_t *end)
 {
-    struct name name = {0};
     struct nlattr header;
+    uint16_t zone = 0;
 
+    name->size = 0;
     for (; at < end; at += (header.nla_len + 3U) & ~3U) {
         memcpy(&header, at, sizeof(header));
         switch (header.nla_type & NLA_TYPE_MASK) {
-        case CTA_TUPLE_ORIG:
         case CTA_ZONE:
+            memcpy(&zone, at + sizeof(header), sizeof(zone));
+            /* fall through */
+        case CTA_TUPLE_ORIG:
         case CTA_ID:
-            memcpy(name.bytes + name.size, at, header.nla_len);
-            name.size += (header.nla_len + 3U) & ~3U;
+            memcpy(name->bytes + name->size, at, header.nla_len);
+            name->size += (header.nla_len + 3U) & ~3U;
         }
     }
+    return ntohs(zone);
+}
+
+static void keep_flow(const struct name *name)
+{
     if (nnames % BATCH == 0)
         names = realloc(names, (nnames + BATCH) * sizeof(*names));
     if (!names)
         die("realloc");
-    names[nnames++] = name;
+    names[nnames++] = *name;
 }
 
-static void keep(int zone)
+static uint8_t *put_delete(uint8_t *message, const struct name *name, bool last)
+{
+    uint8_t *at = begin(message, AF_INET);
+
+    memcpy(at, name->bytes, name->size);
+    at += name->size;
+    finish(message, at, IPCTNL_MSG_CT_DELETE, last ? NLM_F_ACK : 0);
+    return at;
+}
+
+/* Does something with each flow that the kernel sends, and its zone. */
+typedef void each_flow(const struct name *name, int zone);
+
+static void dump_names(int wanted, each_flow *each)
 {
     const size_t headers = sizeof(struct nlmsghdr) + sizeof(struct nfgenmsg);
+    static uint8_t received[BUFFER];
     int fd = open_socket();
     bool done = false;
 
-    nnames = 0;
-    request_zone(fd, zone, IPCTNL_MSG_CT_GET, NLM_F_DUMP);
+    request_zone(fd, wanted, IPCTNL_MSG_CT_GET, NLM_F_DUMP);
     while (!done) {
-        ssize_t size = recv(fd, buffer, sizeof(buffer), 0);
+        ssize_t size = recv(fd, received, sizeof(received), 0);
         struct nlmsghdr header;
         ssize_t at;
 
         if (size <= 0)
             die("recv");
         for (at = 0; at < size && !done; at += header.nlmsg_len) {
-            memcpy(&header, buffer + at, sizeof(header));
+            struct name name;
+
+            memcpy(&header, received + at, sizeof(header));
             done = header.nlmsg_type == NLMSG_DONE;
             if (!done)
-                keep_flow(buffer + at + headers, buffer + at + header.nlmsg_len);
+                each(&name,
+                     name_flow(&name, received + at + headers, received + at + header.nlmsg_len));
         }
     }
     close(fd);
+}
+
+static void keep_one(const struct name *name, int zone)
+{
+    (void)zone;
+    keep_flow(name);
+}
+
+static void keep(int first, int count)
+{
+    int zone;
+
+    nnames = 0;
+    for (zone = first; zone < first + count; zone++)
+        dump_names(zone, keep_one);
+}
+
+static int deleting;
+static int flushed;
+
+static void delete_one(const struct name *name, int zone)
+{
+    if (zone != flushed)
+        return;
+    send_all(deleting, (size_t)(put_delete(buffer, name, true) - buffer));
+    drain(deleting, NLMSG_ERROR);
+}
+
+static void flush_by_name(int zone)
+{
+    deleting = open_socket();
+    flushed = zone;
+    dump_names(-1, delete_one);
+    close(deleting);
 }
 
 static void delete_kept(void)
@@ -141,14 +203,8 @@ static void delete_kept(void)
         size_t end = done + BATCH < nnames ? done + BATCH : nnames;
         uint8_t *at = buffer;
 
-        for (; done < end; done++) {
-            uint8_t *message = at;
-
-            at = begin(message, AF_INET);
-            memcpy(at, names[done].bytes, names[done].size);
-            at += names[done].size;
-            finish(message, at, IPCTNL_MSG_CT_DELETE, done + 1 == end ? NLM_F_ACK : 0);
-        }
+        for (; done < end; done++)
+            at = put_delete(at, &names[done], done + 1 == end);
         send_all(fd, (size_t)(at - buffer));
         drain(fd, NLMSG_ERROR);
     }
@@ -167,8 +223,10 @@ static void run(const char *line)
         flush_zone(zone);
     else if (sscanf(line, "zone_dump %d", &zone) == 1)
         dump(zone);
-    else if (sscanf(line, "keep %d", &zone) == 1)
-        keep(zone);
+    else if (sscanf(line, "keep %d %u", &zone, &zones) == 2)
+        keep(zone, (int)zones);
+    else if (sscanf(line, "flush_by_name %d", &zone) == 1)
+        flush_by_name(zone);
     else if (strcmp(line, "delete_kept\n") == 0)
         delete_kept();
     else if (strcmp(line, "dump\n") == 0)

@@ -10,14 +10,12 @@
  * counts from the moment it was due, so one that is held up delays those behind it, as it would a
  * queue of callers.
  */
-#include <net/if.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <stdbool.h>
-#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "loopback.h"
 #include "message.h"
 
 #define INTERVAL 1e-3
@@ -25,8 +23,6 @@ enum { MOST = 1 << 20 };
 
 static float times[MOST];
 static int netlink;
-static int server;
-static struct sockaddr_in address;
 
 static void get(uint32_t number, uint32_t flows, uint32_t zones)
 {
@@ -38,57 +34,6 @@ static void get(uint32_t number, uint32_t flows, uint32_t zones)
     send_all(netlink, (size_t)(at - buffer));
     if (recv(netlink, buffer, sizeof(buffer), 0) < 0)
         die("recv");
-}
-
-static int connect_to_server(int type)
-{
-    int fd = socket(AF_INET, type, 0);
-
-    if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
-        die("connect");
-    return fd;
-}
-
-static void udp(void)
-{
-    struct sockaddr_in peer;
-    socklen_t size = sizeof(peer);
-    int fd = connect_to_server(SOCK_DGRAM);
-    char byte = 0;
-
-    if (send(fd, &byte, 1, 0) < 0 ||
-        recvfrom(server, &byte, 1, 0, (struct sockaddr *)&peer, &size) < 0 ||
-        sendto(server, &byte, 1, 0, (struct sockaddr *)&peer, size) < 0 ||
-        recv(fd, &byte, 1, 0) < 0)
-        die("udp");
-    close(fd);
-}
-
-static void tcp(void)
-{
-    const struct linger reset = {.l_onoff = 1};
-    int fd = connect_to_server(SOCK_STREAM);
-    int accepted = accept(server, NULL, NULL);
-
-    if (accepted < 0)
-        die("accept");
-    setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
-    close(fd);
-    close(accepted);
-}
-
-static void listen_on_loopback(int type)
-{
-    struct ifreq loopback = {.ifr_name = "lo", .ifr_flags = IFF_UP};
-    socklen_t size = sizeof(address);
-
-    address = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
-    server = socket(AF_INET, type, 0);
-    if (server < 0 || ioctl(server, SIOCSIFFLAGS, &loopback) < 0 ||
-        bind(server, (struct sockaddr *)&address, size) < 0 ||
-        getsockname(server, (struct sockaddr *)&address, &size) < 0 ||
-        (type == SOCK_STREAM && listen(server, 16) < 0))
-        die("server");
 }
 
 static bool line_is_there(void)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from collections.abc import Iterable
 from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, Callable
 
+import listening
+from listening import all_at_once, zones
 from serve import serve
 
 import nlct
@@ -24,27 +25,13 @@ from nlct.fill import FIRST_SOURCE, tables
 Work = Callable[[], Any]
 
 
-def zones(first: str, count: str) -> range:
-    return range(int(first), int(first) + int(count))
-
-
 def storm(ct: nlct.Conntrack, first: str, count: str) -> Work:
     """So many zones, each asked for by a thread of its own, all at once."""
-    together = threading.Barrier(int(count) + 1)
     flusher = nlct.Flusher(ct)
-
-    def ask(zone: int) -> None:
-        together.wait()
-        flusher.flush_zone(zone)
-
-    threads = [threading.Thread(target=ask, args=(zone,)) for zone in zones(first, count)]
-    for thread in threads:
-        thread.start()
+    ask_all = all_at_once(flusher.flush_zone, zones(first, count))
 
     def work() -> None:
-        together.wait()
-        for thread in threads:
-            thread.join()
+        ask_all()
         flusher.close()
 
     return work
@@ -123,10 +110,15 @@ OPERATIONS: dict[str, Callable[..., Work]] = {
     "arrow": arrow,
     "count_by": lambda ct, field: partial(ct.count_by, field),
     "text": lambda ct, path: partial(text, ct, path),
+    "listen": listening.listen,
+    "audit": listening.audit,
+    "events": listening.events,
 }
 
 
 def notes(result: object) -> dict[str, Any]:
+    if isinstance(result, dict) and all(isinstance(key, str) for key in result):
+        return result
     if isinstance(result, nlct.FlushResult):
         if not result.complete:
             raise RuntimeError(str(result))
@@ -142,6 +134,5 @@ with nlct.Conntrack(kernel_filter="--old-kernel" not in sys.argv) as conntrack:
     if "--cold" not in sys.argv:
         nlct.probe()
         conntrack.count()
-    serve(
-        {name: partial(make, conntrack) for name, make in OPERATIONS.items()}, nlct.__file__, notes
-    )
+    operations = {name: partial(make, conntrack) for name, make in OPERATIONS.items()}
+    serve({**operations, **listening.OPERATIONS}, nlct.__file__, notes)

@@ -22,7 +22,8 @@ def serve(
 ) -> None:
     """Answer until the input ends.
 
-    ``operations``: make, of words, what is timed. ``notes``: what is to be said of a result.
+    ``operations``: make, of words, what is timed. ``notes``: what is to be said of a result; other
+    "seconds", if the operation has its own clock.
     """
     print("ready", greeting, flush=True)
     for line in sys.stdin:
