@@ -391,10 +391,7 @@ def reader(field: Field, start: int = 0, *, named: bool = True) -> Any:
         if not row[byte] & mask:
             return None
         if row[family] == IPV4:
-            # As IPv4Address(number) does, whose checks take as long as all else here.
-            one: Any = new(ipv4)
-            one._ip = read_ipv4(row, at)[0]
-            return one
+            return ipv4(read_ipv4(row, at)[0])
         return ipaddress.IPv6Address(row[at:end])
 
     def get_number(self: Any) -> Any:
@@ -420,7 +417,7 @@ def reader(field: Field, start: int = 0, *, named: bool = True) -> Any:
 
     if isinstance(field, AddressField):
         read_ipv4 = struct.Struct("!I").unpack_from
-        new, ipv4 = object.__new__, ipaddress.IPv4Address
+        ipv4 = _ipv4
         return property(get_address)
     if isinstance(field, NumberField):
         read = read_number[field.size]
@@ -429,6 +426,17 @@ def reader(field: Field, start: int = 0, *, named: bool = True) -> Any:
         make = field.make
         return property(get_named)
     return property(get_span if isinstance(field, SpanField) else get_bytes)
+
+
+def _quick_ipv4(number: int) -> Any:
+    """Return IPv4Address(number), without its checks, which take as long as all else."""
+    one: Any = object.__new__(ipaddress.IPv4Address)
+    one._ip = number
+    return one
+
+
+# As far as this Python's addresses are made so.
+_ipv4 = _quick_ipv4 if "_ip" in ipaddress.IPv4Address.__slots__ else ipaddress.IPv4Address
 
 
 def column_reader(name: str) -> Callable[[Any], Any]:
