@@ -1294,3 +1294,83 @@ def test_a_storm(netns: nlct.Netns, ct: nlct.Conntrack, mirror: Mirror, callers:
         results = list(pool.map(mirror.flush_zone, [3000] * callers))
     assert oracle.dump(netns) == {}
     check_memory(mirror, netns)
+
+
+class Creator:
+    """A thread that creates flows without end, each with a number of its own.
+
+    ``done``: flows with lower numbers were created, if there was no error.
+    """
+
+    ZONES = (1, 2, 3)
+
+    def __init__(self, netns: nlct.Netns, first: int) -> None:
+        self.done = self.first = first
+        self._netns = netns
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        with nlct.Conntrack(self._netns) as ct:
+            while not self._stop.is_set():
+                made = range(self.done, self.done + 40)
+                result = ct.load(flows.udp(number, zone=self.zone(number)) for number in made)
+                assert result.created == len(made)
+                self.done += len(made)
+
+    def zone(self, number: int) -> int:
+        """The zone of a flow."""
+        return self.ZONES[number % len(self.ZONES)]
+
+    def __enter__(self) -> Creator:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Create no more."""
+        self._stop.set()
+        self._thread.join()
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("turns", telling([30, 200], [30]))
+def test_whatever_is_lost_what_was_there_is_gone(
+    netns: nlct.Netns, ct: nlct.Conntrack, monkeypatch: pytest.MonkeyPatch, turns: int
+) -> None:
+    """Flows come all the time, the listener now hears, now does not, and audits go round."""
+    monkeypatch.setattr(_keeper, "MAKE_SURE", 0.05)
+    ways: Counter[str] = Counter()
+    rng = random.Random(turns)
+    with ExitStack() as stack:
+        mirror = stack.enter_context(Mirror(netns, index=BOTH, buffer=64 << 10, audit_interval=1))
+        assert mirror.wait(LONG)
+        creators = [stack.enter_context(Creator(netns, number << 22)) for number in range(2)]
+        ct.load(flows.udp(3 << 22 | number, zone=9) for number in range(100))
+        turn = 0
+        while turn < turns or not ways["mirror"] or not ways["scan"]:
+            zone = rng.choice(Creator.ZONES)
+            wanted = rng.choice((None, Filter(zone=zone, mark=0), Filter(zone=zone, proto="udp")))
+            if rng.randrange(5) == 0:
+                with deaf(mirror):
+                    reached = [creator.done + 500 for creator in creators]
+                    until(lambda to=reached: all(c.done > n for c, n in zip(creators, to)))
+            reached = [creator.done for creator in creators]
+            result = mirror.flush_zone(zone) if wanted is None else mirror.delete(wanted)
+            assert not result.failed
+            ways[result.strategy] += 1
+            for flow in ct.dump(zone=zone):
+                number = int(flow.orig.src or 0) - 0x0A000000  # type: ignore[call-overload]
+                creator = creators[number >> 22]
+                assert number >= reached[number >> 22], (turn, result)
+                assert creator.zone(number) == zone
+            turn += 1
+        print(dict(ways), mirror.state)
+        for creator in creators:
+            creator.stop()
+        assert mirror.wait(LONG)
+        check_memory(mirror, netns)
+        assert mirror.count(zone=9) == 100
+        assert mirror.state.hidden == 0
