@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -638,6 +639,32 @@ def test_one_tuple_in_zones_of_every_kind(
         assert whole.isdisjoint(flow.id for flow in ct.dump())
         assert mirror.delete(Filter(src="10.1.1.1")).deleted == 5 - len(whole)
         check_memory(mirror, netns)
+
+
+def test_connections_that_a_router_translates() -> None:
+    """Their replies are known as they really are, and an address of one leads to them."""
+    with ExitStack() as stack:
+        where = stack.enter_context(traffic.forwarding())
+        ct = stack.enter_context(nlct.Conntrack(where.router))
+        mirror = stack.enter_context(Mirror(ct, index=BOTH))
+        assert mirror.wait(LONG)
+        server = stack.enter_context(where.server.socket(socket.AF_INET, socket.SOCK_STREAM))
+        server.bind(("", traffic.PORT))
+        server.listen(16)
+        for count in (5, 3):
+            for _ in range(count):
+                client = where.client.socket(socket.AF_INET, socket.SOCK_STREAM)
+                stack.enter_context(client).connect((where.ADDRESS, traffic.PORT))
+                stack.enter_context(server.accept()[0])
+            check_memory(mirror, where.router)
+            (reply,) = {flow.reply and flow.reply.src for flow in mirror.flows(Filter(proto="tcp"))}
+            assert str(reply) != where.ADDRESS
+            wanted = Filter(reply_src=reply, dst=where.ADDRESS, dnat=True)
+            assert numbers(mirror.delete(wanted, dry_run=True)) == (count, 0, 0, {})
+            result = mirror.delete(Filter(reply_src=reply))
+            assert (result.strategy, numbers(result)) == ("mirror", (count, count, 0, {}))
+            assert ct.count(Filter(proto="tcp")) == 0
+            check_memory(mirror, where.router)
 
 
 # Random runs --------------------------------------------------------------------------------------
