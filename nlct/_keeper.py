@@ -150,6 +150,8 @@ class Keeper:
         # It is closed when nobody uses it any more: a signal handler may have interrupted its user.
         with self.lock.real:
             self.sock = None
+            # What it deleted without an answer stays in memory, until an audit does not find it.
+            self.exact = False
 
     def drain(self) -> bool:
         """Take all events that are queued; tell if the queue was seen empty."""

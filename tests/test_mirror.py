@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import random
 import signal
@@ -995,6 +996,35 @@ def test_events_that_are_lost_are_counted(netns: nlct.Netns, ct: nlct.Conntrack)
         assert state.since > first.since
         assert state.buffer > first.buffer
         assert mirror.count_by("zone") == oracle.by_zone(oracle.dump(netns))
+
+
+@pytest.mark.parametrize("wanted", [Filter(zone=7), Filter(zone=7, mark=0)], ids=str)
+def test_a_delete_whose_answers_are_lost(
+    netns: nlct.Netns, ct: nlct.Conntrack, monkeypatch: pytest.MonkeyPatch, wanted: Filter
+) -> None:
+    """It is an error, counts are bounds from then on, and the next delete has a new socket."""
+    monkeypatch.setattr(_keeper, "MAKE_SURE", 0.05)
+
+    def fail(*_: object) -> int:
+        return -errno.ENOBUFS
+
+    with Mirror(netns) as mirror:
+        ct.load(flows.udp(number, zone=7) for number in range(100))
+        until(lambda: mirror.state.exact)
+        for module, function in (
+            (_memory, "nlct_walk_delete"),
+            (nlct.mirror, "nlct_delete_flows"),
+        ):
+            monkeypatch.setattr(module, "lib", Lib(**{function: fail}))
+        with pytest.raises(nlct.Error) as caught:
+            mirror.delete(wanted)
+        assert caught.value.errno == errno.ENOBUFS
+        state = mirror.state
+        assert (state.in_step, state.exact, state.flows) == (True, False, 100)
+        monkeypatch.undo()
+        assert mirror.delete(wanted).deleted == 100
+        assert oracle.dump(netns) == {}
+        assert len(mirror) == 0
 
 
 def test_a_long_queue_is_taken_to_its_end(ct: nlct.Conntrack, mirror: Mirror) -> None:
