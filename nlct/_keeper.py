@@ -135,7 +135,8 @@ class Keeper:
             self.sock.close()
         self.sock = self.handle.open_socket()
         port = lib.nlct_socket_port(self.sock.handle)
-        check(lib.nlct_events_mute(self._events[0], port), "mute one's own deletes")
+        if self._events[0]:
+            check(lib.nlct_events_mute(self._events[0], port), "mute one's own deletes")
         return self.sock
 
     def deleting_socket(self) -> Socket:
@@ -157,9 +158,12 @@ class Keeper:
         """Take all events that are queued; tell if the queue was seen empty."""
         count = ffi.new("uint64_t *")
         for _ in range(MOST_TAKES):
+            # Between two calls a signal handler may fork, or close.
             if self._broken:
                 return False
             rc = lib.nlct_events_take(self._events[0], self.memory.feed[0])
+            if self._broken:
+                return False
             if lib.nlct_events_lost(self._events[0], count):
                 self.overruns += 1
                 self.lost += count[0]
@@ -176,7 +180,8 @@ class Keeper:
     def _grow(self) -> None:
         """Let more events be queued."""
         self.buffer = min(2 * self.buffer, max(self.buffer, MOST_BUFFER))
-        lib.nlct_events_resize(self._events[0], self.buffer)
+        if self._events[0]:
+            lib.nlct_events_resize(self._events[0], self.buffer)
 
     def room(self) -> int:
         """Return how many bytes of events the kernel may queue: less where it bounds them."""
@@ -189,7 +194,7 @@ class Keeper:
     def events(self) -> int:
         """Return how many events the kernel has sent, but for those of one's own deletes."""
         progress = ffi.new("struct nlct_events_progress *")
-        if self._events[0] != ffi.NULL:
+        if self._events[0]:
             lib.nlct_events_progress(self._events[0], progress)
         return int(progress.received)
 

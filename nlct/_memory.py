@@ -204,6 +204,9 @@ class Memory(Closing):
                 with self.lock.real:
                     self._open()
                     used = sock()
+                    # A signal handler may have forked: the child has no socket.
+                    if not used.handle:
+                        raise RuntimeError("a delete does not outlive a fork: ask again")
                     arguments = walk[0], used.handle, matching[0], MILLISECONDS, tally
                     more = used.check(lib.nlct_walk_delete(*arguments), "delete flows")
                 yield

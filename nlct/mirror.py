@@ -259,10 +259,11 @@ class Mirror(Closing):
     def _lists(self, wanted: Filter) -> Lists | None:
         """Return where to look in memory; None if it does not hold all that matches."""
         keeper = self._current()
+        lists = None
         with keeper.lock.real:
-            if not keeper.is_ready() or keeper.hides(wanted.zone):
-                return None
-            return keeper.memory.lists(wanted)
+            if keeper.is_ready() and not keeper.hides(wanted.zone):
+                lists = keeper.memory.lists(wanted)
+        return lists
 
     def _flows(self, lists: Lists, wanted: Filter) -> Iterator[Flow]:
         memory = self._current().memory
@@ -479,6 +480,8 @@ class _Deletes:
         with keeper.lock.real:
             sock = keeper.deleting_socket()
             try:
+                if not sock.handle:
+                    raise RuntimeError("a delete does not outlive a fork: ask again")
                 rc = lib.nlct_delete_flows(sock.handle, rows, len(flows), said)
                 sock.check(rc, "delete flows")
             except Error:

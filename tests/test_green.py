@@ -203,7 +203,74 @@ stream.close()
 print("end")
 """
 
-PROGRAMS = {"events": EVENTS, "a storm": STORM, "a log": LOG, "a fork": FORK, "tasks": TASKS}
+MIRROR = """
+import asyncio, logging, os, signal
+stopped = []
+
+# As in the log above; it looks at the mirror as well.
+class Slow(logging.Handler):
+    def emit(self, record):
+        stopped.append(record)
+        mirror.state
+        give_way(0.01)
+
+mirror = nlct.Mirror(ct)
+logging.getLogger("nlct").addHandler(Slow())
+assert mirror.wait(60)
+
+def lose(_):
+    with mirror._keeper.lock.real:
+        mirror._keeper.lose("a test says so")
+    answers.append(mirror.flush_zone(1).complete is not None)
+
+def flush(number):
+    give_way(0)
+    mirror.flush_zone(1 + number % 20)
+    answers.append(sum(1 for _ in mirror.flows()) >= 0)
+
+def plain(number):
+    mirror.flush_zone(1 + number % 20)
+    answers.append(mirror.count() >= 0)
+
+for turn in range(1, 4):
+    fill(ct, 200, 20)
+    for number in range(4):
+        start_thread(plain, (number,))
+    waits = [spawn(lose, 0)]
+    waits += [spawn(flush, number) for number in range(4, 8)]
+    waits += [spawn(in_pool, plain, number) for number in range(8, 12)]
+    for wait in waits:
+        wait()
+    while len(answers) < 13 * turn:
+        give_way(0.001)
+    assert ct.count(zone=range(1, 13)) == 0
+    assert ct.count() == 80
+    ct.flush_all()
+assert all(answers) and stopped
+pid = os.fork()
+if pid == 0:
+    signal.alarm(60)
+    assert mirror.wait(60)
+    assert mirror.flush_zone(1).strategy == "mirror"
+    mirror.close()
+    os._exit(17)
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 17
+
+async def main():
+    results = await asyncio.gather(*(mirror.aflush_zone(zone) for zone in range(1, 11)))
+    return sum(result.deleted for result in results)
+
+assert mirror.wait(60)
+fill(ct, 200, 20)
+assert asyncio.run(main()) == 100
+mirror.close()
+print("end")
+"""
+
+PROGRAMS = {
+    **{"events": EVENTS, "a mirror": MIRROR},
+    **{"a storm": STORM, "a log": LOG, "a fork": FORK, "tasks": TASKS},
+}
 
 
 @pytest.mark.usefixtures("netns")

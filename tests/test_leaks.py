@@ -90,6 +90,7 @@ class Bench:
     closed: nlct.Conntrack
     flows: list[nlct.Flow]
     table: nlct.FlowTable
+    mirror: nlct.Mirror | None = None
 
 
 Call = Callable[[Bench], object]
@@ -438,6 +439,92 @@ def flusher_tasks(bench: Bench) -> None:
         loop.run_until_complete(main())
 
 
+MIRRORS = 5
+
+
+@covers(
+    *("Mirror", "Mirror.close", "Mirror.wait", "Mirror.state", "MirrorState"),
+    times=MIRRORS,
+)
+def mirror_open_and_close(bench: Bench) -> None:
+    """Every way to let go of a Mirror, with a generator that is not at its end."""
+    with nlct.Mirror(bench.netns, index=("zone", "address")) as mirror:
+        assert mirror.wait(60)
+        assert mirror.state.flows == FLOWS
+        left = mirror.flows()
+        next(left)
+    mirror.close()
+    with pytest.raises(ValueError, match="closed"):
+        mirror.flush_zone(1)
+    dropped = nlct.Mirror(bench.ct)
+    keeper = dropped._keeper
+    del dropped
+    keeper._thread.join()
+    for options in ({"buffer": 1}, {"index": "zone"}, {"audit_interval": 0.5}):
+        with pytest.raises((ValueError, TypeError)):
+            nlct.Mirror(bench.ct, **options)  # type: ignore[arg-type]
+
+
+@covers("Mirror.flush_zone", "Mirror.flush_zones", "Mirror.delete", "Mirror.delete_flows")
+def mirror_flush(bench: Bench) -> None:
+    """Out of memory, flow by flow, in vain, and refused."""
+    mirror = the_mirror(bench)
+    bench.ct.load([flow(200, zone=200), flow(201, zone=201), flow(202, zone=200, mark=7)])
+    assert mirror.flush_zone(200, dry_run=True).matched == 2
+    assert mirror.delete(nlct.Filter(zone=200, mark=7)).deleted == 1
+    assert mirror.flush_zones({200, 201}).deleted == 2
+    assert mirror.flush_zone(200).deleted == 0
+    assert mirror.delete_flows([]).deleted == 0
+    for call in (lambda: mirror.flush_zone(-1), lambda: mirror.delete(nlct.Filter())):
+        with pytest.raises(ValueError, match=r"zone|filter"):
+            call()
+
+
+@covers("Mirror.flush_zone", times=DUMPS)
+def mirror_verify(bench: Bench) -> None:
+    """With a scan afterwards."""
+    bench.ct.create(flow(200, zone=200))
+    assert the_mirror(bench).flush_zone(200, verify=True).deleted == 1
+
+
+@covers("Mirror.aflush_zone", "Mirror.adelete", times=DUMPS)
+def mirror_tasks(bench: Bench) -> None:
+    """Tasks, one of them cancelled."""
+    mirror = the_mirror(bench)
+
+    async def main() -> None:
+        gone = asyncio.ensure_future(mirror.aflush_zone(200))
+        kept = asyncio.ensure_future(mirror.adelete(nlct.Filter(zone=201)))
+        await asyncio.sleep(0)
+        gone.cancel()
+        assert (await kept).deleted == 0
+
+    with contextlib.closing(asyncio.new_event_loop()) as loop:
+        loop.run_until_complete(main())
+        loop.run_until_complete(loop.shutdown_default_executor())
+
+
+@covers("Mirror.count", "Mirror.count_by", "Mirror.flows")
+def mirror_looks(bench: Bench) -> None:
+    """What it counts and yields out of memory, to the end and not."""
+    mirror = the_mirror(bench)
+    assert len(mirror) == mirror.count() == FLOWS
+    assert mirror.count(nlct.Filter(src="10.0.0.1")) == 1
+    assert len(mirror.count_by("zone")) == ZONES
+    assert len(mirror.count_by("src")) == FLOWS
+    assert sum(1 for _ in mirror.flows(zone=1)) == FLOWS // ZONES
+    next(mirror.flows())
+    mirror.flows()
+
+
+def the_mirror(bench: Bench) -> nlct.Mirror:
+    """The one that is used throughout, in step."""
+    if bench.mirror is None:
+        bench.mirror = nlct.Mirror(bench.ct, index=("zone", "address"), audit_interval=86400)
+    assert bench.mirror.wait(60)
+    return bench.mirror
+
+
 @covers("probe", "Capabilities", times=10)
 def probe(bench: Bench) -> None:  # noqa: ARG001
     """The measuring itself, not what is remembered of it."""
@@ -614,7 +701,10 @@ def bench() -> Iterator[Bench]:
         closed.close()
         table = nlct.FlowTable.from_flows(made)
         ct.load(table)
-        yield Bench(netns, ct, closed, made, table)
+        bench = Bench(netns, ct, closed, made, table)
+        yield bench
+        if bench.mirror is not None:
+            bench.mirror.close()
 
 
 def public_names() -> Iterator[str]:
@@ -639,7 +729,7 @@ def test_every_public_name_has_a_leak_test() -> None:
 # What all calls go through: requests, dumps, namespaces, threads. The rest is Python on top of it.
 THROUGH_ALL = {
     *("create", "get", "load", "columns", "dump", "flush_by_scan", "delete_flows"),
-    *("reach_into_netns", "flusher_shared", "filters", "events", "event_tasks"),
+    *("reach_into_netns", "flusher_shared", "filters", "events", "event_tasks", "mirror_flush"),
 }
 
 

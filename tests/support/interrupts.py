@@ -19,7 +19,8 @@ MODULES = {
     f"nlct.{name}"
     for name in (
         *("netns", "conntrack", "flush", "load", "capabilities", "table", "counts"),
-        *("events", "_ffi", "_forks", "_dump", "_handle", "_lookup"),
+        *("events", "mirror", "_keeper", "_memory"),
+        *("_ffi", "_forks", "_dump", "_handle", "_lookup"),
     )
 }
 
@@ -84,10 +85,10 @@ def _run(work: Callable[[], object], point: int, handler: Callable[[], object]) 
 
 
 def everywhere(
-    work: Callable[[], object], handler: Callable[[], object] = _interrupt
+    work: Callable[[], object], handler: Callable[[], object] = _interrupt, step: int = 1
 ) -> Iterator[int]:
-    """Interrupt ``work`` at each point in turn, and yield after every time."""
-    for point in itertools.count():
+    """Interrupt ``work`` at every so many points in turn, and yield after every time."""
+    for point in itertools.count(0, step):
         if not _run(work, point, handler):
             return
         yield point

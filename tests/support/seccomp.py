@@ -14,8 +14,22 @@ import pytest
 
 # System calls by machine. The C library opens files by openat(2).
 NUMBERS = {
-    "x86_64": {"unshare": 272, "setns": 308, "clone": 56, "socket": 41, "openat": 257},
-    "aarch64": {"unshare": 97, "setns": 268, "clone": 220, "socket": 198, "openat": 56},
+    "x86_64": {
+        "unshare": 272,
+        "setns": 308,
+        "clone": 56,
+        "socket": 41,
+        "openat": 257,
+        "membarrier": 324,
+    },
+    "aarch64": {
+        "unshare": 97,
+        "setns": 268,
+        "clone": 220,
+        "socket": 198,
+        "openat": 56,
+        "membarrier": 283,
+    },
 }
 KILL = 0x80000000
 ERRNO = 0x00050000
