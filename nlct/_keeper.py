@@ -391,8 +391,8 @@ class Keeper:
             self._audit = None
             self._audit_at = self._next_audit_at
             return
-        # The first one does not take its time.
-        if self.audited:
+        # The first one does not take its time, nor one that is late.
+        if self.audited and now < self._next_audit_at:
             with self.lock.real:
                 flows = self.memory.count()
             steps = max(1.0, flows * AUDIT_FLOW * 1000 / AUDIT_STEP)

@@ -136,7 +136,7 @@ def half_dies_and_half_is_hidden(netns: nlct.Netns, ct: nlct.Conntrack, many: in
     """
     set_mode(netns, 0)
     ct.load([flows.udp(number, 1 + number % 4) for number in range(many)])
-    set_mode(netns, 2)
+    set_mode(netns, 1)
     with in_step(netns) as mirror:
         gone = set(itertools.islice(ct.dump(zone={1, 2}), many // 2))
         assert ct.delete_flows(gone).deleted == many // 2
@@ -304,7 +304,7 @@ def test_a_packet_that_is_held_over_the_start(netns: nlct.Netns) -> None:
         sock.connect_ex((HOME, 80))
         packet = held.packet()
         # As under 2 where nobody listened.
-        set_mode(netns, 2)
+        set_mode(netns, 1)
         mirror = stack.enter_context(in_step(netns))
         assert len(mirror) == 0
         held.let_go(packet)

@@ -751,7 +751,7 @@ except PermissionError as exc:
     raise SystemExit
 most = int(pathlib.Path("/proc/sys/net/core/rmem_max").read_text())
 ct = nlct.Conntrack(netns)
-with Mirror(ct, buffer=1 << 30) as mirror:
+with Mirror(ct, buffer=1 << 29) as mirror:
     assert mirror.state.buffer <= most, (mirror.state, most)
 with Mirror(ct, buffer=4096) as mirror:
     assert mirror.wait(60)
