@@ -214,6 +214,32 @@ def test_what_is_chosen_costs_little_more_than_the_other(zones: int) -> None:
     assert chosen == {True, False}
 
 
+@pytest.mark.parametrize(
+    ("zones", "held", "flows", "dump_seconds", "kernel"),
+    [
+        # Much of a large table, in a zone or two.
+        (1, 250_000, 500_000, 0.1, True),
+        (2, 500_000, 500_000, 0.1, True),
+        # What a dump takes is not known yet.
+        (1, 262_144, 262_144, None, True),
+        # Little, or as much in many zones: the kernel would go over the table for each.
+        (1, 1_000, 500_000, 0.1, False),
+        (1, 50_000, 500_000, 0.1, False),
+        (50, 250_000, 500_000, 0.1, False),
+        # A dump takes long here, and so would the kernel.
+        (1, 250_000, 500_000, 1.0, False),
+        # All of it, but it is quick either way.
+        (1, 5_000, 5_000, 0.01, False),
+        (1, 0, 500_000, 0.1, False),
+    ],
+)
+def test_a_mirror_leaves_large_zones_to_the_kernel(
+    zones: int, held: int, flows: int, dump_seconds: float | None, kernel: bool
+) -> None:
+    """Where the kernel is clearly faster, though it makes an event for each flow."""
+    assert strategy.kernel_beats_mirror(zones, held, flows, 262_144, dump_seconds) == kernel
+
+
 def test_it_is_a_function_of_facts_alone() -> None:
     """The same facts, the same plan; and it says what it expects."""
     facts = at(0.05, 100_000)
