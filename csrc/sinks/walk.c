@@ -115,12 +115,14 @@ int walk_deleted(struct nlct_walk *walk, uint32_t place)
     struct nlct_mirror *mirror = walk->mirror;
     struct nlct_flow flow;
     struct name name;
-    int rc;
+    int rc = 0;
 
-    entry_read(mirror, entry_at(mirror, place), &flow);
-    rc = name_flow(mirror, &flow, &name);
-    if (rc == 0)
-        rc = bury(mirror, &name);
+    if (mirror->phase == FEEDING) {
+        entry_read(mirror, entry_at(mirror, place), &flow);
+        rc = name_flow(mirror, &flow, &name);
+        if (rc == 0)
+            rc = bury(mirror, &name);
+    }
     entry_remove(mirror, place);
     mirror->counters.deleted++;
     return rc;
