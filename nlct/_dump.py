@@ -9,7 +9,7 @@ from typing import Callable
 
 from nlct import capabilities
 from nlct._ffi import NO_SINK, ffi, lib
-from nlct._handle import BUCKETS, Dump, Handle
+from nlct._handle import Dump, Handle
 from nlct.errors import InterruptedDumpError, UnsupportedError
 from nlct.filter import Filter
 
@@ -46,7 +46,7 @@ def dump(handle: Handle, wanted: Filter) -> Iterator[Dump]:
         zoned = handle.has_zones is not False
         zone_request = capabilities.zone_request() if zoned else lib.NLCT_ZONE_UNASKED
         kernel_filter = wanted.kernel_filter(zone_request)
-    matching, buckets = wanted.to_c(), handle.open_file(BUCKETS)
+    matching, buckets = wanted.to_c(), handle.open_buckets()
     with handle.pool.lend() as sock, Dump(sock, matching, kernel_filter, buckets) as begun:
         yield begun
 

@@ -353,9 +353,17 @@ class Handle(Closing):
     def buckets(self) -> int | None:
         """Size of the hash table, None where it cannot be told."""
         try:
-            return self.read_number(BUCKETS)
+            return self.read_buckets()
         except Error:
             return None
+
+    def read_buckets(self) -> int | None:
+        """Return the size of the hash table, None where the kernel has no file of it."""
+        return self.read_number(BUCKETS)
+
+    def open_buckets(self) -> ffi.CData:
+        """Return a descriptor of that file; see open_file()."""
+        return self.open_file(BUCKETS)
 
     def read_number(self, path: str) -> int | None:
         """Return the number in a file of this namespace, None where the kernel has none."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from nlct import _log, _threads
 from nlct._ffi import ffi, lib
-from nlct._handle import BUCKETS, NOTHING, Dump, Handle, everything
+from nlct._handle import NOTHING, Dump, Handle, everything
 from nlct.counts import Counts
 from nlct.errors import Error, InterruptedDumpError, NotFoundError, UnsupportedError
 from nlct.flow import Flow, Tuple, to_c
@@ -278,14 +278,14 @@ def _measure_undisturbed(
 ) -> dict[str, bool]:
     """Measure until no resize disturbs it: during one, flows seem to be missing."""
     for _ in range(MAX_TIMES):
-        before = handle.read_number(BUCKETS)
+        before = handle.read_buckets()
         try:
             answers = _measure(handle, found, names)
         except Error:
-            if handle.read_number(BUCKETS) == before:
+            if handle.read_buckets() == before:
                 raise
             continue
-        if handle.read_number(BUCKETS) == before:
+        if handle.read_buckets() == before:
             return answers
     raise InterruptedDumpError(errno.EINTR, "measure what the kernel does")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nlct import _check, _lookup, _reasons
 from nlct._dump import Progress, dump, require, undisturbed
 from nlct._ffi import ffi, lib, new_sink
-from nlct._handle import BUCKETS, Bytes, Handle, Holder
+from nlct._handle import Bytes, Handle, Holder
 from nlct.counts import Counts
 from nlct.enums import EventKind, Status
 from nlct.errors import Error, InterruptedDumpError, NotFoundError, error
@@ -268,7 +268,7 @@ class Conntrack(Holder):
 
         None if the kernel has no such file.
         """
-        return self._handle.read_number(BUCKETS)
+        return self._handle.read_buckets()
 
     # Changing --------------------------------------------------------------------------------
 

@@ -608,7 +608,7 @@ def arrow(bench: Bench) -> None:
 @covers(
     *("Filter", "Filter.to_c", "Filter.kernel_filter", "Filter.zone", "Filter.is_zones"),
     *("Filter.matches_everything", "Filter.restricts_nothing", "Filter.matches_nothing"),
-    "Filter.matches",
+    *("Filter.matches", "Filter.only", "Filter.within"),
 )
 def filters(bench: Bench) -> None:
     """Filters made, joined, compiled, asked, and refused."""
@@ -619,6 +619,9 @@ def filters(bench: Bench) -> None:
     with pytest.raises(TypeError):
         wanted.matches(None)  # type: ignore[arg-type]
     assert nlct.Filter(zone=7).zone == {7}
+    both = nlct.Filter(zone=7, mark=1)
+    assert both.only("zone") == ((7, 7),)
+    assert both.within({"zone"}) == (nlct.Filter(zone=7), False)
     assert nlct.Filter(zone=7).is_zones
     assert nlct.Filter().matches_everything
     assert (~nlct.Filter(src=[])).restricts_nothing
