@@ -545,11 +545,14 @@ int nlct_flush_all(struct nlct_socket *sock);
 
 struct nlct_events;
 
-/* Listens to events of the kinds in 'kinds', bit n for the enum nlct_event n, inside 'netns'. Bit 0
-   only says that somebody listens: no event comes of it.
-   'buffer' is how many bytes may be queued; without privilege the system's limit applies. The
-   kernel drops what 'kernel_filter' excludes, as far as it can tell; NULL excludes nothing. That
-   only saves time: 'filter' decides what matches, and must outlive the stream. */
+/* Of a stream without events: it only says that somebody listens, so that the kernel makes events.
+ */
+enum { NLCT_LISTENS = 1 << 0 };
+
+/* Listens to events of the kinds in 'kinds', bit n for the enum nlct_event n or NLCT_LISTENS,
+   inside 'netns'. 'buffer' is how many bytes may be queued; without privilege the system's limit
+   applies. The kernel drops what 'kernel_filter' excludes, as far as it can tell; NULL excludes
+   nothing. That only saves time: 'filter' decides what matches, and must outlive the stream. */
 int nlct_events_open(struct nlct_events **events, const struct nlct_netns *netns, unsigned kinds,
                      const struct nlct_filter *filter,
                      const struct nlct_kernel_filter *kernel_filter, size_t buffer);
@@ -569,9 +572,10 @@ int nlct_events_resize(struct nlct_events *events, size_t buffer);
 int nlct_events_mute(struct nlct_events *events, uint32_t port);
 
 /* Feeds the sink with what is queued, never waiting, for some milliseconds at most. 'sink' may be
-   NULL. Returns 1 if there may be more, 0 when the queue was seen empty, or -errno; -EBADMSG: an
-   event was malformed, and the next call goes on behind it; -ENOMEM: the next call goes on with the
-   same; -EBADF: the program has closed our descriptor. */
+   NULL. Returns 1 if there may be more, 0 when the queue was seen empty or when there is a loss to
+   tell, or -errno; -EBADMSG, -EMSGSIZE: an event was malformed or too large, and the next call goes
+   on behind it; -ENOMEM: the next call goes on with the same; -ENOBUFS: the kernel says nothing
+   else; -EBADF: the program has closed our descriptor. */
 int nlct_events_take(struct nlct_events *events, struct nlct_sink *sink);
 
 /* What a stream has seen so far. */
@@ -582,10 +586,11 @@ struct nlct_events_progress {
 
 void nlct_events_progress(const struct nlct_events *events, struct nlct_events_progress *progress);
 
-/* Were events lost, before the latest of those that were taken or between it and the next? Told
-   once, and not before the queue has run empty since. '*count' is how many the socket dropped, 0 if
-   the kernel does not say or could not even make them. */
-bool nlct_events_lost(struct nlct_events *events, uint64_t *count);
+/* Were events lost, before the latest of those that were taken or between it and the next? It is
+   not known before the queue has run empty since. '*count' is how many the socket dropped, 0 if the
+   kernel does not say or could not even make them. The answer stays until nlct_events_told(). */
+bool nlct_events_lost(const struct nlct_events *events, uint64_t *count);
+void nlct_events_told(struct nlct_events *events);
 
 /* Waits until what other processors were doing when it was called has ended, such as a packet that
    began its way before somebody listened: some ten milliseconds. */
@@ -627,9 +632,10 @@ int nlct_mirror_new(struct nlct_mirror **mirror, bool addresses);
 void nlct_mirror_free(struct nlct_mirror **mirror);
 
 /* Sink: feeds the mirror with events, and with the rows of dumps. NEW and a row insert a flow that
-   is not there, and never replace one. DESTROY removes that very flow. UPDATE is ignored. An event
-   or row that does not name a flow, as above, is -EBADMSG. After any error, -ENOMEM too, the mirror
-   is no longer in step. */
+   is not there. They replace one only if it is the same but for its reply: that has ended, and
+   nobody told. DESTROY removes that very flow. UPDATE is ignored. An event or row that does not
+   name a flow, as above, is -EBADMSG. After any error, -ENOMEM too, the mirror is no longer in
+   step. */
 int nlct_feed_new(struct nlct_sink **sink, struct nlct_mirror *mirror);
 
 /* Inserts a flow that was seen in the table. Returns 1, 0 if it is there already or its end was
@@ -640,7 +646,7 @@ int nlct_mirror_add(struct nlct_mirror *mirror, const struct nlct_flow *flow);
    -ENOMEM (see rounds: the flow is removed nevertheless). */
 int nlct_mirror_remove(struct nlct_mirror *mirror, const struct nlct_flow *flow);
 
-/* Is this flow there? Returns 1 or 0. */
+/* Is this flow there, with this reply? Returns 1, 0, or -EINVAL. */
 int nlct_mirror_has(const struct nlct_mirror *mirror, const struct nlct_flow *flow);
 
 /* What has happened since the mirror was made. */

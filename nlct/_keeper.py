@@ -25,7 +25,7 @@ from nlct._forks import process
 from nlct._handle import EVENTS, Handle, Socket, everything
 from nlct._memory import Memory
 from nlct.enums import EventKind
-from nlct.errors import NotFoundError, check, error
+from nlct.errors import Error, NotFoundError, error
 from nlct.events import LEAST_BUFFER, mode_of
 from nlct.filter import Filter
 from nlct.flow import Flow
@@ -35,7 +35,7 @@ LOOK = 0.004
 # Milliseconds without any event, after which the thread sees what else there is to do.
 IDLE = 100
 # The buffer grows up to this with each loss.
-MOST_BUFFER = 512 << 20
+GROWS_TO = 512 << 20
 # How often to take events, 8,192 at most, before a caller no longer waits for an empty queue.
 MOST_TAKES = 64
 
@@ -49,16 +49,23 @@ MAKE_SURE = 2.0
 ON_ITS_WAY = 1.0
 # Milliseconds that an audit works at a time, and seconds that it takes for a flow, roughly.
 AUDIT_STEP = 1
-AUDIT_FLOW = 2.5e-6
+AUDIT_FLOW = 5e-6
 # Flows that an audit has met and does not know, looked up without a pause.
 LOOKED_UP = 200
 
 # A flow that an audit does not know: when it was met, and whether it is looked at again.
 Met = tuple[float, Flow, bool]
 
+# Lines for the log that are kept until a caller comes.
+MOST_SAID = 100
+
 _WATCHED = 1 << EventKind.NEW | 1 << EventKind.DESTROY
-# Only says that somebody listens; see nlct_events_open().
-_ANCHOR = 1
+# Errors after which a stream goes on.
+_GOES_ON = (errno.EBADMSG, errno.EMSGSIZE, errno.ENOMEM)
+
+
+def _stream() -> ffi.CData:
+    return slot("struct nlct_events **", lib.nlct_events_close)
 
 
 class Keeper:
@@ -79,8 +86,7 @@ class Keeper:
         # The stream of events, and a socket that keeps the kernel making them.
         self.buffer = buffer
         self._everything = everything()
-        self._events = slot("struct nlct_events **", lib.nlct_events_close)
-        self._anchor = slot("struct nlct_events **", lib.nlct_events_close)
+        self._events, self._anchor = _stream(), _stream()
         # The socket for deletes: their events need not come back.
         self.sock: Socket | None = None
         # In step or not, since when and why, and the losses so far.
@@ -88,7 +94,7 @@ class Keeper:
         self.since = time.time()
         self.reason = "the first dump is under way"
         self.mode = 0
-        self._losses = 0
+        self._losses = self._unanswered = 0
         self._delay = FIRST_DELAY
         self._earn_at = 0.0
         self._earned_at = 0.0
@@ -97,7 +103,9 @@ class Keeper:
         # What an audit has found: zones with flows that are never announced, and zones without any.
         self.hidden_zones: set[int] = set()
         self.audited_zones: set[int] = set()
-        self.audited = self.exact = False
+        self.audited = False
+        # What was amiss when the latest audit ended.
+        self._amiss_then: tuple[int, ...] | None = None
         self._audit: Iterator[None] | None = None
         self._audit_at = self._next_audit_at = 0.0
         # What has happened.
@@ -118,16 +126,20 @@ class Keeper:
     def _subscribe(self) -> None:
         """Begin to listen. Raises UnsupportedError where no flow has events."""
         with self.lock.real:
-            for stream in (self._events, self._anchor):
-                ffi.release(stream)
-            self._events = slot("struct nlct_events **", lib.nlct_events_close)
-            self._anchor = slot("struct nlct_events **", lib.nlct_events_close)
+            before = self._events, self._anchor
+            self.received = self.events()
+            events, anchor = _stream(), _stream()
             matching = self._everything
-            self.handle.open_events(self._anchor, _ANCHOR, matching, ffi.NULL, LEAST_BUFFER)
-            self.handle.open_events(self._events, _WATCHED, matching, ffi.NULL, self.buffer)
+            self.handle.open_events(anchor, lib.NLCT_LISTENS, matching, ffi.NULL, LEAST_BUFFER)
+            self.handle.open_events(events, _WATCHED, matching, ffi.NULL, self.buffer)
+            # Only now: as long as anybody listens, the kernel goes on making events.
+            self._events, self._anchor = events, anchor
+            for stream in before:
+                ffi.release(stream)
+            self._broken = False
             self.open_socket()
             self.mode = mode_of(self.handle)
-            self._broken = False
+            self._forget_audits()
 
     def open_socket(self) -> Socket:
         """Open the socket for deletes anew, and mute it."""
@@ -135,8 +147,10 @@ class Keeper:
             self.sock.close()
         self.sock = self.handle.open_socket()
         port = lib.nlct_socket_port(self.sock.handle)
-        if self._events[0]:
-            check(lib.nlct_events_mute(self._events[0], port), "mute one's own deletes")
+        if self._events[0] and lib.nlct_events_mute(self._events[0], port) < 0:
+            # The program has closed the stream's descriptor.
+            self._broken = True
+            self.lose("one's own deletes cannot be muted")
         return self.sock
 
     def deleting_socket(self) -> Socket:
@@ -151,8 +165,14 @@ class Keeper:
         # It is closed when nobody uses it any more: a signal handler may have interrupted its user.
         with self.lock.real:
             self.sock = None
-            # What it deleted without an answer stays in memory, until an audit does not find it.
-            self.exact = False
+            self.miss_answers()
+            # Its port, which may become somebody else's, must not stay muted.
+            with suppress(Error):
+                self.open_socket()
+
+    def miss_answers(self) -> None:
+        """Note that flows may be deleted which stay in memory until an audit does not find them."""
+        self._unanswered += 1
 
     def drain(self) -> bool:
         """Take all events that are queued; tell if the queue was seen empty."""
@@ -169,8 +189,9 @@ class Keeper:
                 self.lost += count[0]
                 self._grow()
                 self.lose(f"the kernel dropped {count[0] or 'some'} events")
+                lib.nlct_events_told(self._events[0])
             if rc < 0:
-                self._broken = rc != -errno.EBADMSG
+                self._broken = -rc not in _GOES_ON
                 self.lose(str(error(-rc, "receive events")))
                 return False
             if rc == 0:
@@ -179,7 +200,7 @@ class Keeper:
 
     def _grow(self) -> None:
         """Let more events be queued."""
-        self.buffer = min(2 * self.buffer, max(self.buffer, MOST_BUFFER))
+        self.buffer = min(2 * self.buffer, max(self.buffer, GROWS_TO))
         if self._events[0]:
             lib.nlct_events_resize(self._events[0], self.buffer)
 
@@ -196,7 +217,7 @@ class Keeper:
         progress = ffi.new("struct nlct_events_progress *")
         if self._events[0]:
             lib.nlct_events_progress(self._events[0], progress)
-        return int(progress.received)
+        return self.received + int(progress.received)
 
     # In step or not --------------------------------------------------------------------------
 
@@ -210,17 +231,22 @@ class Keeper:
         if mode == self.mode:
             return True
         self.lose(f"the sysctl nf_conntrack_events went from {self.mode} to {mode}")
-        # Flows may have come meanwhile that will never announce their end.
+        self._forget_audits()
+        return False
+
+    def _forget_audits(self) -> None:
+        """Take nothing that audits have shown for true any more, but for hidden flows.
+
+        Flows may have come of which no event tells, not even of their end.
+        """
         self.audited = False
         self.audited_zones = set()
-        return False
 
     def lose(self, reason: str) -> None:
         """Be no longer in step. Another dump is needed."""
         was_in_step, self.in_step = self.in_step, False
         self._losses += 1
         self._audit = None
-        self.exact = False
         self.reason = reason
         if not was_in_step:
             return
@@ -234,13 +260,17 @@ class Keeper:
     def _say(self, level: int, text: str, *values: object) -> None:
         """Keep it for a caller to log: the lock is held."""
         self.said.append((level, text, values))
+        del self.said[:-MOST_SAID]
 
     def _earn(self) -> None:
         """Dump the whole table while events go on, to be in step afterwards."""
         if self._broken:
             self._subscribe()
         with self.lock.real:
-            self.mode = mode_of(self.handle)
+            mode = mode_of(self.handle)
+            if mode != self.mode:
+                self.mode = mode
+                self._forget_audits()
             if not self.drain():
                 return
         lib.nlct_grace_period()
@@ -256,10 +286,10 @@ class Keeper:
             with self.lock.real:
                 more = self.memory.end()
         with self.lock.real:
-            self.dumps += 1
             if not self.drain() or losses != self._losses or not self._look_at_mode():
                 return
             self.in_step = True
+            self.dumps += 1
             self.since, self.reason = time.time(), ""
             self._earned_at = time.monotonic()
             self._audit_at = self._earned_at + MAKE_SURE
@@ -279,12 +309,14 @@ class Keeper:
 
     # Auditing --------------------------------------------------------------------------------
 
-    def _audited(self) -> Iterator[None]:
-        """Compare the memory with a slow dump; yield after each step."""
-        losses = self._losses
+    def _audited(self, losses: int) -> Iterator[None]:
+        """Compare the memory with a slow dump; yield after each step.
+
+        ``losses``: how many there were when it was in step.
+        """
         met: deque[Met] = deque()
         with self.lock.real:
-            zones = set(self.memory.counts_by("zone") or ())
+            zones = self.memory.zones()
             amiss = self._amiss()
             self.memory.begin(audit=True)
         try:
@@ -309,10 +341,10 @@ class Keeper:
                 with self.lock.real:
                     more = self.memory.end()
             with self.lock.real:
-                zones &= set(self.memory.counts_by("zone") or ())
+                zones &= self.memory.zones()
                 self.audited_zones = zones - self.hidden_zones
                 self.audited = True
-                self.exact = amiss == self._amiss()
+                self._amiss_then = amiss if amiss == self._amiss() else None
                 self.audits += 1
         finally:
             with self.lock.real, suppress(ValueError):
@@ -337,7 +369,6 @@ class Keeper:
             with self.lock.real:
                 if losses == self._losses and self.memory.add(flow):
                     self.hidden += 1
-                    self.exact = False
                     self._hide(flow.zone)
 
     def _is_hidden(self, flow: Flow, losses: int) -> bool:
@@ -345,19 +376,30 @@ class Keeper:
         if self._has_come(flow, losses):
             return False
         try:
-            found = _lookup.find(self.handle, flow, "look at a flow")[0]
+            _lookup.find(self.handle, flow, "look at a flow")
         except NotFoundError:
             return False
-        return found.id == flow.id and not self._has_come(flow, losses)
+        except Error:
+            # It cannot be looked up. The next round may tell.
+            return False
+        return not self._has_come(flow, losses)
 
     def _has_come(self, flow: Flow, losses: int) -> bool:
         """Tell if the event of a flow has come, or may have been among those lost or queued."""
         with self.lock.real:
             return not self.drain() or losses != self._losses or self.memory.has(flow)
 
-    def _amiss(self) -> tuple[int, int]:
-        """Return how much audits have found amiss so far."""
-        return self.hidden, self.memory.counters().ghosts
+    def _amiss(self) -> tuple[int, ...]:
+        """Return what makes counts inexact, as often as it has happened."""
+        counters = self.memory.counters()
+        # A stranger's end may be that of a flow whose events came in another order than expected.
+        told = counters.ghosts, counters.strangers
+        return (*told, self.hidden, self._losses, self._unanswered)
+
+    @property
+    def exact(self) -> bool:
+        """True if nothing was amiss in the latest audit, nor since."""
+        return self.in_step and self._amiss_then == self._amiss()
 
     def hides(self, zones: frozenset[int] | None) -> bool:
         """Tell if flows in any of these zones are not announced; None stands for all zones."""
@@ -366,7 +408,9 @@ class Keeper:
     def knows(self, zones: frozenset[int] | None) -> bool:
         """Tell if an audit has shown that flows in these zones are announced; None: in all."""
         if zones is None:
-            return self.audited and not self.hidden_zones
+            if not self.audited or self.hidden_zones:
+                return False
+            zones = frozenset(self.memory.zones())
         return zones <= self.audited_zones
 
     def _hide(self, zone: int) -> None:
@@ -380,16 +424,27 @@ class Keeper:
         """Go on with the audit, if it is time to."""
         if not self.in_step or now < self._audit_at:
             return
-        # Losing step takes it away.
-        audit = self._audit
-        if audit is None:
-            audit = self._audit = self._audited()
-            self._next_audit_at = now + self._interval / 2
+        with self.lock.real:
+            # Losing step takes it away.
+            audit, before = self._audit, self.audits
+            if audit is None:
+                if not self.in_step:
+                    return
+                audit = self._audit = self._audited(self._losses)
+                self._next_audit_at = now + self._interval / 2
         try:
             next(audit)
         except StopIteration:
             self._audit = None
-            self._audit_at = self._next_audit_at
+            # A round that was disturbed begins anew.
+            whole = self.audits > before
+            self._audit_at = self._next_audit_at if whole else now + MAKE_SURE
+            return
+        except (OSError, MemoryError) as exc:
+            # No event is lost by this.
+            self._audit = None
+            self._audit_at = now + MAKE_SURE
+            self._say(_log.WARNING, "mirror: an audit failed: %s", str(exc) or type(exc).__name__)
             return
         # The first one does not take its time, nor one that is late.
         if self.audited and now < self._next_audit_at:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Callable, NamedTuple
+from typing import Callable, NamedTuple
 
 from nlct import _threads
 from nlct._closing import Closing
+from nlct._expression import joined
 from nlct._ffi import ffi, lib, new_sink, slot
 from nlct._fields import FIELDS, FLOW_SIZE, AddressField
 from nlct._forks import process
@@ -43,6 +44,7 @@ AUDITED = 1024
 # Places of the core's table to look at without a pause: less than a millisecond.
 PLACES = 10_000
 MILLISECONDS = 5
+HAND_OVER = 0.0001
 
 
 class Lists(NamedTuple):
@@ -121,8 +123,15 @@ class Memory(Closing):
         """Return how many flows are in a list, or how many there are."""
         return int(lib.nlct_mirror_count(self._open(), _all() if one is None else one))
 
-    def counts_by(self, name: str) -> dict[Any, int] | None:
-        """Return how many flows each value of a field has; None if there are no such lists."""
+    def zones(self) -> set[int]:
+        """Return the zones that hold flows."""
+        return set(by_value([FIELDS["zone"]], self.counts_by("zone")))
+
+    def counts_by(self, name: str) -> bytearray | None:
+        """Return how many flows each value of a field has, for counts.by_value().
+
+        None if there are no such lists.
+        """
         if name not in self._names:
             return None
         counts = ffi.new("struct nlct_count[]", ROWS)
@@ -131,7 +140,7 @@ class Memory(Closing):
         arguments = self._open(), _LISTS[name], at, counts, ROWS
         while n := check(lib.nlct_mirror_lists(*arguments), "count flows"):
             packed += ffi.buffer(counts, n * COUNT_SIZE)
-        return by_value([FIELDS[name]], packed)
+        return packed
 
     def counters(self) -> Counters:
         """Return what has happened so far."""
@@ -151,8 +160,10 @@ class Memory(Closing):
 
     def _by(self, name: str, wanted: Filter) -> Lists | None:
         """Return the lists of the values that a filter asks of one field."""
-        asked = wanted.only(name)
-        if asked is None or sum(high - low + 1 for low, high in asked) > MOST_LISTS:
+        given = wanted.only(name)
+        # Intervals may overlap.
+        asked = joined(given or ())
+        if given is None or sum(high - low + 1 for low, high in asked) > MOST_LISTS:
             return None
         kind, field = _LISTS[name], FIELDS[name]
         lists = []
@@ -209,6 +220,9 @@ class Memory(Closing):
                         raise RuntimeError("a delete does not outlive a fork: ask again")
                     arguments = walk[0], used.handle, matching[0], MILLISECONDS, tally
                     more = used.check(lib.nlct_walk_delete(*arguments), "delete flows")
+                if more:
+                    # Who waits for the lock would not get it, were it taken again at once.
+                    _threads.sleep(HAND_OVER)
                 yield
 
     @contextmanager

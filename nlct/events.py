@@ -11,7 +11,7 @@ from contextlib import nullcontext, suppress
 from itertools import repeat
 from types import TracebackType
 from typing import Any, Callable, NamedTuple, TypeVar, Union
-from weakref import WeakSet
+from weakref import ref
 
 from nlct import _check, _threads
 from nlct._closing import Closing
@@ -38,7 +38,8 @@ TEXT_BYTES = 65536
 class Event(NamedTuple):
     """Something happened to a flow.
 
-    ``kind``: "new", "update" or "destroy" (``IPCTNL_MSG_CT_NEW``, ``IPCTNL_MSG_CT_DELETE``).
+    ``kind``: a word, no EventKind: "new", "update" or "destroy" (``IPCTNL_MSG_CT_NEW``,
+    ``IPCTNL_MSG_CT_DELETE``).
     ``flow``: what the event says of the flow. Events say less than a dump: never ``use``; "destroy"
     no helper, labels, master or synproxy either, and before Linux 5.13 no timeout. A mark of 0 may
     be absent. A filter sees no more than that.
@@ -113,7 +114,7 @@ class Events(Closing):
         self._ready: deque[Event | Overrun | Exception] = deque()
         # Tasks that wait, each with its event loop.
         self._waiting: set[tuple[Any, Any]] = set()
-        _streams.add(self)
+        _streams.add(ref(self, _streams.discard))
 
     def _read_buffer(self, wanted: int | None) -> int:
         size = ffi.new("size_t *")
@@ -267,6 +268,7 @@ class Events(Closing):
             if len(taken):
                 yield taken
             if lost is not None:
+                self._told()
                 yield lost
             if rc < 0:
                 raise _failure(rc)
@@ -284,6 +286,12 @@ class Events(Closing):
                 del events
             return rc, Overrun(int(count[0]) or None) if lost else None
 
+    def _told(self) -> None:
+        """Tell the core that the overrun was handed over."""
+        with self._held():
+            if not self._closed:
+                lib.nlct_events_told(self._events[0])
+
     def _receive(self) -> bool:
         """Receive what is queued, and tell if that was anything."""
         with self._held():
@@ -292,13 +300,10 @@ class Events(Closing):
             try:
                 before = len(self._ready)
                 # What was left there when a handler raised.
-                room.empty(self._ready)
+                room.empty(self._ready, self._told)
                 rc, lost = self._feed(room.sink)
-                room.empty(self._ready)
-                if lost is not None:
-                    self._ready.append(lost)
-                if rc < 0:
-                    self._ready.append(_failure(rc))
+                room.hold(lost, _failure(rc) if rc < 0 else None)
+                room.empty(self._ready, self._told)
             finally:
                 self._room = room
             # There may be more than we take.
@@ -325,6 +330,9 @@ class Events(Closing):
 
     async def __anext__(self) -> Item:
         """Return the next event or overrun. A cancelled task loses none."""
+        # Imported here: its caller has it already, and all others need not load it.
+        import asyncio  # noqa: PLC0415
+
         while True:
             if self._ready:
                 try:
@@ -332,7 +340,10 @@ class Events(Closing):
                 except IndexError:
                     continue
             try:
-                if not self._receive():
+                if self._receive():
+                    # Other tasks want to run, too, however busy the stream is.
+                    await asyncio.sleep(0)
+                else:
                     await self._readable()
             except ValueError:
                 if self._closed:
@@ -383,6 +394,7 @@ class Events(Closing):
         with self._lock.real if self._process == process() else nullcontext():
             self._closed = True
             self._events = None
+            self._ready.clear()
         _wake_all(self._waiting)
         self._waiting.clear()
 
@@ -404,32 +416,48 @@ class _Room:
         self._rows = ffi.new("struct nlct_flow[]", ROWS)
         self._data = Bytes()
         self.sink = new_sink(lib.nlct_rows_new, self._rows, ROWS, self._data.c)
-        # What was made of them, on its way out.
-        self._made: Iterator[Event] | None = None
+        # What comes behind them.
+        self._behind: list[Overrun | Exception] = []
+        # What was made of all that, on its way out.
+        self._made: Iterator[Event | Overrun | Exception] | None = None
 
-    def empty(self, into: deque[Event | Overrun | Exception]) -> None:
-        """Move what was received. If a signal handler raises meanwhile, the next call goes on."""
+    def hold(self, *behind: Overrun | Exception | None) -> None:
+        """Keep what comes behind the events that were received."""
+        self._behind = [one for one in behind if one is not None]
+
+    def empty(self, into: deque[Event | Overrun | Exception], told: Callable[[], None]) -> None:
+        """Move what was received. If a signal handler raises meanwhile, the next call goes on.
+
+        ``told``: called when an overrun was moved.
+        """
         if self._made is None:
             rows = ffi.buffer(self._rows, lib.nlct_rows_count(self.sink[0]) * FLOW_SIZE)[:]
             kinds = map(_WORDS.__getitem__, rows[_AT::FLOW_SIZE])
             flows = flows_from(rows, self._data.copy())
             # As Event(kind, flow) does, but three times as fast.
-            self._made = iter(list(map(tuple.__new__, repeat(Event), zip(kinds, flows))))
+            made = map(tuple.__new__, repeat(Event), zip(kinds, flows))
+            self._made = iter([*made, *self._behind])
         # No handler runs in here, and each comes out of the iterator once.
         into.extend(self._made)
         lib.nlct_rows_take(self.sink[0])
         self._data.c.size = 0
+        if any(isinstance(one, Overrun) for one in self._behind):
+            told()
+        self._behind = []
         self._made = None
 
 
 # All that are there: what was received and who waits is the parent's, not a child's.
-_streams: WeakSet[Events] = WeakSet()
+# Not a WeakSet: list() copies a plain set at once, whatever other threads do to it.
+_streams: set[ref[Events]] = set()
 
 
 def _forget() -> None:
-    for stream in _streams:
-        stream._ready.clear()
-        stream._waiting.clear()
+    for reference in list(_streams):
+        stream = reference()
+        if stream is not None:
+            stream._ready.clear()
+            stream._waiting.clear()
 
 
 os.register_at_fork(after_in_child=_forget)

@@ -20,12 +20,13 @@ from nlct import _check, _log, _lookup, _threads, capabilities, strategy
 from nlct._closing import Closing
 from nlct._dump import require
 from nlct._ffi import ffi, lib
-from nlct._fields import FLOW_SIZE
+from nlct._fields import FIELDS, FLOW_SIZE
 from nlct._forks import process
 from nlct._handle import Handle
 from nlct._keeper import Keeper
 from nlct._memory import INDEXES, KEPT, Lists
 from nlct.conntrack import Conntrack
+from nlct.counts import by_value
 from nlct.errors import Error, NotFoundError
 from nlct.events import LEAST_BUFFER, MOST_BUFFER
 from nlct.filter import Filter, Zones, to_delete, zone_set
@@ -38,7 +39,7 @@ BUFFER = 64 << 20
 AUDIT_INTERVAL = 120.0
 # What it takes to look up one flow, in seconds.
 LOOK_UP = 20e-6
-_NO_ERRORS = bytes(ffi.sizeof("uint64_t") * 4096)
+_NO_ERRORS = bytes(ffi.sizeof(ffi.new("struct nlct_tally *").refused))
 
 
 class MirrorState(NamedTuple):
@@ -191,7 +192,7 @@ class Mirror(Closing):
                 hidden=keeper.hidden,
                 hidden_zones=frozenset(keeper.hidden_zones),
                 ghosts=counters.ghosts,
-                exact=keeper.in_step and keeper.exact,
+                exact=keeper.exact,
                 flows=keeper.memory.count(),
                 memory=keeper.memory.nbytes,
                 buffer=keeper.room(),
@@ -203,6 +204,7 @@ class Mirror(Closing):
         if timeout is not None:
             deadline = time.monotonic() + _check.seconds("timeout", timeout)
         while not self._current().in_step:
+            self._handle.pool.check_open()
             if deadline is not None and time.monotonic() >= deadline:
                 return False
             _threads.sleep(0.005)
@@ -240,11 +242,13 @@ class Mirror(Closing):
         wanted = self._ct._wanted(filter, zone)
         if len(fields) == 1 and wanted.matches_everything:
             keeper = self._current()
-            with keeper.lock.real:
-                ready = keeper.is_ready() and not keeper.hides(None)
-                counts = keeper.memory.counts_by(fields[0]) if ready else None
+            counts = None
+            if keeper.in_step:
+                with keeper.lock.real:
+                    ready = keeper.is_ready() and not keeper.hides(None)
+                    counts = keeper.memory.counts_by(fields[0]) if ready else None
             if counts is not None:
-                return counts
+                return by_value([FIELDS[fields[0]]], counts)
         return self._ct.count_by(*fields, filter=wanted)
 
     def flows(self, filter: Filter | None = None, *, zone: Zones | None = None) -> Iterator[Flow]:
@@ -260,9 +264,10 @@ class Mirror(Closing):
         """Return where to look in memory; None if it does not hold all that matches."""
         keeper = self._current()
         lists = None
-        with keeper.lock.real:
-            if keeper.is_ready() and not keeper.hides(wanted.zone):
-                lists = keeper.memory.lists(wanted)
+        if keeper.in_step:
+            with keeper.lock.real:
+                if keeper.is_ready() and not keeper.hides(wanted.zone):
+                    lists = keeper.memory.lists(wanted)
         return lists
 
     def _flows(self, lists: Lists, wanted: Filter) -> Iterator[Flow]:
@@ -329,11 +334,9 @@ class Mirror(Closing):
         if wanted.matches_nothing:
             return nothing_to_do()
         zones = wanted.zone if wanted.is_zones else None
-        with keeper.lock.real:
-            ready = keeper.is_ready()
-            hidden = (zones or frozenset()) & keeper.hidden_zones
+        hidden = (zones or frozenset()) & keeper.hidden_zones
         result = None
-        if ready and hidden and zones and hidden < zones:
+        if keeper.in_step and hidden and zones and hidden < zones:
             # Only these need a scan.
             result = self._scan(Filter(zone=hidden), operation, dry_run)
             wanted = Filter(zone=zones - hidden)
@@ -350,13 +353,14 @@ class Mirror(Closing):
         self, keeper: Keeper, wanted: Filter, operation: str, dry_run: bool
     ) -> FlushResult:
         narrow, exact = wanted.within(KEPT)
-        with keeper.lock.real:
-            if not keeper.is_ready() or keeper.hides(wanted.zone):
-                lists = None
-            else:
-                lists = keeper.memory.lists(narrow)
-                flows = keeper.memory.count()
-                known = keeper.knows(wanted.zone)
+        lists = None
+        # Only then: who must dump the table need not wait for who does so already.
+        if keeper.in_step:
+            with keeper.lock.real:
+                if keeper.is_ready() and not keeper.hides(wanted.zone):
+                    lists = keeper.memory.lists(narrow)
+                    flows = keeper.memory.count()
+                    known = keeper.knows(wanted.zone)
         if lists is None or (not exact and self._dumps_sooner(lists.flows, flows)):
             return self._scan(wanted, operation, dry_run)
         if operation == "flush" and not dry_run and self._is_for_kernel(lists, flows, wanted):
@@ -367,6 +371,7 @@ class Mirror(Closing):
                 work.run(one)
             else:
                 work.look_up(one, narrow)
+        known = known and not work.has_left(lists, wanted)
         return work.result("mirror" if lists.indexed else "mirror+walk", known)
 
     def _scan(self, wanted: Filter, operation: str, dry_run: bool) -> FlushResult:
@@ -484,16 +489,33 @@ class _Deletes:
                     raise RuntimeError("a delete does not outlive a fork: ask again")
                 rc = lib.nlct_delete_flows(sock.handle, rows, len(flows), said)
                 sock.check(rc, "delete flows")
-            except Error:
+                for flow, result in zip(flows, said):
+                    if result == 0:
+                        keeper.memory.remove(flow)
+            except BaseException:
+                # A signal handler, too, may leave flows in memory that are deleted.
                 keeper.renew_socket()
                 raise
-            for flow, result in zip(flows, said):
-                if result == 0:
-                    keeper.memory.remove(flow)
         self._refused.update(-result for result in said)
 
+    def has_left(self, lists: Lists, wanted: Filter) -> bool:
+        """Tell if the kernel did not find a flow of which no event tells that it is gone.
+
+        It may be there: its tuples may lead to other flows.
+        """
+        if self._dry_run or not self._not_found():
+            return False
+        keeper = self._keeper
+        with keeper.lock.real:
+            keeper.drain()
+        narrow, _ = wanted.within(KEPT)
+        return any(rows for one in lists.lists for rows in keeper.memory.rows(one, narrow))
+
+    def _not_found(self) -> int:
+        return int(self._tally.refused[errno.ENOENT]) + self._refused[errno.ENOENT]
+
     def result(self, way: str, known: bool) -> FlushResult:
-        """Return the outcome. ``known``: an audit has shown that these flows are announced."""
+        """Return the outcome. ``known``: nothing that matches is left, as far as can be known."""
         refused = self._refused
         counts = ffi.buffer(self._tally.refused)[:]
         # Nearly always there are none: to look at each takes longer than a small flush.
@@ -502,6 +524,9 @@ class _Deletes:
         deleted = self._tally.done + refused.pop(0, 0)
         gone = refused.pop(errno.ENOENT, 0)
         failed = {number: count for number, count in refused.items() if count}
+        if failed.get(errno.ENOBUFS):
+            with self._keeper.lock.real:
+                self._keeper.miss_answers()
         matched = self._matched or deleted + gone + sum(failed.values())
         return FlushResult(
             scanned=self._looked_up,

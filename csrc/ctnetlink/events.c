@@ -131,7 +131,7 @@ static int take_message(struct nlct_events *events, struct nlct_sink *sink,
 
     if (!event)
         return 0;
-    /* Queued before the kernel was asked to drop it. */
+    /* Where the kernel could not be asked, or not yet. */
     if (event == NLCT_EVENT_DESTROY && events->muted && header->nlmsg_pid == events->muted)
         return 0;
     rc = view_parse(&view, payload);
@@ -194,9 +194,14 @@ void nlct_events_progress(const struct nlct_events *events, struct nlct_events_p
     *progress = events->progress;
 }
 
-bool nlct_events_lost(struct nlct_events *events, uint64_t *count)
+bool nlct_events_lost(const struct nlct_events *events, uint64_t *count)
 {
     return listener_lost(events->listener, count);
+}
+
+void nlct_events_told(struct nlct_events *events)
+{
+    listener_told(events->listener);
 }
 
 void nlct_grace_period(void)

@@ -57,9 +57,11 @@ static int read_memory(const struct listener *listener, unsigned which, uint32_t
 
 int listener_resize(struct listener *listener, size_t buffer)
 {
-    const int fd = listener->sock->fd.fd;
+    const int fd = listener_fd(listener);
     const int wanted = buffer > INT32_MAX / 2 ? INT32_MAX / 2 : (int)buffer;
 
+    if (!listener_is(listener))
+        return -EBADF;
     if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &wanted, sizeof(wanted)) == 0)
         return 0;
     return setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &wanted, sizeof(wanted)) < 0 ? -errno : 0;
@@ -112,6 +114,8 @@ int listener_buffer(const struct listener *listener, size_t *buffer)
     socklen_t size = sizeof(int);
     int doubled = 0;
 
+    if (!listener_is(listener))
+        return -EBADF;
     if (getsockopt(listener_fd(listener), SOL_SOCKET, SO_RCVBUF, &doubled, &size) < 0)
         return -errno;
     *buffer = (size_t)doubled / 2;
@@ -123,6 +127,8 @@ int listener_filter(struct listener *listener, const struct sock_filter *code, s
     struct sock_fprog program = {.len = (unsigned short)count,
                                  .filter = (struct sock_filter *)code};
 
+    if (!listener_is(listener))
+        return -EBADF;
     if (setsockopt(listener_fd(listener), SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program)) <
         0)
         return -errno;
@@ -245,14 +251,16 @@ int listener_next(struct listener *listener, struct wire *datagram)
     }
 }
 
-bool listener_lost(struct listener *listener, uint64_t *count)
+bool listener_lost(const struct listener *listener, uint64_t *count)
 {
-    const bool lost = listener->lost;
-
     *count = listener->lost_count;
+    return listener->lost;
+}
+
+void listener_told(struct listener *listener)
+{
     listener->lost = false;
     listener->lost_count = 0;
-    return lost;
 }
 
 bool listener_is(const struct listener *listener)

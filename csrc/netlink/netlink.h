@@ -247,9 +247,10 @@ int listener_join(struct listener *listener, unsigned group);
    -errno; after -EMSGSIZE, one too large, the next one follows. */
 int listener_next(struct listener *listener, struct wire *datagram);
 
-/* Did the kernel drop datagrams? Told once, when listener_next() has returned 0, and for those sent
-   before that. '*count' is how many, 0 if the kernel does not say. */
-bool listener_lost(struct listener *listener, uint64_t *count);
+/* Did the kernel drop datagrams that were sent before listener_next() returned 0? '*count' is how
+   many, 0 if the kernel does not say. The answer stays until listener_told(). */
+bool listener_lost(const struct listener *listener, uint64_t *count);
+void listener_told(struct listener *listener);
 
 /* batch.c: many requests in one send, and every refusal counted ------------------------------- */
 

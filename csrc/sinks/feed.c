@@ -47,22 +47,42 @@ int bury(struct nlct_mirror *mirror, const struct name *name)
 
 /* What happens to a flow ---------------------------------------------------------------------- */
 
-/* Marks a flow as seen. Returns whether it is there. */
+/* Marks a flow as seen. Returns whether it is there, with this reply. */
 static bool see(struct nlct_mirror *mirror, const struct name *name)
 {
     const uint32_t place = entry_find(mirror, name);
 
+    if (!place || !entry_replies(mirror, place, name))
+        return false;
+    entry_at(mirror, place)->round = mirror->round;
+    return true;
+}
+
+/* Inserts a flow, in place of one with its name and another reply, whose end nobody told. Returns 0
+   or -ENOMEM. */
+static int insert(struct nlct_mirror *mirror, const struct name *name)
+{
+    const uint32_t place = entry_find(mirror, name);
+
     if (place)
-        entry_at(mirror, place)->round = mirror->round;
-    return place != 0;
+        entry_remove(mirror, place);
+    return entry_insert(mirror, name);
 }
 
 static int announce(struct nlct_mirror *mirror, const struct name *name)
 {
     if (!see(mirror, name))
-        return entry_insert(mirror, name);
+        return insert(mirror, name);
     mirror->counters.repeated++;
     return 0;
+}
+
+/* Was a flow with this name seen or announced in this round? Then a row may be older. */
+static bool is_outdated(const struct nlct_mirror *mirror, const struct name *name)
+{
+    const uint32_t place = entry_find(mirror, name);
+
+    return mirror->phase != NO_ROUND && place && entry_at(mirror, place)->round == mirror->round;
 }
 
 /* Adds one that was seen in the table. If it has a tombstone and was not announced since, it was
@@ -73,11 +93,11 @@ static int add(struct nlct_mirror *mirror, const struct name *name)
 
     if (see(mirror, name))
         return 0;
-    if (find_tombstone(mirror, name)) {
+    if (find_tombstone(mirror, name) || is_outdated(mirror, name)) {
         mirror->counters.outdated++;
         return 0;
     }
-    rc = entry_insert(mirror, name);
+    rc = insert(mirror, name);
     return rc < 0 ? rc : 1;
 }
 

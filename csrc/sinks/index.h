@@ -169,6 +169,10 @@ void entry_read(const struct nlct_mirror *mirror, const struct entry *entry,
 /* The place of a flow, 0 if it is not there. */
 uint32_t entry_find(const struct nlct_mirror *mirror, const struct name *name);
 
+/* Has it this reply? The id does not cover it: a flow may be born anew with the same id, translated
+   to somewhere else. */
+bool entry_replies(const struct nlct_mirror *mirror, uint32_t place, const struct name *name);
+
 /* Inserts a flow that is not there. Returns 0 or -ENOMEM. */
 int entry_insert(struct nlct_mirror *mirror, const struct name *name);
 

@@ -315,6 +315,17 @@ uint32_t entry_find(const struct nlct_mirror *mirror, const struct name *name)
     return place;
 }
 
+bool entry_replies(const struct nlct_mirror *mirror, uint32_t place, const struct name *name)
+{
+    const struct entry *entry = entry_at(mirror, place);
+    const size_t size = address_size(name->label.family);
+
+    return entry->reply_ends == name->reply_ends && entry->reply_present == name->reply_present &&
+           entry->reply_proto == name->reply_proto &&
+           memcmp(address_bytes(mirror, entry, REPLY_SRC), name->addresses[REPLY_SRC], size) == 0 &&
+           memcmp(address_bytes(mirror, entry, REPLY_DST), name->addresses[REPLY_DST], size) == 0;
+}
+
 int entry_insert(struct nlct_mirror *mirror, const struct name *name)
 {
     const uint32_t place = table_add(&mirror->entries, name->hash);
@@ -435,8 +446,9 @@ int nlct_mirror_has(const struct nlct_mirror *mirror, const struct nlct_flow *fl
 {
     struct name name;
     const int rc = name_flow(mirror, flow, &name);
+    const uint32_t place = rc < 0 ? 0 : entry_find(mirror, &name);
 
-    return rc < 0 ? rc : entry_find(mirror, &name) != 0;
+    return rc < 0 ? rc : place && entry_replies(mirror, place, &name);
 }
 
 void nlct_mirror_counters(const struct nlct_mirror *mirror, struct nlct_mirror_counters *counters)

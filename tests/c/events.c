@@ -112,6 +112,8 @@ static void check_lost(uint64_t wanted)
     uint64_t count = 99;
 
     CHECK(nlct_events_lost(events, &count));
+    CHECK(nlct_events_lost(events, &count));
+    nlct_events_told(events);
     CHECK_IS(count, wanted);
     CHECK(!nlct_events_lost(events, &count));
     CHECK_IS(count, 0);
@@ -454,6 +456,7 @@ static void a_loss_is_told_though_the_queue_never_runs_empty(void)
         CHECK(take() >= 0);
         CHECK(nlct_rows_take(sink) > 0);
         lost = nlct_events_lost(events, &count);
+        nlct_events_told(events);
     }
     CHECK_IS(count, 5);
     /* And what is queued is still there. */

@@ -129,7 +129,8 @@ static void drain(struct nlct_events *events, struct nlct_sink *sink, const stru
         taken = nlct_rows_take(sink);
         last = look(rows, taken, last);
         matched += taken;
-        nlct_events_lost(events, &count);
+        if (nlct_events_lost(events, &count))
+            nlct_events_told(events);
         lost += count;
         quiet = rc == 0 && !taken ? quiet + 1 : 0;
     }
