@@ -482,7 +482,8 @@ class Keeper:
             fd = -1 if self._broken else lib.nlct_events_fd(self._events[0])
         if fd < 0:
             self._pause(wait / 1000)
-        elif lib.nlct_readable(fd, wait) == 0:
+        elif lib.nlct_readable(fd, wait) != -errno.EAGAIN:
+            # Also where nobody can tell, and not without a pause.
             self._pause(LOOK)
             with self.lock.real:
                 self.drain()

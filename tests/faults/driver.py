@@ -327,8 +327,8 @@ def _results(value: Any) -> Iterator[FlushResult | LoadResult]:
     """What of a value says by itself that it is not complete."""
     if isinstance(value, (FlushResult, LoadResult)):
         yield value
-    elif isinstance(value, (list, tuple)):
-        for each in value:
+    elif isinstance(value, (list, tuple, dict)):
+        for each in value.values() if isinstance(value, dict) else value:
             yield from _results(each)
 
 
