@@ -26,6 +26,7 @@ from typing import Any, Callable
 import nlct
 from nlct import Filter, FlushResult
 from nlct.cli.signals import stoppable
+from nlct.mirror import BUFFER
 from tests.soak import checks, content, machine, traffic
 from tests.soak.breaks import BREAKS
 from tests.soak.client import Client
@@ -67,7 +68,8 @@ class Soak:
         stack.callback(talker.stop)
         self._known, self._talking = self._fill()
         total = int(args.flows * SHARE)
-        self.place = Place(self.netns, total, content.ids(self._known), self.tally)
+        kept, own = content.ids(self._known), content.own_zones(0)
+        self.place = Place(self.netns, total, kept, self.tally, own, BUFFER)
         stack.callback(self.place.close)
         where = f"/proc/{os.getpid()}/fd/{self.netns.fileno()}"
         self.order = {"netns": where, "total": total, "kept": self.place.kept}
@@ -116,8 +118,8 @@ class Soak:
         try:
             for worker in workers:
                 worker.start()
-            for _ in range(self._args.clients):
-                self._start_client()
+            for number in range(1, self._args.clients + 1):
+                self._start_client(content.own_zones(number))
             self._disturb(time.monotonic() + self._args.round_seconds)
         finally:
             stop.set()
@@ -126,9 +128,10 @@ class Soak:
             while self._clients:
                 self._clients.pop().end(self.tally, kill=False)
 
-    def _start_client(self) -> None:
+    def _start_client(self, own: Sequence[int]) -> None:
         self._started += 1
-        self._clients.append(Client({**self.order, "seed": self._seed(f"client {self._started}")}))
+        seed = self._seed(f"client {self._started}")
+        self._clients.append(Client({**self.order, "seed": seed, "own": list(own)}))
 
     def _disturb(self, until: float) -> None:
         """Kill and resize until a moment."""
@@ -149,7 +152,8 @@ class Soak:
         victim = self._clients.pop(self._dice.randrange(len(self._clients)))
         victim.end(self.tally, kill=True)
         self.tally.count("events", "clients killed")
-        self._start_client()
+        # Nobody else is in its zones now.
+        self._start_client(victim.order["own"])
 
     def _resize(self) -> None:
         self._resizer.resize()
@@ -169,6 +173,9 @@ class Soak:
         before = oracle.dump(self.netns)
         self._verdict(checks.known("kept flows", self._known, before))
         self._verdict(checks.same_ids("flows of who talks", self._talking, before))
+        self._verdict(
+            checks.mirrored(self.place.mirror, oracle.inside(before, (*KEPT, *TALKING, *CHURN)))
+        )
         dice = random.Random(self._seed("pause"))
         zones = dice.sample(CHURN, dice.randrange(1, 12))
         self._flush(zones, before)
@@ -189,13 +196,14 @@ class Soak:
         self.tally.count("events", how)
 
     def _ways(self) -> dict[str, Callable[[Sequence[int]], list[FlushResult]]]:
-        ct, flusher = self.place.ct, self.place.flusher
+        ct, flusher, mirror = self.place.ct, self.place.flusher, self.place.mirror
         ways: dict[str, Callable[[Sequence[int]], list[FlushResult]]] = {
             "pause: one by one": lambda zones: [ct.flush_zone(zone) for zone in zones],
             "pause: all at once": lambda zones: [ct.flush_zones(zones)],
             "pause: scan": lambda zones: [ct.flush_zones(zones, strategy="scan")],
             "pause: filter": lambda zones: [ct.delete(Filter(zone=zones))],
             "pause: storm": lambda zones: _storm(flusher, zones),
+            "pause: mirror": lambda zones: [mirror.flush_zones(zones, verify=True)],
         }
         if nlct.probe().zone_flush:
             ways["pause: kernel"] = lambda zones: [ct.flush_zones(zones, strategy="kernel")]
@@ -216,8 +224,9 @@ class Soak:
     def _check_coverage(self) -> None:
         """A soak in which something never happened is none."""
         happened = {**self.tally.counts("operations"), **self.tally.counts("events")}
+        happened["audits"] = self.place.mirror.state.audits
         wanted = [each.name for each in OPERATIONS] + ["talk", "turns of kept connections"]
-        wanted += ["events told", "overruns"]
+        wanted += ["events told", "overruns", "by mirror", "audits"]
         wanted += ["clients killed"] * bool(self._args.clients) + ["resizes"] * self._resizer.able
         missing = [name for name in wanted if not happened.get(name)]
         if not self._args.no_limit and not self.tally.counts("errors").get("refill: ENOMEM"):

@@ -69,6 +69,20 @@ def too_much(soak: Soak) -> None:
     soak.place.ct.flush_zones = flush_zones  # type: ignore[method-assign]
 
 
+def mirror(soak: Soak) -> None:
+    """Have the mirror forget a flow of each zone that it flushes."""
+    real = soak.place.mirror.flush_zone
+
+    def flush_zone(zone: int, **how: Any) -> nlct.FlushResult:
+        spared = next(iter(soak.place.ct.dump(zone=zone)), None)
+        result = real(zone, **how)
+        if spared is not None:
+            soak.place.ct.load([spared])
+        return result
+
+    soak.place.mirror.flush_zone = flush_zone  # type: ignore[method-assign]
+
+
 def worker(soak: Soak) -> None:
     """Have an operation raise what nobody expects."""
 
@@ -112,7 +126,7 @@ def thread(_: Soak) -> None:
 
 
 def _all() -> Iterator[Callable[[Any], None]]:
-    yield from (kept, reborn, silence, leftover, too_much, worker, client)
+    yield from (kept, reborn, silence, leftover, too_much, mirror, worker, client)
     yield from (straggler, listener, descriptor, memory, thread)
 
 

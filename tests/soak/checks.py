@@ -53,6 +53,17 @@ def _ids(table: oracle.Table) -> oracle.Table:
     return {key: {oracle.ID: entry[oracle.ID]} for key, entry in table.items()}
 
 
+def mirrored(mirror: nlct.Mirror, found: oracle.Table, patience: float = 60) -> str | None:
+    """Say where a mirror knows less than what is there, or found what was not announced."""
+    if not mirror.wait(patience):
+        return f"the mirror is not in step: {mirror.state}"
+    counts = mirror.count_by("zone")
+    less = {zone: n for zone, n in oracle.by_zone(found).items() if counts.get(zone, 0) < n}
+    if less:
+        return f"the mirror counts {counts}, where there is {less}"
+    return f"all was announced, but: {mirror.state}" if mirror.state.hidden else None
+
+
 def foreign_sockets(netns: nlct.Netns) -> list[str]:
     """The netlink sockets to conntrack in a namespace that are not of this process.
 

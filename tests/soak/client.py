@@ -7,6 +7,7 @@ writes what it has counted as it goes, a line at a time: what is whole in the pi
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from tests.soak.operations import Place, Worker
 from tests.soak.tally import Tally
 
 THREADS = 2
+# So little that its mirror loses events, and grows it.
+BUFFER = 64 << 10
 REPORT_EVERY = 0.3
 # What a pipe takes in one piece, so that no line is cut by a kill.
 ATOMIC = 4096
@@ -41,11 +44,13 @@ def _write(line: dict[str, Any]) -> None:
 
 def main() -> None:
     """Work until standard input ends."""
+    # That its mirror loses events is no news.
+    logging.getLogger("nlct").addHandler(logging.NullHandler())
     order = json.loads(sys.stdin.readline())
     kept = {int(zone): ids for zone, ids in order["kept"].items()}
     tally, stop = Tally(), threading.Event()
     with nlct.Netns.open(order["netns"]) as netns:
-        place = Place(netns, order["total"], kept, tally)
+        place = Place(netns, order["total"], kept, tally, order["own"], BUFFER)
         workers = [Worker(place, f"{order['seed']} thread {n}", stop) for n in range(THREADS)]
         for worker in workers:
             worker.start()
@@ -65,6 +70,7 @@ class Client:
     """Such a process, as seen by who started it."""
 
     def __init__(self, order: dict[str, Any]) -> None:
+        self.order = order
         self._process = subprocess.Popen(
             [sys.executable, "-W", "error", "-m", "tests.soak.client"],
             cwd=Path(__file__).parent.parent.parent,

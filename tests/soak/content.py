@@ -20,6 +20,9 @@ STRANGERS = (21, 22)
 # Everybody creates and flushes here.
 CHURN = range(100, 148)
 FLUSHED = (*CHURN, *STRANGERS)
+# Each process fills so many zones from here on that nobody else touches; they hold few flows.
+FIRST_OWN, EACH_OWN = 200, 3
+OWN_MARKS, OWN_MOST = 4, 40
 
 # A full table gives up those that are not assured in favour of new ones.
 ASSURED = Status.SEEN_REPLY | Status.ASSURED | Status.CONFIRMED
@@ -83,6 +86,29 @@ def random_filter(dice: random.Random) -> Filter:
         ),
         Filter(mark=range(1000 + first % 1000, 2000)),
         Filter(family="ipv6", src="fd16::/64") | Filter(zone=zones[0]),
+    )
+    return dice.choice(choices)
+
+
+def own_zones(process: int) -> range:
+    """The zones of a process."""
+    first = FIRST_OWN + EACH_OWN * process
+    return range(first, first + EACH_OWN)
+
+
+def own_flows(dice: random.Random, zone: int) -> Iterator[Flow]:
+    """Some flows for a zone of one's own, which neither a full table nor random filters take."""
+    for number in dice.sample(range(OWN_MOST), dice.randrange(1, OWN_MOST)):
+        flow = flows.udp(number, zone, DAY)
+        yield flow.replace(status=ASSURED, mark=number % OWN_MARKS)
+
+
+def own_filter(dice: random.Random, zone: int) -> Filter:
+    """A filter for some of them: by what a mirror keeps, or by what it must look up."""
+    choices = (
+        Filter(zone=zone, src=f"10.0.0.{dice.randrange(OWN_MOST)}"),
+        Filter(zone=zone) & ~Filter(src=f"10.0.0.{dice.randrange(OWN_MOST)}"),
+        Filter(zone=zone, mark=dice.randrange(OWN_MARKS)),
     )
     return dice.choice(choices)
 

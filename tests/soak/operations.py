@@ -18,22 +18,38 @@ from tests.soak import content
 from tests.soak.content import CHURN, FLUSHED, KEPT, STRANGERS
 from tests.soak.tally import Tally
 
+# Seconds within which a mirror of a soak has audited everything.
+AUDIT_INTERVAL = 4
 # How long a worker rests after an operation, at most: others want to run, too.
 REST = 0.02
 
 
 @dataclass
 class Place:
-    """What the workers of one process share. ``kept``: the ids of the kept flows by zone."""
+    """What the workers of one process share.
+
+    ``kept``: the ids of the kept flows by zone. ``own``: zones that only this process touches;
+    ``buffer``: of its mirror.
+    """
 
     netns: nlct.Netns
     total: int
     kept: dict[int, list[int]]
     tally: Tally
+    own: Iterable[int]
+    buffer: int
 
     def __post_init__(self) -> None:
         self.ct = nlct.Conntrack(self.netns)
         self.flusher = nlct.Flusher(self.ct)
+        self.mirror = nlct.Mirror(
+            self.netns,
+            index=("zone", "address"),
+            buffer=self.buffer,
+            audit_interval=AUDIT_INTERVAL,
+        )
+        # Each is out of here while somebody works in it; None stands for what nobody knows.
+        self.idle: list[tuple[int, set[int | None] | None]] = [(zone, None) for zone in self.own]
 
     @cached_property
     def tables(self) -> dict[int, nlct.FlowTable]:
@@ -47,6 +63,8 @@ class Place:
 
     def close(self) -> None:
         """Let go of everything."""
+        self.tally.count("events", "overruns of mirrors", self.mirror.state.overruns)
+        self.mirror.close()
         self.flusher.close()
         self.ct.close()
 
@@ -102,6 +120,11 @@ class Worker(threading.Thread):
                 self.tally.error(name, number, count)
             if not result.complete and not result.failed:
                 self.tally.count("errors", f"{name}: incomplete")
+
+    def mirrored(self, name: str, result: FlushResult) -> None:
+        """Account for a flush by a mirror."""
+        self.tally.count("events", f"by {result.strategy}")
+        self.flushed(name, result)
 
     def loaded(self, name: str, result: nlct.LoadResult) -> None:
         """Account for a load."""
@@ -237,6 +260,84 @@ def close(worker: Worker) -> None:
             worker.flushed("close", future.result())
 
 
+# By the mirror -----------------------------------------------------------------------------------
+
+
+def mirror_flush(worker: Worker) -> None:
+    """Zones, or by a filter."""
+    mirror, verify = worker.place.mirror, worker.dice.random() < 0.2
+    if worker.dice.random() < 0.3:
+        result = mirror.delete(content.random_filter(worker.dice), verify=verify)
+    else:
+        result = mirror.flush_zones(worker.zones(10), verify=verify)
+    worker.mirrored("mirror flush", result)
+
+
+def mirror_own(worker: Worker) -> None:
+    """In a zone that nobody else touches, exactly what was named goes."""
+    if not worker.place.idle:
+        return
+    zone, known = worker.place.idle.pop()
+    try:
+        known = _in_own_zone(worker, worker.place.mirror, zone, known)
+    except BaseException:
+        # A dump that a resize has disturbed, say.
+        known = None
+        raise
+    finally:
+        worker.place.idle.append((zone, known))
+
+
+def _in_own_zone(
+    worker: Worker, mirror: nlct.Mirror, zone: int, known: set[int | None] | None
+) -> set[int | None]:
+    """Fill, delete, and look with another Conntrack; return the ids of what is there."""
+    dice, ct = worker.dice, worker.ct
+    found = {flow.id for flow in ct.dump(zone=zone)}
+    assert known in (None, found), f"somebody was in zone {zone}: {known} became {found}"
+    loaded = ct.load(content.own_flows(dice, zone))
+    worker.loaded("mirror own", loaded)
+    before = list(ct.dump(zone=zone))
+    assert len(before) == len(found) + loaded.created, f"{len(before)} flows in zone {zone}"
+    count = mirror.count(zone=zone)
+    assert count >= len(before), f"the mirror counts {count} of {len(before)} in zone {zone}"
+    verify = dice.random() < 0.2
+    if dice.random() < 0.5:
+        wanted, result = Filter(zone=zone), mirror.flush_zone(zone, verify=verify)
+    else:
+        wanted = content.own_filter(dice, zone)
+        result = mirror.delete(wanted, verify=verify)
+    worker.mirrored("mirror own", result)
+    stay = {flow.id for flow in before if not wanted.matches(flow)}
+    left = {flow.id for flow in ct.dump(zone=zone)}
+    assert stay <= left, f"{len(stay - left)} are gone that were not named: {result}"
+    # A scan of a table that is resized may leave some, and says so.
+    if result.complete or result.strategy.startswith("mirror"):
+        assert left == stay, f"{len(left - stay)} of {len(before)} are left: {result}"
+    return left
+
+
+def mirror_count(worker: Worker) -> None:
+    """Never less than what was announced, which the kept flows were."""
+    mirror, kept = worker.place.mirror, worker.place.kept
+    zone = worker.dice.choice(KEPT)
+    assert mirror.count(zone=zone) >= len(kept[zone])
+    assert len(mirror) >= len(worker.place.kept_ids)
+    counts = mirror.count_by("zone")
+    assert all(counts.get(zone, 0) >= len(ids) for zone, ids in kept.items()), counts
+    worker.saw((flow.id for flow in mirror.flows(zone=zone)), zone)
+    result = mirror.delete(Filter(zone=zone), dry_run=True)
+    assert result.deleted == 0, "a dry run has deleted"
+
+
+def mirror_reopen(worker: Worker) -> None:
+    """A mirror that lives for one flush, in step or not."""
+    with nlct.Mirror(worker.place.netns) as mirror:
+        if worker.dice.random() < 0.5:
+            mirror.wait(worker.dice.random() * 0.5)
+        worker.mirrored("mirror reopen", mirror.flush_zone(worker.zone()))
+
+
 # Looking -----------------------------------------------------------------------------------------
 
 
@@ -318,6 +419,8 @@ OPERATIONS = (
     *(Operation("load", load, 40), Operation("refill", refill, 80)),
     *(Operation("flush zone", flush_zone, 20), Operation("flush zones", flush_zones)),
     *(Operation("delete", delete), Operation("delete flows", delete_flows)),
+    *(Operation("mirror flush", mirror_flush, 20), Operation("mirror own", mirror_own, 40)),
+    *(Operation("mirror count", mirror_count), Operation("mirror reopen", mirror_reopen, 2)),
     Operation("dry run", dry_run, 4),
     *(Operation("storm", storm, 6), Operation("async storm", async_storm, 6)),
     *(Operation("close", close, 4), Operation("reopen", reopen)),

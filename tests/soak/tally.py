@@ -29,15 +29,21 @@ class Expected(NamedTuple):
 
 
 DUMPS = frozenset(
-    ("dump", "dump text", "batches", "table", "count by", "count", "dry run", "delete flows")
+    (
+        *("dump", "dump text", "batches", "table", "count by", "count", "dry run", "delete flows"),
+        *("mirror own", "mirror count"),
+    )
 )
 EXPECTED = (
     Expected(nlct.TableFullError, frozenset(("create", "change")), "the table is at its limit"),
     Expected(nlct.ExistsError, frozenset(("create", "change")), "random flows meet"),
     Expected(nlct.NotFoundError, frozenset(("change",)), "others flush its zone"),
     Expected(nlct.InterruptedDumpError, DUMPS, "the hash table was resized"),
-    Expected(errno.ENOMEM, frozenset(("load", "refill")), "the table is at its limit"),
+    Expected(
+        errno.ENOMEM, frozenset(("load", "refill", "mirror own")), "the table is at its limit"
+    ),
     Expected(errno.EEXIST, frozenset(("load", "refill")), "others have created the same"),
+    Expected(errno.EEXIST, frozenset(("mirror own",)), "it was left there"),
     Expected(errno.ECANCELED, frozenset(("close",)), "its Flusher was closed without waiting"),
     Expected(ValueError, frozenset(("close",)), "it asked after the close"),
     Expected(TimeoutError, frozenset(("talk",)), "a flush or the limit silences a connection"),

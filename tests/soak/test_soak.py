@@ -26,6 +26,7 @@ SAYS = {
     "silence": (r"flows of who talks: \d+ lost", 1),
     "leftover": (r"one by one of .*: 0 lost, 0 changed, \d+ new", 1),
     "too_much": (r"one by one of .*: \d+ lost", 1),
+    "mirror": (r"mirror own: (.*\n)*?AssertionError: 1 of \d+ are left", 3),
     "worker": (r"(load|refill): (.*\n)*?LookupError: on purpose", 3),
     "client": (r"a client ended with 1", 1),
     "straggler": (r"sockets of clients that have ended", 1),
