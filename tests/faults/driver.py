@@ -31,6 +31,8 @@ PATIENCE = 90
 REPEATED = 40
 # The first so many calls of a sort are made to fail, and some of the rest.
 MOST = 100
+# Nothing tries as often, unless it goes round and round.
+MOST_TRIES = 5000
 
 
 # Of the namespace we live in, where nothing may change; quicker than a dump after each case.
@@ -362,6 +364,8 @@ def _may_be_left(fault: Fault | None, text: str) -> bool:
 def _judge(scenario: Scenario, before: Table, report: Report, at_end: Table) -> Iterator[str]:
     """Say what is wrong with results, and with what is left."""
     yield from _differences(scenario, before, report.after)
+    if report.fired > MOST_TRIES:
+        yield f"it was tried {report.fired} times"
     if report.value is not None:
         yield from scenario.check(report.value, before, report.after)
     if report.again_error:
