@@ -26,12 +26,12 @@ def optional(name: str, value: object, low: int, high: int) -> int | None:
     return None if value is None else integer(name, value, low, high)
 
 
-def seconds(name: str, value: object) -> float:
-    """Return a time in seconds, 0 or more."""
+def seconds(name: str, value: object, least: int = 0) -> float:
+    """Return a time in seconds, that or more."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number of seconds, not {value!r}")
-    if not 0 <= value < float("inf"):
-        raise ValueError(f"{name} must be 0 or more seconds, not {value!r}")
+    if not least <= value < float("inf"):
+        raise ValueError(f"{name} must be {least} or more seconds, not {value!r}")
     return float(value)
 
 

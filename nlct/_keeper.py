@@ -188,7 +188,7 @@ class Keeper:
                 self.overruns += 1
                 self.lost += count[0]
                 self._grow()
-                self.lose(f"the kernel dropped {count[0] or 'some'} events")
+                self.lose(f"the kernel dropped events, {self.lost:,} so far")
                 lib.nlct_events_told(self._events[0])
             if rc < 0:
                 self._broken = -rc not in _GOES_ON

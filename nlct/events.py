@@ -126,7 +126,8 @@ class Events(Closing):
             raise PrivilegeError(
                 errno.EPERM,
                 f"queue {wanted:,} bytes of events",
-                reason=f"without it the sysctl net.core.rmem_max allows {granted:,}",
+                reason="without it in the initial user namespace the sysctl net.core.rmem_max "
+                f"allows {granted:,}",
             )
         return granted
 
@@ -494,6 +495,8 @@ def _kinds(kinds: Iterable[str | EventKind]) -> int:
     bits = 0
     for kind in kinds:
         name = kind.name.lower() if isinstance(kind, EventKind) else kind
+        if isinstance(kind, Filter):
+            raise TypeError("give the filter by its name: filter=...")
         if name not in KINDS:
             raise ValueError(f"an event must be one of {', '.join(KINDS)}, not {kind!r}")
         bits |= 1 << EventKind[name.upper()]

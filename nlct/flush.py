@@ -443,6 +443,8 @@ ROWS = 1024
 
 def delete_flows(handle: Handle, flows: Iterable[Flow]) -> FlushResult:
     """Delete these very flows, see Conntrack.delete_flows()."""
+    if isinstance(flows, Flow):
+        raise TypeError(f"flows must be an iterable of Flow objects, not {flows!r}")
     started = time.monotonic()
     handle.pool.check_open()
     if isinstance(flows, Collection) and len(flows) > ROWS:

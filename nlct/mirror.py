@@ -119,9 +119,7 @@ class Mirror(Closing):
     ) -> None:
         self._addresses = "address" in _indexes(index)
         self._buffer = _check.integer("buffer", buffer, LEAST_BUFFER, MOST_BUFFER)
-        self._interval = _check.seconds("audit_interval", audit_interval)
-        if self._interval < 1:
-            raise ValueError(f"audit_interval must be 1 or more seconds, not {audit_interval!r}")
+        self._interval = _check.seconds("audit_interval", audit_interval, least=1)
         if isinstance(netns, Conntrack) and not kernel_filter:
             raise ValueError("kernel_filter is for the Conntrack to say")
         self._owned = not isinstance(netns, Conntrack)
@@ -290,7 +288,7 @@ class Mirror(Closing):
 
         ``zones``: ids from 0 to 65535, in whichever direction they apply. ``dry_run``: count what
         would be deleted, delete nothing. ``verify``: scan the table afterwards, and delete what the
-        mirror did not know of.
+        mirror did not know of; after a dry run, count what a dump shows.
 
         Where zones hold so much that the kernel's own flush is clearly faster, the kernel does it,
         if it is known to honour the zone; it does not count.
@@ -340,7 +338,11 @@ class Mirror(Closing):
             # Only these need a scan.
             result = self._scan(Filter(zone=hidden), operation, dry_run)
             wanted = Filter(zone=zones - hidden)
-        rest = self._do_whole(keeper, wanted, operation, dry_run)
+        if verify and dry_run:
+            # What is left is what a dump shows.
+            rest = self._scan(wanted, operation, dry_run)
+        else:
+            rest = self._do_whole(keeper, wanted, operation, dry_run)
         if verify and not dry_run and rest.strategy.startswith("mirror"):
             scan = flush(self._handle, wanted, "scan", False, 1, None, operation)
             # The scan saw what is left, whether it was ever announced or not.

@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 
 import nlct
 from nlct import Event, EventKind, Filter, Flow, Overrun, Status
+from nlct._ffi import ffi, lib
 from nlct._handle import Handle
 from tests.support import filters, flows, interrupts, netlink
 from tests.support.examples import examples
@@ -554,6 +555,45 @@ def test_a_descriptor_that_was_closed_is_an_error(ct: nlct.Conntrack) -> None:
         if reused:
             os.close(fd)
         ct.flush_all()
+
+
+def test_a_socket_that_took_the_number_is_left_alone(ct: nlct.Conntrack) -> None:
+    """Neither its buffer nor what it hears is changed."""
+    with ct.events("new", "destroy") as events, ct.events("destroy", buffer=65536) as other:
+        stream, fd = events._events[0], events.fileno()
+        os.dup2(other.fileno(), fd)
+        size = ffi.new("size_t *")
+        assert lib.nlct_events_resize(stream, 1 << 20) == -errno.EBADF
+        assert lib.nlct_events_mute(stream, 1) == -errno.EBADF
+        assert lib.nlct_events_buffer(stream, size) == -errno.EBADF
+        assert lib.nlct_events_buffer(other._events[0], size) == 0
+        assert size[0] == 65536
+    os.close(fd)
+
+
+def test_an_overrun_outlives_a_signal_handler_that_raises(
+    ct: nlct.Conntrack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told, and told once, wherever the handler came in between."""
+    with ct.events("new", buffer=4096) as events:
+        for point in ("_feed", "_told"):
+            before = events.received
+            ct.load([flows.udp(number, 7) for number in range(300)])
+            original = getattr(events, point)
+
+            def interrupted(*arguments: Any, original: Any = original) -> Any:
+                result = original(*arguments)
+                if result is None or result[1] is not None:
+                    raise KeyboardInterrupt
+                return result
+
+            with monkeypatch.context() as patched:
+                patched.setattr(events, point, interrupted)
+                with pytest.raises(KeyboardInterrupt):
+                    queued(events)
+            told = [item.lost for item in queued(events) if isinstance(item, Overrun)]
+            assert told == [300 - (events.received - before)], point
+            ct.flush_all()
 
 
 @pytest.mark.parametrize("way", ["path", "descriptor", "object"])

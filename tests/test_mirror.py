@@ -393,7 +393,7 @@ def test_verify_scans_afterwards(netns: nlct.Netns, ct: nlct.Conntrack, mirror: 
     result = mirror.delete(Filter(zone=5, proto="udp"), verify=True)
     assert (numbers(result), result.complete) == ((4, 4, 0, {}), True)
     dry = mirror.flush_zone(256, dry_run=True, verify=True)
-    assert (dry.strategy, numbers(dry)) == ("mirror", (7, 0, 0, {}))
+    assert (dry.strategy, numbers(dry)) == ("scan", (7, 0, 0, {}))
     check_memory(mirror, netns)
 
 
@@ -585,6 +585,78 @@ def test_of_two_entangled_flows_each_can_be_flushed(
         assert {key.zone for key in oracle.dump(netns)} == {256 - zone}
         check_memory(mirror, netns)
         ct.flush_all()
+
+
+def test_a_flow_hidden_behind_two_others_is_not_called_gone(
+    ct: nlct.Conntrack, mirror: Mirror
+) -> None:
+    """Both of its tuples lead to other flows: the kernel finds neither of them with its id."""
+    orig = Tuple("10.0.0.1", "10.0.0.2", "udp", 1, 2)
+    reply = Tuple("10.0.0.9", "10.0.0.1", "udp", 2, 1)
+    elsewhere = Tuple("10.6.0.1", "10.6.0.2", "udp", 7, 8)
+    ct.create(Flow(orig, reply, zone=5, timeout=600))
+    ct.create(Flow(Tuple("10.5.0.1", "10.5.0.2", "udp", 7, 8), orig.replace(zone=5), timeout=600))
+    ct.create(Flow(reply.replace(zone=5), elsewhere, timeout=600))
+    until(lambda: mirror._keeper.knows(frozenset({5})))
+    result = mirror.delete(Filter(src="10.0.0.1", zone=5))
+    assert (result.deleted, result.already_gone, result.complete) == (0, 1, False)
+    result = mirror.flush_zone(5)
+    assert (result.deleted, result.complete, ct.count()) == (3, True, 0)
+
+
+def test_a_flow_born_anew_with_another_reply_replaces_the_old_one() -> None:
+    """The kernel's id does not cover the reply, and nobody may have told of the old one's end."""
+    memory = _memory.Memory(addresses=True)
+    orig = Tuple("10.0.0.1", "10.0.0.2", "udp", 1024, 53)
+    old, new = (
+        Flow(orig, Tuple(backend, "10.0.0.1", "udp", 53, 1024), zone=7, id=1)
+        for backend in ("10.1.0.1", "10.1.0.2")
+    )
+    with memory.lock.real:
+        for one, other in ((old, new), (new, old), (old, new), (new, old)):
+            assert memory.add(one)
+            assert (memory.has(one), memory.has(other)) == (True, False)
+        for backend, flows_there in (("10.1.0.1", 0), ("10.1.0.2", 1)):
+            assert memory.lists(Filter(reply_src=backend)).flows == flows_there
+        assert memory.count() == 1
+        # Seen in this round: a row with another reply may be older.
+        memory.begin()
+        assert [memory.add(one) for one in (new, old)] == [False, False]
+        assert memory.has(new)
+        memory.drop()
+    memory.close()
+
+
+@pytest.mark.parametrize("field", ["src", "zone"])
+def test_values_that_overlap_count_once(ct: nlct.Conntrack, mirror: Mirror, field: str) -> None:
+    """Each flow is in one list, however often the filter names it."""
+    ct.load([flows.udp(number, 7) for number in range(10)])
+    value = ["10.0.0.0/28", "10.0.0.0/29", "10.0.0.1"] if field == "src" else [7, 7, 8]
+    wanted = Filter(**{field: value})
+    assert mirror.count(wanted) == len(list(mirror.flows(wanted))) == 10
+    assert mirror.delete(wanted, dry_run=True).matched == 10
+    assert mirror.delete(Filter(mark=0) & wanted, dry_run=True).scanned == 10
+
+
+def test_what_no_audit_has_seen_is_not_called_complete(ct: nlct.Conntrack, mirror: Mirror) -> None:
+    """Neither by a zone nor by anything else; a dry run with verify= shows what a dump shows."""
+    ct.create(flows.udp(1, 1))
+    until(lambda: mirror._keeper.knows(frozenset({1})))
+    ct.create(flows.udp(2, 2))
+    assert not mirror.flush_zone(2, dry_run=True).complete
+    assert not mirror.delete(Filter(src=flows.udp(2, 2).orig.src)).complete
+    assert mirror.delete(Filter(src=flows.udp(1, 1).orig.src)).complete
+    result = mirror.flush_zone(1, dry_run=True, verify=True)
+    assert (result.strategy, result.complete) == ("scan", True)
+
+
+def test_a_mirror_whose_conntrack_was_closed_waits_for_nothing(ct: nlct.Conntrack) -> None:
+    """It will never be in step."""
+    with Mirror(ct) as mirror:
+        ct.close()
+        until(lambda: not mirror._keeper.in_step)
+        with pytest.raises(ValueError, match="closed"):
+            mirror.wait()
 
 
 def test_every_protocol(netns: nlct.Netns, ct: nlct.Conntrack, mirror: Mirror) -> None:

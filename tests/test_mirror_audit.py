@@ -470,8 +470,8 @@ class Step:
         self.on = threading.Event()
         audited = mirror._keeper._audited
 
-        def stepping() -> Iterator[None]:
-            for _ in audited():
+        def stepping(losses: int) -> Iterator[None]:
+            for _ in audited(losses):
                 if self.here is not None:
                     self.here.set()
                     self.here = None
@@ -578,12 +578,13 @@ def test_callers_do_not_wait_for_its_dump(
 def test_an_audit_that_fails_is_survived(
     ct: nlct.Conntrack, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever is raised, memory that runs out too: the reason is told, and it goes on."""
+    """Memory that runs out, too: it is told, no step is lost, and the next audit comes."""
+    monkeypatch.setattr(_keeper, "MAKE_SURE", 0.05)
     ct.create(flows.udp(1, 1))
     failures = iter((MemoryError(), OSError(5, "no luck"), None))
-    reasons: list[str] = []
+    said: list[object] = []
     keeper = mirror._keeper
-    strangers, lose = keeper.memory.strangers, keeper.lose
+    strangers = keeper.memory.strangers
 
     def fail() -> list[nlct.Flow]:
         exc = next(failures, None)
@@ -591,14 +592,10 @@ def test_an_audit_that_fails_is_survived(
             raise exc
         return strangers()
 
-    def lose_and_tell(reason: str) -> None:
-        lose(reason)
-        reasons.append(keeper.reason)
-
+    monkeypatch.setattr(keeper, "_say", lambda _level, _text, *values: said.extend(values))
     monkeypatch.setattr(keeper.memory, "strangers", fail)
-    monkeypatch.setattr(keeper, "lose", lose_and_tell)
-    until(lambda: len(reasons) == 2)
-    assert reasons == ["MemoryError", "[Errno 5] no luck"]
-    assert mirror.wait(hidden.LONG)
+    until(lambda: len(said) == 2)
+    assert said == ["MemoryError", "[Errno 5] no luck"]
     next_audit(mirror)
+    assert (mirror.state.in_step, mirror.state.dumps) == (True, 1)
     assert mirror.flush_zone(1).deleted == 1
