@@ -451,7 +451,8 @@ class Keeper:
             with self.lock.real:
                 flows = self.memory.count()
             steps = max(1.0, flows * AUDIT_FLOW * 1000 / AUDIT_STEP)
-            self._audit_at = now + self._interval / 2 / steps
+            # So that it ends in time before the next one.
+            self._audit_at = now + self._interval / 3 / steps
 
     # The thread ------------------------------------------------------------------------------
 

@@ -36,7 +36,7 @@ from nlct.flusher import Flusher
 from nlct.netns import NetnsLike
 
 BUFFER = 64 << 20
-AUDIT_INTERVAL = 120.0
+AUDIT_INTERVAL = 300.0
 # What it takes to look up one flow, in seconds.
 LOOK_UP = 20e-6
 _NO_ERRORS = bytes(ffi.sizeof(ffi.new("struct nlct_tally *").refused))
