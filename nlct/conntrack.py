@@ -391,7 +391,8 @@ class Conntrack(Holder):
         ``flows``: flows as a dump, get(), an event or a table gave them; also a FlowTable with its
         ids, or a generator, of which a thousand flows are in memory at a time. The kernel deletes a
         flow only by its own tuple, zone and id. A flow that is gone by now, or made way for another
-        one, counts as already gone; so does a flow that is given again.
+        one, counts as already gone; so does a flow that is given again, and one of which both
+        tuples lead to other flows.
 
         Unlike delete_flow() this does not look the flows up first, so it costs one request a flow,
         and hundreds go at once. Nothing is dumped: in the result ``scanned`` and ``passes`` are 0,

@@ -100,8 +100,9 @@ class Mirror(Closing):
     Counts out of memory are upper bounds until the audit has gone round, and ``state`` says so.
 
     FlushResult.complete is False for a zone of which no audit has shown yet that its flows are
-    announced, unless ``verify`` has scanned it. ``strategy`` is "mirror", "mirror+walk" where no
-    index helped, and "mirror+scan" where a part was scanned.
+    announced, unless ``verify`` has scanned it. True is as far as the latest audit could see.
+    ``strategy`` is "mirror", "mirror+walk" where no index helped, and "mirror+scan" where a part
+    was scanned.
 
     Any number of threads and tasks may use one object. Its own thread listens; after a fork the
     child begins anew when it first uses the object. It needs CAP_NET_ADMIN in the namespace, and
@@ -401,8 +402,8 @@ class Mirror(Closing):
     def close(self) -> None:
         """Stop listening, and forget everything. Every call from now on raises ValueError.
 
-        Calls that are under way in other threads end with ValueError, and may have done their work
-        in part. May be called again.
+        Deletes that are under way in other threads end with ValueError, and may have done their
+        work in part. May be called again.
         """
         self._end(wait=True)
 
