@@ -535,6 +535,10 @@ def test_a_resize_in_the_middle_of_an_audit(
     netns: nlct.Netns, ct: nlct.Conntrack, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The round counts for nothing; what it has found stays found, and nobody loses step."""
+    try:
+        oracle.BUCKETS.write_text(oracle.BUCKETS.read_text())
+    except PermissionError as exc:
+        pytest.skip(f"MISSING: the right to resize the hash table: {exc}")
     step = Step(mirror, monkeypatch)
     ct.load([flows.udp(number, 1) for number in range(100)])
     next_audit(mirror)
