@@ -179,7 +179,7 @@ class Mirror(Closing):
             if keeper.in_step:
                 keeper.is_ready()
             counters = keeper.memory.counters()
-            return MirrorState(
+            found = MirrorState(
                 in_step=keeper.in_step,
                 since=keeper.since,
                 reason="" if keeper.in_step else keeper.reason,
@@ -196,6 +196,8 @@ class Mirror(Closing):
                 memory=keeper.memory.nbytes,
                 buffer=keeper.room(),
             )
+        # Returned in there, it would keep the lock if a signal handler raised just then.
+        return found  # noqa: RET504
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the mirror is in step; False if it is not within ``timeout`` seconds."""

@@ -86,10 +86,21 @@ static struct known *know(const struct nlct_flow *row)
     return &known[nknown++];
 }
 
+static bool is_there(const struct known *one, const struct nlct_flow *row)
+{
+    return one->there && same_tuple(&one->row.reply, &row->reply);
+}
+
+/* A row is older than what was announced in this round, or what it follows the end of. */
+static bool is_outdated(const struct known *one, const struct nlct_flow *row)
+{
+    return !is_there(one, row) &&
+           (one->tombstone || (phase != NO_ROUND && one->there && one->seen));
+}
+
 static void insert(struct known *one, const struct nlct_flow *row)
 {
-    if (!one->there)
-        one->row = *row;
+    one->row = *row;
     one->there = one->seen = true;
 }
 
@@ -261,7 +272,7 @@ static void give(struct view *view, enum step step)
     ASSERT(feed->take(feed, view) == 0);
     if (step == GIVE_DESTROY) {
         end(one);
-    } else if (step == GIVE_NEW || one->there || !one->tombstone) {
+    } else if (step == GIVE_NEW || !is_outdated(one, &row)) {
         insert(one, &row);
         one->tombstone = false;
     }
@@ -278,14 +289,15 @@ static void give_to_audit(struct view *view)
     if (!one)
         return;
     ASSERT(audit->take(audit, view) == 0);
-    ASSERT(nlct_audit_take(audit) == !one->there);
-    one->seen |= one->there;
-    if (!one->there) {
-        ASSERT(same_flow(&unknown, &row) && same_tuple(&unknown.reply, &row.reply));
-        ASSERT(nlct_mirror_add(mirror, &unknown) == !one->tombstone);
-        if (!one->tombstone)
-            insert(one, &row);
+    ASSERT(nlct_audit_take(audit) == !is_there(one, &row));
+    if (is_there(one, &row)) {
+        one->seen = true;
+        return;
     }
+    ASSERT(same_flow(&unknown, &row) && same_tuple(&unknown.reply, &row.reply));
+    ASSERT(nlct_mirror_add(mirror, &unknown) == !is_outdated(one, &row));
+    if (!is_outdated(one, &row))
+        insert(one, &row);
 }
 
 static void begin_round(enum nlct_round round)
