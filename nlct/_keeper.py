@@ -25,7 +25,7 @@ from nlct._forks import process
 from nlct._handle import EVENTS, Handle, Socket, everything
 from nlct._memory import Memory
 from nlct.enums import EventKind
-from nlct.errors import Error, NotFoundError, error
+from nlct.errors import Error, error
 from nlct.events import LEAST_BUFFER, mode_of
 from nlct.filter import Filter
 from nlct.flow import Flow
@@ -377,10 +377,8 @@ class Keeper:
             return False
         try:
             _lookup.find(self.handle, flow, "look at a flow")
-        except NotFoundError:
-            return False
         except Error:
-            # It cannot be looked up. The next round may tell.
+            # It is gone, or cannot be looked up. The next round may tell.
             return False
         return not self._has_come(flow, losses)
 

@@ -47,11 +47,10 @@ int bury(struct nlct_mirror *mirror, const struct name *name)
 
 /* What happens to a flow ---------------------------------------------------------------------- */
 
-/* Marks a flow as seen. Returns whether it is there, with this reply. */
-static bool see(struct nlct_mirror *mirror, const struct name *name)
+/* Marks a flow as seen. 'place' is where one with its name is, 0 if there is none. Returns whether
+   it is there, with this reply. */
+static bool see(struct nlct_mirror *mirror, uint32_t place, const struct name *name)
 {
-    const uint32_t place = entry_find(mirror, name);
-
     if (!place || !entry_replies(mirror, place, name))
         return false;
     entry_at(mirror, place)->round = mirror->round;
@@ -60,10 +59,8 @@ static bool see(struct nlct_mirror *mirror, const struct name *name)
 
 /* Inserts a flow, in place of one with its name and another reply, whose end nobody told. Returns 0
    or -ENOMEM. */
-static int insert(struct nlct_mirror *mirror, const struct name *name)
+static int insert(struct nlct_mirror *mirror, uint32_t place, const struct name *name)
 {
-    const uint32_t place = entry_find(mirror, name);
-
     if (place)
         entry_remove(mirror, place);
     return entry_insert(mirror, name);
@@ -71,17 +68,17 @@ static int insert(struct nlct_mirror *mirror, const struct name *name)
 
 static int announce(struct nlct_mirror *mirror, const struct name *name)
 {
-    if (!see(mirror, name))
-        return insert(mirror, name);
+    const uint32_t place = entry_find(mirror, name);
+
+    if (!see(mirror, place, name))
+        return insert(mirror, place, name);
     mirror->counters.repeated++;
     return 0;
 }
 
-/* Was a flow with this name seen or announced in this round? Then a row may be older. */
-static bool is_outdated(const struct nlct_mirror *mirror, const struct name *name)
+/* Was the one there seen or announced in this round? Then a row may be older. */
+static bool is_outdated(const struct nlct_mirror *mirror, uint32_t place)
 {
-    const uint32_t place = entry_find(mirror, name);
-
     return mirror->phase != NO_ROUND && place && entry_at(mirror, place)->round == mirror->round;
 }
 
@@ -89,15 +86,16 @@ static bool is_outdated(const struct nlct_mirror *mirror, const struct name *nam
    seen too early. Returns 1 if it is new, 0, or -ENOMEM. */
 static int add(struct nlct_mirror *mirror, const struct name *name)
 {
+    const uint32_t place = entry_find(mirror, name);
     int rc;
 
-    if (see(mirror, name))
+    if (see(mirror, place, name))
         return 0;
-    if (find_tombstone(mirror, name) || is_outdated(mirror, name)) {
+    if (find_tombstone(mirror, name) || is_outdated(mirror, place)) {
         mirror->counters.outdated++;
         return 0;
     }
-    rc = insert(mirror, name);
+    rc = insert(mirror, place, name);
     return rc < 0 ? rc : 1;
 }
 
@@ -273,7 +271,8 @@ size_t nlct_audit_take(struct nlct_sink *sink)
     for (i = 0; i < audit->count; i++) {
         struct name name;
 
-        if (name_flow(audit->mirror, &audit->rows[i], &name) == 0 && see(audit->mirror, &name))
+        if (name_flow(audit->mirror, &audit->rows[i], &name) == 0 &&
+            see(audit->mirror, entry_find(audit->mirror, &name), &name))
             continue;
         audit->rows[unknown++] = audit->rows[i];
     }
