@@ -395,6 +395,9 @@ class Mirror(Closing):
     def _is_for_kernel(self, lists: Lists, flows: int, wanted: Filter) -> bool:
         """Decide whether the kernel shall flush these zones, which hold so much."""
         handle, zones = self._handle, wanted.zone or frozenset()
+        # Few flows: the kernel cannot win, however small the table, whose size need not be read.
+        if not strategy.kernel_beats_mirror(0, lists.flows, 0, None, None):
+            return False
         times = handle.buckets, handle.dump_seconds
         wins = strategy.kernel_beats_mirror(len(zones), lists.flows, flows, *times)
         return wins and handle.kernel_filter and capabilities.may_flush(zones)

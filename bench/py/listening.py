@@ -44,7 +44,7 @@ def ready_mirror() -> nlct.Mirror:
 
 
 def told(result: nlct.FlushResult) -> dict[str, Any]:
-    """What is to be said of a mirror's result. No audit makes it complete here."""
+    """Check a mirror's result and return its notes. It is never complete: no audit runs here."""
     if result.failed:
         raise RuntimeError(str(result))
     return {"strategy": result.strategy, "deleted": result.deleted}
