@@ -388,6 +388,8 @@ class Handle(Closing):
         held = self._files.get(path, NOTHING)
         # Somebody may have closed our number.
         if held.fd < 0 or not lib.nlct_fd_is(held):
+            # The same file may get the same number again: the old owner must not close that.
+            lib.nlct_fd_take(held)
             held = self._open_new(path)
             self._files[path] = held
             # Only now: a close() that comes later lets go of what is kept.
