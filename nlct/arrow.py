@@ -159,6 +159,18 @@ class ArrowTable:
         return sorted(seen)
 
 
+def type_name(name: str) -> str:
+    """Return the type that a column has by default, as pyarrow prints it."""
+    field = FIELDS[name]
+    if isinstance(field, LabelsField):
+        return "list<item: uint8>"
+    if isinstance(field, SpanField):
+        return "large_string" if name == "secctx" else "large_binary"
+    if not isinstance(field, NumberField) or field.words:
+        return "string"
+    return "timestamp[ns, tz=UTC]" if name.startswith("timestamp_") else f"uint{8 * field.size}"
+
+
 def _nanoarrow(module: str = "") -> Any:
     try:
         return importlib.import_module(f"nanoarrow.{module}".rstrip("."))

@@ -20,7 +20,7 @@ from nlct.flow import Flow, Lines, Tuple, flows_from, to_c
 from nlct.flush import FlushResult, delete_flows, flush
 from nlct.load import LoadResult, load
 from nlct.netns import NetnsLike
-from nlct.table import Columns, FlowTable, column_set
+from nlct.table import ArrowStream, Columns, FlowTable, column_set
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -405,15 +405,18 @@ class Conntrack(Holder):
         return delete_flows(self._handle, flows)
 
     def load(
-        self, flows: FlowTable | Iterable[Flow], *, progress: Progress | None = None
+        self, flows: FlowTable | ArrowStream | Iterable[Flow], *, progress: Progress | None = None
     ) -> LoadResult:
         """Create many flows, in batches, as create() does. A refused flow does not stop the rest.
+
+        ``flows``: a FlowTable, flows, or a table of any library that speaks Arrow, of which
+        FlowTable.from_arrow() says what it must be.
 
         Flows with a master come after their masters. A flow from which the kernel dropped a field
         stays; LoadResult counts it. nlct calls ``progress`` now and then with the number of flows
         done so far.
 
-        Raises TypeError for anything but flows.
+        Raises TypeError for anything but flows, and ValueError for an Arrow table of anything else.
         """
         return load(self._handle, flows, progress)
 

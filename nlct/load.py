@@ -6,7 +6,7 @@ import itertools
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Callable, NamedTuple
+from typing import Callable, NamedTuple, cast
 
 from nlct import _check, _lookup, _reasons
 from nlct._ffi import ffi, lib
@@ -14,7 +14,7 @@ from nlct._fields import FIELDS
 from nlct._handle import Handle
 from nlct.errors import Error
 from nlct.flow import Flow
-from nlct.table import FlowTable
+from nlct.table import ArrowStream, FlowTable
 
 # Rows given to the core at once: some 20 ms of creating.
 ROWS = 4096
@@ -125,17 +125,24 @@ class _Load:
                 yield row
 
 
+def _table_of(flows: FlowTable | ArrowStream | Iterable[Flow]) -> FlowTable:
+    if isinstance(flows, FlowTable):
+        return flows
+    if hasattr(flows, "__arrow_c_stream__"):
+        return FlowTable.from_arrow(cast("ArrowStream", flows))
+    return FlowTable.from_flows(flows)
+
+
 def load(
     handle: Handle,
-    flows: FlowTable | Iterable[Flow],
+    flows: FlowTable | ArrowStream | Iterable[Flow],
     progress: Callable[[int], None] | None,
 ) -> LoadResult:
     """Create flows, see Conntrack.load()."""
     started = time.monotonic()
     _check.function("progress", progress)
     handle.pool.check_open()
-    table = flows if isinstance(flows, FlowTable) else FlowTable.from_flows(flows)
-    work = _Load(handle, table)
+    work = _Load(handle, _table_of(flows))
     done = 0
     for answered in work.run():
         if progress is not None and answered != done:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import operator
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
 from nlct._ffi import ffi, lib, new_sink, slot
 from nlct._fields import CODES, FIELDS, NumberField, SpanField
+from nlct.column import Column
 from nlct.flow import Flow, flows_from, pointers
 
 if TYPE_CHECKING:
+    import pandas
+    import polars
     from typing_extensions import Buffer
 
     from nlct.arrow import Addresses, ArrowTable, Enums
@@ -21,6 +24,13 @@ _ALWAYS = ("family", "zone", "orig_zone", "reply_zone")
 # Formats of the buffer protocol; of what size they are here, their itemsize says.
 _UNSIGNED = tuple("BHILQ")
 _ROWS = 1024
+
+
+class ArrowStream(Protocol):
+    """A table of any library that speaks Arrow."""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """Return a capsule of the Arrow C stream interface."""
 
 
 class FlowTable:
@@ -64,15 +74,22 @@ class FlowTable:
         self._valid = {name: memoryview(data).cast("B") for name, data in valid.items()}
         self.heap = memoryview(heap).cast("B")
         self._kept_heap: bytes | None = None
+        # The columns that were asked for, None for all: any other one is unknown, not absent.
+        self._wanted: frozenset[str] | None = None
         self._length = len(self._columns["family"])
 
     @classmethod
     def of_core(
-        cls, columns: Mapping[str, Buffer], valid: Mapping[str, Buffer], heap: Buffer
+        cls,
+        columns: Mapping[str, Buffer],
+        valid: Mapping[str, Buffer],
+        heap: Buffer,
+        wanted: frozenset[str] | None = None,
     ) -> FlowTable:
         """Make a table of what the core made, which takes no checks."""
         table = cls.__new__(cls)
         table._hold(columns, valid, heap)
+        table._wanted = wanted
         return table
 
     def _check_spans(self, name: str, column: memoryview) -> None:
@@ -91,6 +108,32 @@ class FlowTable:
                 raise MemoryError
         return collector.take()
 
+    @classmethod
+    def from_arrow(cls, table: ArrowStream) -> FlowTable:
+        """Build a table from one of pyarrow, polars, pandas, DuckDB or whatever speaks Arrow.
+
+        Its columns have names of COLUMNS, in any order, and the types that arrow() makes by any
+        of its choices; integers may be of any width. A null is absent. Without "family" the
+        addresses say which it is.
+
+        Raises TypeError for what has no ``__arrow_c_stream__``, ValueError, which names the
+        column, for a wrong name, type or value, and ImportError without pyarrow (extra "parquet").
+        """
+        from nlct import _from_arrow  # noqa: PLC0415 - few programs need it
+
+        return cls(*_from_arrow.read(table))
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        import pickle  # noqa: PLC0415 - few programs need it
+
+        # From protocol 5 on the memory goes by itself, if the caller wishes.
+        packed = pickle.PickleBuffer if protocol >= 5 else bytes
+        parts = [
+            {name: packed(column.cast("B")) for name, column in found.items()}
+            for found in (self._columns, self._valid)
+        ]
+        return _made, (*parts, packed(self.heap), self._wanted)
+
     def __len__(self) -> int:
         """Return the number of flows."""
         return self._length
@@ -105,6 +148,13 @@ class FlowTable:
     def names(self) -> tuple[str, ...]:
         """The columns that the table has."""
         return tuple(name for name in COLUMNS if name in self._columns)
+
+    @property
+    def schema(self) -> dict[str, str]:
+        """The types of the columns in Arrow by default, as pyarrow prints them ("uint16")."""
+        from nlct.arrow import type_name  # noqa: PLC0415
+
+        return {name: type_name(name) for name in self.names}
 
     @property
     def nbytes(self) -> int:
@@ -137,11 +187,19 @@ class FlowTable:
     @overload
     def __getitem__(self, row: slice) -> FlowTable: ...
 
-    def __getitem__(self, row: int | slice) -> Flow | FlowTable:
-        """Return one flow, or a slice in steps of one as a table, without a copy.
+    @overload
+    def __getitem__(self, row: str) -> Column: ...
 
-        Raises IndexError for a row that is not there, ValueError for a slice in other steps.
+    def __getitem__(self, row: int | slice | str) -> Flow | FlowTable | Column:
+        """Return one flow, a slice in steps of one as a table, or a column by its name.
+
+        Nothing is copied. A column that no flow has is absent in every row.
+
+        Raises IndexError for a row that is not there, ValueError for a slice in other steps, and
+        KeyError for a name that is not in COLUMNS or was not among ``columns`` of the dump.
         """
+        if isinstance(row, str):
+            return self._by_name(row)
         if isinstance(row, slice):
             return self._slice(row)
         number = operator.index(row)
@@ -150,19 +208,30 @@ class FlowTable:
         number %= self._length
         return next(self._rows(number, number + 1))
 
+    def _by_name(self, name: str) -> Column:
+        if name not in FIELDS:
+            raise KeyError(f"column must be one of {', '.join(FIELDS)}, not {name!r}")
+        if self._wanted is not None and name not in self._wanted:
+            raise KeyError(f"the table was made without {name!r}")
+        kept = {one: self._columns[one] for one in ("family", name) if one in self._columns}
+        valid = {one: self._valid[one] for one in kept if one in self._valid}
+        if name == "zone":
+            # No flow is without one, and absent is 0.
+            kept.setdefault(name, memoryview(bytes(FIELDS[name].size * self._length)))
+            valid.pop(name, None)
+        return Column(name, FlowTable.of_core(kept, valid, self.heap))
+
     def _slice(self, rows: slice) -> FlowTable:
         first, last, step = rows.indices(self._length)
         if step != 1:
             raise ValueError(f"rows must be in steps of one, not {step}")
         last = max(first, last)
-        return FlowTable(
-            {
-                name: column.cast("B")[first * FIELDS[name].size : last * FIELDS[name].size]
-                for name, column in self._columns.items()
-            },
-            {name: flags[first:last] for name, flags in self._valid.items()},
-            self.heap,
-        )
+        columns = {
+            name: column.cast("B")[first * FIELDS[name].size : last * FIELDS[name].size]
+            for name, column in self._columns.items()
+        }
+        valid = {name: flags[first:last] for name, flags in self._valid.items()}
+        return _made(columns, valid, self.heap, self._wanted)
 
     def __iter__(self) -> Iterator[Flow]:
         for first in range(0, self._length, _ROWS):
@@ -212,6 +281,41 @@ class FlowTable:
 
         return ArrowTable(self, columns=columns, addresses=addresses, enums=enums)
 
+    def to_pandas(
+        self,
+        *,
+        columns: Iterable[str] | None = None,
+        addresses: Addresses = "text",
+        enums: Enums = "text",
+    ) -> pandas.DataFrame:
+        """Return a DataFrame of pandas, with Arrow's types: an absent value is NA.
+
+        The arguments are those of arrow(). Raises ImportError without the extra "pandas".
+        """
+        from nlct._from_arrow import library  # noqa: PLC0415
+
+        types = library("pandas", "to_pandas()", "pandas").ArrowDtype
+        pyarrow = library("pyarrow", "to_pandas()", "pandas")
+        stream = self.arrow(columns=columns, addresses=addresses, enums=enums)
+        found: pandas.DataFrame = pyarrow.table(stream).to_pandas(types_mapper=types)
+        return found
+
+    def to_polars(
+        self,
+        *,
+        columns: Iterable[str] | None = None,
+        addresses: Addresses = "text",
+        enums: Enums = "text",
+    ) -> polars.DataFrame:
+        """Return a DataFrame of polars, see to_pandas(); its extra is "polars"."""
+        from nlct._from_arrow import library  # noqa: PLC0415
+
+        frame = library("polars", "to_polars()", "polars").DataFrame
+        found: polars.DataFrame = frame(
+            self.arrow(columns=columns, addresses=addresses, enums=enums)
+        )
+        return found
+
     def __arrow_c_schema__(self) -> object:
         """Return the schema as a capsule of the Arrow C data interface."""
         return self.arrow().__arrow_c_schema__()
@@ -219,6 +323,18 @@ class FlowTable:
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         """Return the flows as a capsule of the Arrow C stream interface."""
         return self.arrow().__arrow_c_stream__(requested_schema)
+
+
+def _made(
+    columns: Mapping[str, Buffer],
+    valid: Mapping[str, Buffer],
+    heap: Buffer,
+    wanted: frozenset[str] | None,
+) -> FlowTable:
+    """Make a table, of a pickle too, so with all checks."""
+    table = FlowTable(columns, valid, heap)
+    table._wanted = wanted
+    return table
 
 
 def _check_name(name: str) -> None:
@@ -258,7 +374,8 @@ class Columns:
     """
 
     def __init__(self, wanted: frozenset[str] | None, limit: int) -> None:
-        kept = bytes(wanted is None or name in wanted or name in _ALWAYS for name in FIELDS)
+        self._wanted = None if wanted is None else wanted.union(_ALWAYS)
+        kept = bytes(self._wanted is None or name in self._wanted for name in FIELDS)
         self.sink = new_sink(lib.nlct_columns_new, kept, limit)
         self._limit = limit
 
@@ -282,7 +399,7 @@ class Columns:
                 columns[name] = _buffer(column.values, rows * field.size, column)
             if column.valid != ffi.NULL:
                 valid[name] = _buffer(column.valid, rows, column)
-        return FlowTable.of_core(columns, valid, _buffer(data.data, data.size, data))
+        return FlowTable.of_core(columns, valid, _buffer(data.data, data.size, data), self._wanted)
 
 
 def _buffer(memory: ffi.CData, size: int, owner: ffi.CData) -> Buffer:

@@ -576,6 +576,7 @@ def reach_into_netns(bench: Bench) -> None:
 @covers(
     *("FlowTable", "FlowTable.from_flows", "FlowTable.of_core", "FlowTable.to_c"),
     *("FlowTable.column", "FlowTable.valid", "FlowTable.names", "FlowTable.nbytes"),
+    "FlowTable.schema",
     times=40,
 )
 def tables(bench: Bench) -> None:
@@ -587,8 +588,12 @@ def tables(bench: Bench) -> None:
     assert list(table[3:5]) == bench.flows[3:5]
     assert table.valid("zone") is None
     assert table.nbytes > FLOWS * len(table.names)
-    with pytest.raises(KeyError):
-        table.column("weather")
+    assert table.schema["zone"] == "uint16"
+    assert list(table["dport"]) == [53] * FLOWS
+    assert len(pickle.loads(pickle.dumps(table))) == FLOWS
+    for wrong in (table.column, table.__getitem__):
+        with pytest.raises(KeyError):
+            wrong("weather")
     with pytest.raises(IndexError):
         table[FLOWS]
     for columns in ({}, {"weather": b""}, {"family": b"\2", "zone": b"\0\0\0\0"}):
@@ -603,6 +608,18 @@ def arrow(bench: Bench) -> None:
     bench.table.__arrow_c_schema__()
     bench.table.__arrow_c_stream__()
     bench.table.arrow(addresses="bytes", enums="dictionary").__arrow_c_stream__()
+
+
+@covers("FlowTable.from_arrow", "FlowTable.to_pandas", "FlowTable.to_polars", times=10)
+def frames(bench: Bench) -> None:
+    """A table to other libraries and back, also in vain."""
+    for name in ("nanoarrow", "numpy", "pandas", "polars", "pyarrow"):
+        pytest.importorskip(name, reason=f"MISSING: {name}")
+    bench.table["dport"].numpy()
+    for frame in (bench.table.to_pandas(), bench.table.to_polars()):
+        assert len(nlct.FlowTable.from_arrow(frame)) == FLOWS
+    with pytest.raises(ValueError, match="weather"):
+        nlct.FlowTable.from_arrow(bench.table.to_polars().rename({"zone": "weather"}))
 
 
 @covers(

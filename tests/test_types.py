@@ -82,6 +82,16 @@ nlct.FlowTable({"family": b"\\2", "zone": array.array("H", [7])}, {"zone": bytea
 nlct.FlowTable({"family": [2]}) #
 table.arrow(columns=["src"], addresses="bytes", enums="dictionary")
 table.arrow(enums="words") #
+table["dport"].numpy() == table[7:].schema["dport"]
+table[7.5] #
+ct.load(table)
+ct.load([flow])
+ct.load(table.arrow())
+ct.load([pair]) #
+nlct.FlowTable.from_arrow(table.arrow())
+nlct.FlowTable.from_arrow([flow]) #
+table.to_polars(columns=["src"], enums="dictionary")
+table.to_pandas(addresses="words") #
 """
 
 BEFORE = """

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import errno
+import pickle
 import re
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 import nlct
 from tests.support import everything, pyroute, tool
+from tests.support.command import nlct_
 from tests.support.everything import Everything
 
 # What a restored flow has anew, or not yet; by field.
@@ -120,6 +123,31 @@ def test_a_table_says_the_same_as_its_flows(reading: Reading) -> None:
             # A look-up uses the flow itself.
             assert everything.differences(as_read(flow), as_read(found)).keys() <= {"use"}
             assert flow.unknown is None
+
+
+def test_a_table_comes_back_from_other_forms(reading: Reading, tmp_path: Path) -> None:
+    """From a pickle, from Arrow, and from the file of ``nlct dump --format parquet``."""
+    parquet = pytest.importorskip("pyarrow.parquet", reason="MISSING: pyarrow")
+    with nlct.Conntrack(reading.table.netns) as ct:
+        table = ct.table()
+    where = f"/proc/self/fd/{reading.table.netns.fileno()}"
+    file = tmp_path / "flows.parquet"
+    done = nlct_("dump", "--netns", where, "--format", "parquet", "--output", str(file))
+    assert done.exit_code == 0, done.output
+    forms = (
+        pickle.loads(pickle.dumps(table)),
+        nlct.FlowTable.from_arrow(table),
+        nlct.FlowTable.from_arrow(table.arrow(enums="numbers", addresses="bytes")),
+        nlct.FlowTable.from_arrow(parquet.read_table(file)),
+    )
+    for again in forms:
+        assert again.names == table.names
+        rows = {flow.id: flow for flow in again}
+        assert len(again) == len(table) == len(rows)
+        for flow in table:
+            assert not everything.differences(as_read(flow), as_read(rows[flow.id]))
+    for name in table.names:
+        assert list(table[name]) == list(forms[1][name])
 
 
 def named(flow: nlct.Flow) -> int | None:

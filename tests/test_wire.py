@@ -1001,6 +1001,7 @@ def test_columns_hold_one_value_a_row(some_flows: list[nlct.Flow]) -> None:
     table = nlct.FlowTable.from_flows(some_flows)
     for name, field in FIELDS.items():
         values = [value_in(flow, name) for flow in some_flows]
+        assert list(table[name]) == values
         assert (name in table) == (name in table.names)
         assert (name in table) == any(value is not None for value in values), name
         if name not in table:
