@@ -188,6 +188,13 @@ int nlct_flow_build(const struct nlct_flow *flow, const uint8_t *bytes, void *bu
 int nlct_flow_text(const struct nlct_flow *flow, const uint8_t *bytes, char *buffer,
                    size_t capacity);
 
+/* Writes the flow as `conntrack -L -o save` does, one line with its end, for `conntrack -R`. Three
+   things differ from its line. A mark other than 0 is added. EXPECTED is left out: -R cannot say
+   the master, without which the kernel refuses it. A line that -R could not read is a comment: a
+   flow without a timeout, or with a state that it has no word for. Returns the size, or -EMSGSIZE
+   without room for NLCT_TEXT_MAX. */
+int nlct_flow_save(const struct nlct_flow *flow, char *buffer, size_t capacity);
+
 enum { NLCT_TEXT_MAX = 1024 };
 
 /* The fields of a flow by number, from 0: columns, filters and counts name them so. The fields of a
@@ -426,9 +433,14 @@ size_t nlct_rows_take(struct nlct_sink *sink);
 /* The same number, and nothing starts again. */
 size_t nlct_rows_count(const struct nlct_sink *sink);
 
+enum nlct_form {
+    NLCT_FORM_LIST, /* nlct_flow_text() */
+    NLCT_FORM_SAVE, /* nlct_flow_save() */
+};
+
 /* Sink: writes each flow as a line of text into 'buffer', which must outlive it and hold
    NLCT_TEXT_MAX and more. */
-int nlct_text_new(struct nlct_sink **sink, char *buffer, size_t capacity);
+int nlct_text_new(struct nlct_sink **sink, enum nlct_form form, char *buffer, size_t capacity);
 
 /* The bytes written since the last call; the sink then starts again at the first. */
 size_t nlct_text_take(struct nlct_sink *sink);
@@ -483,6 +495,23 @@ void nlct_column_move(struct nlct_column *to, struct nlct_column *from);
    table's bytes, 'bytes_size' of them; a span that leads out of these is absent. */
 void nlct_columns_row(const struct nlct_column *columns, size_t ncolumns, size_t bytes_size,
                       size_t row, struct nlct_flow *flow);
+
+/* What is wrong with a line of a text: the line's number, from 0; where in the text the word lies
+   that is wrong; and why, a constant. */
+struct nlct_bad_line {
+    size_t line;
+    size_t at;
+    size_t size;
+    const char *why;
+};
+
+/* Adds the flow of each line of `conntrack -o save` to a sink of columns. Lines begin with -A or
+   -I; empty lines and comments (#) are skipped. The options are those that conntrack(8) has for
+   them, but for --label-add and --secmark, and EXPECTED is skipped. The reply is the reverse of the
+   original tuple in what a line does not say of it; -n and -g say that the flow is translated.
+   Returns 0, -ENOMEM, or -EINVAL with '*bad' filled; the lines before that one are added. */
+int nlct_save_read(struct nlct_sink *columns, const char *text, size_t size,
+                   struct nlct_bad_line *bad);
 
 /* Deletes and flushes ------------------------------------------------------------------------- */
 

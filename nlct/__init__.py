@@ -28,6 +28,7 @@ from nlct.flusher import Flusher
 from nlct.load import LoadResult
 from nlct.mirror import Mirror, MirrorState
 from nlct.netns import Netns
+from nlct.saved import read_flows
 from nlct.table import FlowTable
 
 __version__ = "0.1.0"
@@ -64,4 +65,5 @@ __all__ = [
     "Tuple",
     "UnsupportedError",
     "probe",
+    "read_flows",
 ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import functools
 import ipaddress
+import operator
 import struct
 import sys
 from collections.abc import Mapping
@@ -115,6 +116,37 @@ def status_names(status: int) -> tuple[str, ...]:
     return tuple((Status(bit).name or hex(bit)).lower() for bit in bits)
 
 
+def _status_of(names: Any) -> int:
+    """Return the status of names as status_names() has them."""
+    if not isinstance(names, list):
+        raise TypeError(f"status must be a list of names, not {names!r}")
+    found = 0
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"status must be a list of names, not {names!r}")
+        try:
+            found |= int(name, 16) if name.startswith("0x") else int(Status[name.upper()])
+        except (KeyError, ValueError):
+            raise ValueError(f"status must be of names such as 'assured', not {name!r}") from None
+    return found
+
+
+def _bytes_of(name: str, text: Any) -> bytes:
+    """Return bytes of hexadecimal text."""
+    if not isinstance(text, str):
+        raise TypeError(f"{name} must be hexadecimal text, not {text!r}")
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        raise ValueError(f"{name} must be hexadecimal text, not {text!r}") from None
+
+
+def _number_of(kind: str) -> int:
+    if not kind.isdecimal():
+        raise ValueError(f"unknown must name attributes by their number, not {kind!r}")
+    return int(kind)
+
+
 # The types of enumerations are none of these.
 _PLAIN = (int, str, list, dict, type(None))
 
@@ -180,6 +212,10 @@ class Field:
         """Return a value for JSON; None where it is absent."""
         return plain(value)
 
+    def from_plain(self, value: Any) -> Any:
+        """Return the value that ``plain`` shows so. Raises TypeError or ValueError."""
+        return value
+
 
 class NumberField(Field):
     """A number of ``size`` bytes.
@@ -223,6 +259,13 @@ class NumberField(Field):
         if self.words and value is not None:
             return self.words.get(int(value), str(int(value)))
         return plain(value)
+
+    def from_plain(self, value: Any) -> Any:
+        if self.name == "status":
+            return _status_of(value)
+        # A number without a name is its digits.
+        is_digits = self.words and isinstance(value, str) and value.isdecimal()
+        return int(value) if is_digits else value
 
 
 class AddressField(Field):
@@ -283,6 +326,12 @@ class LabelsField(Field):
     def plain(self, value: int | None) -> list[int] | None:
         return None if value is None else [n for n in range(128) if value >> n & 1]
 
+    def from_plain(self, value: Any) -> int:
+        if not isinstance(value, list):
+            raise TypeError(f"{self.name} must be a list of numbers, not {value!r}")
+        labels = (_check.integer(self.name, label, 0, 127) for label in value)
+        return functools.reduce(operator.or_, (1 << label for label in labels), 0)
+
 
 class TextField(Field):
     """Text that ends with a null byte."""
@@ -331,6 +380,13 @@ class SpanField(Field):
         if isinstance(value, dict):
             return {str(kind): payload.hex() for kind, payload in value.items()}
         return value.hex() if isinstance(value, bytes) else value
+
+    def from_plain(self, value: Any) -> Any:
+        if self.name == "helper_info":
+            return _bytes_of(self.name, value)
+        if self.name == "unknown" and isinstance(value, dict):
+            return {_number_of(kind): _bytes_of(self.name, given) for kind, given in value.items()}
+        return value
 
 
 _KINDS = {one.kind: one for one in (NumberField, AddressField, LabelsField, TextField, SpanField)}

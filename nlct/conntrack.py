@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import sys
 from collections.abc import Collection, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable
 
 from nlct import _check, _lookup, _reasons
 from nlct._dump import Progress, dump, require, undisturbed
@@ -150,15 +150,29 @@ class Conntrack(Holder):
         Otherwise this is like dump(), and several times as fast as str() of each flow.
         """
         wanted = self._wanted(filter, zone)
-        return self._dump_text(wanted)
+        return self._dump_lines(wanted, lib.NLCT_FORM_LIST, "dump_text")
 
-    def _dump_text(self, wanted: Filter) -> Iterator[bytes]:
-        lines = Lines(TEXT_BYTES)
+    def dump_save(
+        self, filter: Filter | None = None, *, zone: Zones | None = None
+    ) -> Iterator[bytes]:
+        """Yield the lines of ``conntrack -L -o save``, many at a time, for ``conntrack -R``.
+
+        Otherwise this is like dump_text(). The lines lack what conntrack(8) has no option for:
+        master, helper, labels, sequence adjustment, window scales and flags of TCP, translated
+        ports; to_dict() and Arrow have all of it. Unlike conntrack(8), they have the mark. A flow
+        that ``conntrack -R`` could not read is a comment: an offloaded one, which has no timeout,
+        and SCTP in a heartbeat's state. read_flows() reads them.
+        """
+        wanted = self._wanted(filter, zone)
+        return self._dump_lines(wanted, lib.NLCT_FORM_SAVE, "dump_save")
+
+    def _dump_lines(self, wanted: Filter, form: int, operation: str) -> Iterator[bytes]:
+        lines = Lines(TEXT_BYTES, form)
         with dump(self._handle, wanted) as made:
             for _ in made.steps(lines.sink):
                 yield lines.take()
             if made.disturbed:
-                raise InterruptedDumpError(errno.EINTR, "dump_text")
+                raise InterruptedDumpError(errno.EINTR, operation)
 
     def table(
         self,
@@ -385,7 +399,9 @@ class Conntrack(Holder):
         with _reasons.explained(flow):
             self._handle.delete(to_c(flow)[0])
 
-    def delete_flows(self, flows: Iterable[Flow]) -> FlushResult:
+    def delete_flows(
+        self, flows: Iterable[Flow], *, each: Callable[[Flow, int], None] | None = None
+    ) -> FlushResult:
         """Delete these very flows and nothing else, in batches.
 
         ``flows``: flows as a dump, get(), an event or a table gave them; also a FlowTable with its
@@ -399,10 +415,13 @@ class Conntrack(Holder):
         ``matched`` is the number of flows given, and ``strategy`` is "flows". A flow that cannot be
         deleted does not stop the rest.
 
+        nlct calls ``each``, if given, with each flow and what became of it: 0 if it is deleted, the
+        errno if not (ENOENT: already gone).
+
         Raises TypeError for anything but flows, and ValueError for a flow without an id or without
         an address: before anything is sent, but of an iterator the flows before it are deleted.
         """
-        return delete_flows(self._handle, flows)
+        return delete_flows(self._handle, flows, each)
 
     def load(
         self, flows: FlowTable | ArrowStream | Iterable[Flow], *, progress: Progress | None = None

@@ -245,7 +245,7 @@ class Events(Closing):
         """
         if timeout is not None:
             _check.seconds("timeout", timeout)
-        lines = Lines(TEXT_BYTES)
+        lines = Lines(TEXT_BYTES, lib.NLCT_FORM_LIST)
         return self._fed(lines.sink, lines.take, timeout)
 
     def _fed(

@@ -431,6 +431,31 @@ class Flow:
             values["master"] = self.master.to_dict()
         return values
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Flow:
+        """Make a flow of what to_dict() returned, perhaps by way of JSON.
+
+        Raises TypeError or ValueError, naming the field, for what no to_dict() returns.
+        """
+        if not isinstance(values, Mapping):
+            raise TypeError(f"a flow must be an object with 'orig', not {values!r}")
+        fields: dict[str, Any] = {}
+        for name, value in values.items():
+            # It says again what the original tuple says.
+            if value is None or name == "protocol":
+                continue
+            if name in TUPLES:
+                fields[name] = _tuple_from(name, value)
+            elif name == "zone":
+                fields[name] = value
+            elif name in FLOW_FIELDS:
+                fields[name] = FLOW_FIELDS[name].from_plain(value)
+            else:
+                raise ValueError(f"a flow has no field {name!r}")
+        if "orig" not in fields:
+            raise ValueError("a flow must have 'orig'")
+        return cls(**fields)
+
     def replace(self, **changes: Any) -> Flow:
         """Return a copy with some fields changed; None takes a field away.
 
@@ -485,6 +510,16 @@ def _is_directional(flow: Flow) -> bool:
     return flow.orig.zone is not None or (reply is not None and reply.zone is not None)
 
 
+def _tuple_from(name: str, values: Any) -> Tuple:
+    """Make a tuple of what its to_dict() returned."""
+    if not isinstance(values, Mapping):
+        raise TypeError(f"{name} must be an object, not {values!r}")
+    for member in values:
+        if member not in MEMBERS:
+            raise ValueError(f"{name} has no field {member!r}")
+    return Tuple(**values)
+
+
 def _flow_of(fields: dict[str, Any]) -> Flow:
     return Flow(**fields)
 
@@ -532,12 +567,12 @@ def flows_from(rows: bytes | memoryview, data: bytes) -> Iterator[Flow]:
 class Lines:
     """Collects flows as lines of text, in the core.
 
-    ``size``: bytes that fit, at least twice ``NLCT_TEXT_MAX``.
+    ``size``: bytes that fit, at least twice ``NLCT_TEXT_MAX``. ``form``: an ``NLCT_FORM_...``.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, form: int) -> None:
         self._buffer = ffi.new("char[]", size)
-        self.sink = new_sink(lib.nlct_text_new, self._buffer, size)
+        self.sink = new_sink(lib.nlct_text_new, form, self._buffer, size)
 
     def take(self) -> bytes:
         """Return what was collected, and start anew."""

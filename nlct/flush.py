@@ -441,8 +441,11 @@ def _flush_zones(handle: Handle, zones: Iterable[int]) -> None:
 ROWS = 1024
 
 
-def delete_flows(handle: Handle, flows: Iterable[Flow]) -> FlushResult:
+def delete_flows(
+    handle: Handle, flows: Iterable[Flow], each: Callable[[Flow, int], None] | None = None
+) -> FlushResult:
     """Delete these very flows, see Conntrack.delete_flows()."""
+    _check.function("each", each)
     if isinstance(flows, Flow):
         raise TypeError(f"flows must be an iterable of Flow objects, not {flows!r}")
     started = time.monotonic()
@@ -452,11 +455,15 @@ def delete_flows(handle: Handle, flows: Iterable[Flow]) -> FlushResult:
         for _ in _chunks(handle, flows):
             pass
     results: Counter[int] = Counter()
-    for rows, count in _chunks(handle, flows):
-        said = ffi.new("int[]", count)
+    for rows, chunk in _chunks(handle, flows):
+        said = ffi.new("int[]", len(chunk))
         given = ffi.from_buffer("struct nlct_flow[]", rows)
-        handle.run("delete flows", lib.nlct_delete_flows, given, count, said)
-        results.update(ffi.unpack(said, count))
+        handle.run("delete flows", lib.nlct_delete_flows, given, len(chunk), said)
+        answers = ffi.unpack(said, len(chunk))
+        results.update(answers)
+        if each is not None:
+            for flow, answer in zip(chunk, answers):
+                each(flow, -answer)
     failed = {-result: count for result, count in results.items() if result}
     gone = failed.pop(errno.ENOENT, 0)
     return FlushResult(
@@ -472,11 +479,11 @@ def delete_flows(handle: Handle, flows: Iterable[Flow]) -> FlushResult:
     )
 
 
-def _chunks(handle: Handle, flows: Iterable[Flow]) -> Iterator[tuple[bytes, int]]:
-    """Yield the rows of flows that may be deleted, many at a time, and how many."""
+def _chunks(handle: Handle, flows: Iterable[Flow]) -> Iterator[tuple[bytes, list[Flow]]]:
+    """Yield the rows of flows that may be deleted, many at a time, and the flows."""
     left = iter(flows)
     while chunk := list(islice(left, ROWS)):
         rows = b"".join(map(row_to_delete, chunk))
         if not handle.has_zones:
             require(handle, frozenset(flow.zone for flow in chunk) - {0})
-        yield rows, len(chunk)
+        yield rows, chunk

@@ -52,7 +52,7 @@ static int make_sink(struct nlct_sink **sink, const char *work, struct nlct_sock
         return nlct_counts_new(sink, &zone, 1);
     if (strcmp(work, "table") == 0)
         return nlct_columns_new(sink, wanted, SIZE_MAX);
-    return nlct_text_new(sink, lines, LINES);
+    return nlct_text_new(sink, NLCT_FORM_LIST, lines, LINES);
 }
 
 static int dump_once(const char *work)

@@ -171,8 +171,7 @@ static uint64_t moved(uint64_t present, unsigned from, unsigned to)
     return has(present, from) ? bit(to) : 0;
 }
 
-/* The reverse of the original tuple, without the zone of that direction. */
-static void reverse(const struct nlct_flow *flow, struct nlct_tuple *reply)
+void flow_reverse(const struct nlct_flow *flow, struct nlct_tuple *reply)
 {
     const struct nlct_tuple *orig = &flow->orig;
     const uint64_t turned = bit(NLCT_TUPLE_SRC) | bit(NLCT_TUPLE_DST) | bit(NLCT_TUPLE_SPORT) |
@@ -195,7 +194,7 @@ static void reverse(const struct nlct_flow *flow, struct nlct_tuple *reply)
 /* The reply for the kernel, before NAT: the reverse, in the reply's own zone. */
 static void plain_reply(const struct nlct_flow *flow, struct nlct_tuple *reply)
 {
-    reverse(flow, reply);
+    flow_reverse(flow, reply);
     if (has(flow->present, NLCT_FLOW_REPLY) && has(flow->reply.present, NLCT_TUPLE_ZONE)) {
         reply->present |= bit(NLCT_TUPLE_ZONE);
         reply->zone = flow->reply.zone;

@@ -224,6 +224,9 @@ void flow_put_tuple(struct message *message, uint16_t type, const struct nlct_tu
 /* Puts what names one flow: its zone and one of its tuples, CTA_TUPLE_ORIG or CTA_TUPLE_REPLY. */
 void flow_put_key(struct message *message, const struct nlct_flow *flow, uint16_t type);
 
+/* Fills '*reply' with the reverse of the original tuple, without the zone of that direction. */
+void flow_reverse(const struct nlct_flow *flow, struct nlct_tuple *reply);
+
 /* Puts what changes a flow: its key and all of its settable fields. */
 void flow_put_update(struct message *message, const struct nlct_flow *flow, const uint8_t *bytes);
 
@@ -261,5 +264,15 @@ bool filter_asks_only(const struct nlct_filter *filter, uint32_t attrs);
 /* Writes an address of AF_INET, or else of AF_INET6, at 'at', as inet_ntop() does but without a
    null byte. Returns its end; up to three bytes behind that are overwritten. */
 char *text_address(char *at, const uint8_t *address, uint8_t family);
+
+/* The name of a state of TCP, SCTP or DCCP; NULL if it has none. */
+const char *text_state(uint8_t proto, unsigned state);
+
+/* save.c -------------------------------------------------------------------------------------- */
+
+/* Reads one line of `conntrack -o save`, without its end, as nlct_save_read() does. Returns 1, 0 if
+   there is no flow in it, or -EINVAL with '*bad' filled but for 'line' and with 'at' counted from
+   the line's beginning. */
+int save_read(const char *line, size_t size, struct nlct_flow *flow, struct nlct_bad_line *bad);
 
 #endif

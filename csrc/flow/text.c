@@ -1,5 +1,5 @@
 /* A flow as the line that `conntrack -L` prints for it, or `conntrack -E` for an event. */
-#include "flow.h"
+#include "put.h"
 
 #include <linux/netfilter/nf_conntrack_common.h>
 #include <netinet/in.h>
@@ -26,40 +26,6 @@ enum { OFFLOAD = 1 << 14, HW_OFFLOAD = 1 << 15 };
 enum { NANOSECONDS = 1000000000 };
 
 #define COUNT(array_) (sizeof(array_) / sizeof((array_)[0]))
-
-/* Words and numbers: each is written at 'at', and the next goes where it returns --------------- */
-
-#define WORD(at_, word_) put_bytes(at_, word_, sizeof(word_) - 1)
-
-/* A label, a number and a space. */
-#define NUMBER(at_, label_, number_) put_char(put_number(WORD(at_, label_), number_), ' ')
-
-static inline char *put_bytes(char *at, const char *bytes, size_t size)
-{
-    memcpy(at, bytes, size);
-    return at + size;
-}
-
-static inline char *put_char(char *at, char c)
-{
-    *at = c;
-    return at + 1;
-}
-
-static char *put_number(char *at, uint64_t number)
-{
-    uint64_t rest = number;
-    char *end = at + 1;
-    char *digit;
-
-    while (rest >= 10) {
-        rest /= 10;
-        end++;
-    }
-    for (digit = end; digit > at; number /= 10)
-        *--digit = (char)('0' + number % 10);
-    return end;
-}
 
 static char *put_hex(char *at, uint16_t number)
 {
@@ -234,22 +200,37 @@ static const char *const dccp_states[] = {
     "CLOSEREQ", "CLOSING", "TIMEWAIT", "IGNORE",   "INVALID",
 };
 
-/* A state without a name is printed as none. */
-static char *put_state(char *at, const char *const *names, size_t count, uint8_t state)
+const char *text_state(uint8_t proto, unsigned state)
 {
-    const char *name = names[state < count ? state : 0];
+    switch (proto) {
+    case IPPROTO_TCP:
+        return state < COUNT(tcp_states) ? tcp_states[state] : NULL;
+    case IPPROTO_SCTP:
+        return state < COUNT(sctp_states) ? sctp_states[state] : NULL;
+    case IPPROTO_DCCP:
+        return state < COUNT(dccp_states) ? dccp_states[state] : NULL;
+    default:
+        return NULL;
+    }
+}
 
+/* A state without a name is printed as none. */
+static char *put_state(char *at, uint8_t proto, uint8_t state)
+{
+    const char *name = text_state(proto, state);
+
+    name = name ? name : "NONE";
     return put_char(put_bytes(at, name, strlen(name)), ' ');
 }
 
 static char *put_states(char *at, const struct nlct_flow *flow)
 {
     if (has(flow->present, NLCT_FLOW_TCP_STATE))
-        at = put_state(at, tcp_states, COUNT(tcp_states), flow->tcp_state);
+        at = put_state(at, IPPROTO_TCP, flow->tcp_state);
     if (has(flow->present, NLCT_FLOW_SCTP_STATE))
-        at = put_state(at, sctp_states, COUNT(sctp_states), flow->sctp_state);
+        at = put_state(at, IPPROTO_SCTP, flow->sctp_state);
     if (has(flow->present, NLCT_FLOW_DCCP_STATE))
-        at = put_state(at, dccp_states, COUNT(dccp_states), flow->dccp_state);
+        at = put_state(at, IPPROTO_DCCP, flow->dccp_state);
     return at;
 }
 

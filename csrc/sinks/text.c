@@ -5,11 +5,22 @@
 
 struct text {
     struct nlct_sink sink;
+    enum nlct_form form;
     struct nlct_bytes bytes; /* of the flow at hand */
     char *buffer;
     size_t capacity;
     size_t size;
 };
+
+static int write_line(const struct text *text, const struct nlct_flow *flow)
+{
+    char *at = text->buffer + text->size;
+    const size_t room = text->capacity - text->size;
+
+    if (text->form == NLCT_FORM_SAVE)
+        return nlct_flow_save(flow, at, room);
+    return nlct_flow_text(flow, text->bytes.data, at, room);
+}
 
 static int take(struct nlct_sink *sink, struct view *view)
 {
@@ -20,8 +31,7 @@ static int take(struct nlct_sink *sink, struct view *view)
     rc = flow_decode(view, &text->bytes);
     if (rc < 0)
         return rc;
-    rc = nlct_flow_text(&view->flow, text->bytes.data, text->buffer + text->size,
-                        text->capacity - text->size);
+    rc = write_line(text, &view->flow);
     /* Otherwise a line too long for an empty buffer would be retried for ever. */
     if (rc == -EMSGSIZE && text->size)
         return 1;
@@ -36,14 +46,16 @@ static void free_text(struct nlct_sink *sink)
     nlct_bytes_free(&((struct text *)sink)->bytes);
 }
 
-int nlct_text_new(struct nlct_sink **sink, char *buffer, size_t capacity)
+int nlct_text_new(struct nlct_sink **sink, enum nlct_form form, char *buffer, size_t capacity)
 {
     struct text *new = calloc(1, sizeof(*new));
 
     if (!new)
         return -ENOMEM;
-    *new = (struct text){
-        .sink = {.take = take, .free = free_text}, .buffer = buffer, .capacity = capacity};
+    *new = (struct text){.sink = {.take = take, .free = free_text},
+                         .form = form,
+                         .buffer = buffer,
+                         .capacity = capacity};
     *sink = &new->sink;
     return 0;
 }

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from typing import Callable
 
 import click
 
 from nlct.cli.app import Failure
-from nlct.cli.options import Command, number_option
-from nlct.cli.output import duration, errnos_word, flows_word, print_json, say
+from nlct.cli.options import Command, Once, file_names, files, number_option
+from nlct.cli.output import duration, errnos_word, flows_word, note, print_json, say
 from nlct.cli.places import Place, flows_in, in_each
+from nlct.cli.progress import Bar
+from nlct.conntrack import Conntrack
+from nlct.filter import Filter
+from nlct.flow import Flow
 from nlct.flush import FlushResult, nothing_to_do
+from nlct.table import FlowTable
 
 passes_option = number_option(
     "--passes", 1, 1000, "Dump the table up to N times, until a dump finds no match.", default=1
@@ -30,6 +37,76 @@ def all_options(command: Command) -> Command:
 def dry_run_option(*short: str) -> Callable[[Command], Command]:
     """Take --dry-run."""
     return click.option("--dry-run", *short, is_flag=True, help="Only count what would be deleted.")
+
+
+def save_option(command: Command) -> Command:
+    """Take --save."""
+    return click.option(
+        "--save",
+        cls=Once,
+        metavar="FILE",
+        callback=file_names,
+        shell_complete=files,
+        help="Write the flows to FILE before they are deleted, as JSON objects: nlct load brings "
+        "them back. Only flows that are in FILE are deleted.",
+    )(command)
+
+
+def refuse_beside_save(places: tuple[Place, ...], dry_run: bool, passes: int) -> None:
+    """Refuse what contradicts --save or --print, which delete the flows of one dump."""
+    if len(places) > 1:
+        raise click.UsageError("--save takes only one --netns")
+    if dry_run:
+        raise click.UsageError("--dry-run deletes nothing to save or print")
+    if passes > 1:
+        raise click.UsageError("--save and --print work on one dump: leave out --passes")
+
+
+def delete_known(
+    ct: Conntrack,
+    wanted: Filter | None,
+    save: str | None,
+    each: Callable[[Flow, int], None] | None = None,
+) -> FlushResult:
+    """Delete the flows that one dump finds, by their ids, once they are all in the file ``save``.
+
+    ``wanted``: None for every flow. ``each``: is told of each flow, see Conntrack.delete_flows().
+    """
+    with Bar("listing", ct.count if wanted is None else None).shown() as bar:
+        scanned = 0
+
+        def at(done: int) -> None:
+            nonlocal scanned
+            scanned = done
+            bar.at(done)
+
+        table = ct.table(wanted, progress=at)
+    if save is not None:
+        _save(table, save)
+    result = ct.delete_flows(table, each=each)
+    return result._replace(scanned=scanned, strategy="scan", passes=1)
+
+
+def _save(table: FlowTable, file: str) -> None:
+    """Write a JSON object for each flow; the file holds all of them when this returns."""
+    import json  # noqa: PLC0415 - few deletes need it
+
+    from nlct.cli.files import written  # noqa: PLC0415
+
+    with written(file) as out, Bar("saving", len(table), beside=out).shown() as bar:
+        for done, flow in enumerate(table, 1):
+            out.write(json.dumps(flow.to_dict()).encode() + b"\n")
+            if done % 1000 == 0:
+                bar.at(done)
+
+
+def print_each(flow: Flow, error: int) -> None:
+    """Print a flow that was deleted; say of the others, on standard error, that they were not."""
+    if not error:
+        say(str(flow))
+    else:
+        why = "already gone" if error == errno.ENOENT else os.strerror(error)
+        note(f"not deleted ({why}): {flow}")
 
 
 def confirm(places: tuple[Place, ...], yes: bool, as_json: bool) -> bool:
@@ -64,9 +141,22 @@ def _tell_of_nothing(place: Place, as_json: bool) -> None:
         say("there is nothing to delete", place.name)
 
 
-def tell(place: Place, result: FlushResult, what: str | None, dry_run: bool, as_json: bool) -> None:
-    """Print the result, and fail if it is not complete."""
-    if as_json:
+def tell(
+    place: Place,
+    result: FlushResult,
+    what: str | None,
+    dry_run: bool,
+    as_json: bool,
+    *,
+    aside: bool = False,
+) -> None:
+    """Print the result, and fail if it is not complete.
+
+    ``aside``: print it on standard error, because flows are on standard output.
+    """
+    if aside:
+        note(_outcome(result, dry_run))
+    elif as_json:
         print_json({**result.to_dict(), "dry_run": dry_run}, place.name)
     else:
         say(("" if what is None else f"{what}: ") + _outcome(result, dry_run), place.name)

@@ -54,6 +54,16 @@ def text(job: Job) -> None:
     _write_lines(job, ("\t".join((*first, *map(word, row))) for row in _rows(job, job.columns)))
 
 
+def save(job: Job) -> None:
+    """Write the lines of ``conntrack -L -o save``."""
+    done = 0
+    for lines in job.ct.dump_save(job.wanted):
+        job.out.write(lines)
+        if job.bar.active:
+            done += lines.count(b"\n")
+            job.bar.at(done)
+
+
 def _named(lines: bytes, name: str) -> bytes:
     """Begin each line with a name."""
     return b"".join(name.encode() + line for line in lines.splitlines(keepends=True))

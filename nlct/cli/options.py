@@ -138,6 +138,19 @@ def files(
     return [CompletionItem(incomplete, type="file")]
 
 
+def file_names(
+    _ctx: click.Context, _param: click.Parameter, names: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Refuse what is no name of a file to write to."""
+    for name in names:
+        # As an unset variable in a script leaves it.
+        if not name:
+            raise click.BadParameter("the name of the file is empty")
+        if os.path.isdir(name):
+            raise click.BadParameter(f"{name!r} is a directory")
+    return names
+
+
 def offer(names: Iterable[str]) -> Callable[..., list[str | CompletionItem]]:
     """Return a completion that offers these names behind every comma of a list."""
 

@@ -16,7 +16,7 @@ static inline struct nlct_sink *make_text(char *buffer, size_t capacity)
 {
     struct nlct_sink *sink = NULL;
 
-    return nlct_text_new(&sink, buffer, capacity) < 0 ? NULL : sink;
+    return nlct_text_new(&sink, NLCT_FORM_LIST, buffer, capacity) < 0 ? NULL : sink;
 }
 
 static inline struct nlct_sink *make_counts(const unsigned *fields, size_t nfields)

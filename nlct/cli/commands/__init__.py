@@ -18,7 +18,18 @@ def _version(_ctx: click.Context) -> str:
     cls=App,
     commands=Modules(
         __name__,
-        ("completion", "count", "delete", "demo", "dump", "events", "fill", "flush", "probe"),
+        (
+            "completion",
+            "count",
+            "delete",
+            "demo",
+            "dump",
+            "events",
+            "fill",
+            "flush",
+            "load",
+            "probe",
+        ),
     ),
     invoke_without_command=True,
 )

@@ -5,7 +5,17 @@ from __future__ import annotations
 import click
 
 from nlct.cli.app import Command
-from nlct.cli.deleting import all_options, confirm, dry_run_option, passes_option, tell
+from nlct.cli.deleting import (
+    all_options,
+    confirm,
+    delete_known,
+    dry_run_option,
+    passes_option,
+    print_each,
+    refuse_beside_save,
+    save_option,
+    tell,
+)
 from nlct.cli.filters import filter_options
 from nlct.cli.options import json_option, netns_option
 from nlct.cli.places import Place, in_each
@@ -20,6 +30,13 @@ from nlct.filter import ALL, Filter, too_wide
 @all_options
 @dry_run_option()
 @passes_option
+@save_option
+@click.option(
+    "--print",
+    "print_",
+    is_flag=True,
+    help="Print each flow that is deleted, as conntrack -D does; the count goes to standard error.",
+)
 @netns_option
 @json_option
 def command(
@@ -28,6 +45,8 @@ def command(
     yes: bool,
     dry_run: bool,
     passes: int,
+    save: str | None,
+    print_: bool,
     places: tuple[Place, ...],
     as_json: bool,
 ) -> None:
@@ -42,6 +61,7 @@ def command(
       nlct delete --dst @blocked.txt --dry-run
       nlct delete --zone 7 --proto tcp --state syn_sent --timeout 0-60
       nlct delete --mark 0x100/0xff00 --status-none assured --json
+      nlct delete --src 10.0.0.9 --save undo.json && nlct load undo.json
     """
     reason = too_wide(wanted)
     if everything and not wanted.matches_everything:
@@ -51,13 +71,29 @@ def command(
             f"the filter {reason}: select flows, for example with --src ADDRESS, or delete every "
             "flow with --all --yes"
         )
-    if dry_run:
+    if save is not None or print_:
+        refuse_beside_save(places, dry_run, passes)
+    if print_ and as_json:
+        raise click.UsageError("--print and --json contradict each other")
+    if dry_run or print_:
         require_output()
-    elif everything and not yes and not confirm(places, yes, as_json):
+    if everything and not (yes or dry_run) and not confirm(places, yes, as_json):
         return
     # Nothing but ALL means every flow.
     chosen = ALL if everything else wanted
+    if save is not None or print_:
+        _delete_known(places[0], chosen, save, print_, as_json)
+        return
     in_each(places, lambda place: _delete(place, chosen, dry_run, passes, as_json))
+
+
+def _delete_known(
+    place: Place, wanted: Filter, save: str | None, print_: bool, as_json: bool
+) -> None:
+    with Conntrack(place.netns) as ct:
+        meant = None if wanted is ALL else wanted
+        result = delete_known(ct, meant, save, print_each if print_ else None)
+    tell(place, result, None, False, as_json, aside=print_)
 
 
 def _delete(place: Place, wanted: Filter, dry_run: bool, passes: int, as_json: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Callable
 
@@ -11,7 +10,7 @@ import click
 from nlct.cli import formats
 from nlct.cli.app import Command
 from nlct.cli.filters import filter_options
-from nlct.cli.options import Once, files, json_option, names_in, netns_option, offer
+from nlct.cli.options import Once, file_names, files, json_option, names_in, netns_option, offer
 from nlct.cli.output import STANDARD_OUTPUT, NamedOutput
 from nlct.cli.places import Place, flows_in, in_each
 from nlct.cli.progress import Bar, expected
@@ -27,24 +26,15 @@ def _columns(
     return names_in(given, COLUMNS) or None
 
 
-def _file(_ctx: click.Context, _param: click.Parameter, files: tuple[str, ...]) -> tuple[str, ...]:
-    for file in files:
-        # As an unset variable in a script leaves it.
-        if not file:
-            raise click.BadParameter("the name of the file is empty")
-        if os.path.isdir(file):
-            raise click.BadParameter(f"{file!r} is a directory")
-    return files
-
-
 @click.command("dump", cls=Command)
 @filter_options
 @click.option(
     "--format",
     "format_",
     cls=Once,
-    type=click.Choice(["text", "json", "arrow", "parquet"]),
-    help="text, the default: the lines of conntrack -L. json: like --json. arrow and parquet need "
+    type=click.Choice(["text", "json", "save", "arrow", "parquet"]),
+    help="text, the default: the lines of conntrack -L. json: like --json. save: the lines of "
+    "conntrack -o save, which lack helper, master, labels and more. arrow and parquet need "
     "nlct[parquet].",
 )
 @click.option(
@@ -61,7 +51,7 @@ def _file(_ctx: click.Context, _param: click.Parameter, files: tuple[str, ...]) 
     cls=Once,
     metavar="FILE",
     default="-",
-    callback=_file,
+    callback=file_names,
     shell_complete=files,
     help="Write to FILE, not to standard output. FILE keeps what it holds until the dump is "
     "complete.",
@@ -87,9 +77,12 @@ def command(
       nlct dump --src 10.0.0.0/8 --dport 53,853 --columns src,dport,mark
       nlct dump --json | jq -r 'select(.mark == 0) | .orig.src' | sort | uniq -c
       nlct dump --format parquet --output flows.parquet
+      nlct dump --format save --output flows.save   (nlct load and conntrack -R read it)
     """
-    if len(places) > 1 and format_ in ("arrow", "parquet"):
+    if len(places) > 1 and format_ in ("save", "arrow", "parquet"):
         raise click.UsageError(f"--format {format_} takes only one --netns")
+    if format_ == "save" and columns is not None:
+        raise click.UsageError("--format save has no columns: it writes whole flows")
     write = _writer(format_, as_json, output)
 
     def dump_to(out: NamedOutput) -> None:
@@ -126,6 +119,8 @@ def _writer(format_: str | None, as_json: bool, output: str) -> Callable[[format
         raise click.UsageError(f"--json and --format {format_} contradict each other")
     if format_ in ("arrow", "parquet"):
         return _arrow_writer(format_, output)
+    if format_ == "save":
+        return formats.save
     return formats.ndjson if as_json or format_ == "json" else formats.text
 
 

@@ -1,0 +1,107 @@
+"""``nlct load``."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import click
+
+from nlct.cli.app import Command, Failure
+from nlct.cli.options import files, json_option, netns_option
+from nlct.cli.output import duration, errnos_word, flows_word, named, print_json, say
+from nlct.cli.places import Place, in_each
+from nlct.cli.progress import Bar
+from nlct.cli.streams import require_open
+from nlct.conntrack import Conntrack
+from nlct.load import LoadResult
+from nlct.saved import read_flows
+from nlct.table import FlowTable
+
+STANDARD_INPUT = "standard input"
+
+
+@click.command("load", cls=Command)
+@click.argument("file", shell_complete=files)
+@click.option(
+    "--if-absent",
+    is_flag=True,
+    help="A flow that is there already, or whose tuple another flow has, is no failure; it stays "
+    "as it is.",
+)
+@netns_option
+@json_option
+def command(file: str, if_absent: bool, places: tuple[Place, ...], as_json: bool) -> None:
+    """Create the flows of FILE, which a dump or --save wrote; - is standard input.
+
+    The content of FILE tells its format: the lines of conntrack -o save, a JSON object a line,
+    Arrow or Parquet. All of FILE is read first; if a line cannot be read, nothing is created.
+
+    \b
+    Examples:
+      nlct dump --json --output flows.json && nlct load --netns blue flows.json
+      nlct dump --format save | ssh router nlct load -
+      nlct delete --src 10.0.0.0/8 --save undo.json && nlct load undo.json
+    """
+    flows = _read(file)
+    in_each(places, lambda place: _load(place, flows, if_absent, as_json))
+
+
+def _read(file: str) -> FlowTable:
+    bar = Bar("reading", None)
+    name = STANDARD_INPUT if file == "-" else file
+    try:
+        with bar.shown(), named(name):
+            if file != "-":
+                return read_flows(file, progress=bar.at)
+            require_open(0)
+            return read_flows(sys.stdin.buffer, progress=bar.at)
+    except (ImportError, ValueError) as exc:
+        raise Failure(f"{name}: {exc}") from exc
+
+
+class _Outcome(NamedTuple):
+    """What to tell; ``existed``: flows that were there already, if that is no failure."""
+
+    existed: int
+    failed: Mapping[int, int]
+    dropped: Mapping[str, int]
+
+
+def _load(place: Place, flows: FlowTable, if_absent: bool, as_json: bool) -> None:
+    with Conntrack(place.netns) as ct, Bar("loading", len(flows)).shown() as bar:
+        result = ct.load(flows, progress=bar.at)
+    outcome = _outcome(result, if_absent)
+    _tell(place, result, outcome, as_json)
+    troubles = []
+    if outcome.failed:
+        troubles.append("flows not created: " + errnos_word(outcome.failed))
+    if outcome.dropped:
+        lost = ", ".join(f"{name} of {flows_word(n)}" for name, n in outcome.dropped.items())
+        troubles.append(f"the kernel dropped {lost}")
+    if troubles:
+        raise Failure("; ".join(troubles))
+
+
+def _outcome(result: LoadResult, if_absent: bool) -> _Outcome:
+    failed = dict(result.failed)
+    existed = failed.pop(errno.EEXIST, 0) if if_absent else 0
+    return _Outcome(existed, failed, result.dropped or {})
+
+
+def _tell(place: Place, result: LoadResult, outcome: _Outcome, as_json: bool) -> None:
+    if as_json:
+        failed = {errno.errorcode.get(n, str(n)): count for n, count in outcome.failed.items()}
+        told = {
+            "created": result.created,
+            "existed": outcome.existed,
+            "failed": failed,
+            "dropped": outcome.dropped,
+            "seconds": result.seconds,
+        }
+        print_json(told, place.name)
+        return
+    there = f", {outcome.existed:,} already there" if outcome.existed else ""
+    say(f"{flows_word(result.created)} created{there} ({duration(result.seconds)})", place.name)
