@@ -84,7 +84,7 @@ def test_core_under_valgrind(arguments: list[str], build: Path) -> None:
 
 @pytest.mark.exhaustive  # the same parts as in test_wire.py and the scripted cases
 @pytest.mark.parametrize(
-    "part", ["messages", "delete", "load", "arrow", "readahead", "mirror", "events"]
+    "part", ["messages", "delete", "load", "save", "arrow", "readahead", "mirror", "events"]
 )
 def test_fuzz_target_passes_its_corpus(part: str, build: Path) -> None:
     """Each input of the seed corpus, and a few thousand made from it, pass the fuzz target."""

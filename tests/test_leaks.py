@@ -8,7 +8,9 @@ import copy
 import enum
 import gc
 import inspect
+import io
 import itertools
+import json
 import mmap
 import os
 import pickle
@@ -191,6 +193,18 @@ def dump_text(bench: Bench) -> None:
     """All lines, and none."""
     assert b"".join(bench.ct.dump_text()).count(b"\n") == FLOWS
     bench.ct.dump_text(zone=1)
+
+
+@covers("Conntrack.dump_save", "read_flows", "Flow.from_dict", times=DUMPS)
+def save_and_read(bench: Bench) -> None:
+    """Saved and read, as lines and as objects; what cannot be read."""
+    lines = b"".join(bench.ct.dump_save())
+    assert len(nlct.read_flows(io.BytesIO(lines))) == FLOWS
+    objects = "".join(json.dumps(flow.to_dict()) + "\n" for flow in bench.table)
+    assert len(nlct.read_flows(io.BytesIO(objects.encode()))) == FLOWS
+    for wrong in (lines + b"-A -t x\n", lines[:-1], b"{}\n"):
+        with pytest.raises(ValueError, match="line"):
+            nlct.read_flows(io.BytesIO(wrong))
 
 
 @covers("Conntrack.update", "Conntrack.delete_flow", "Conntrack.delete", "ALL", times=DUMPS)
@@ -749,6 +763,7 @@ def test_every_public_name_has_a_leak_test() -> None:
 # What all calls go through: requests, dumps, namespaces, threads. The rest is Python on top of it.
 THROUGH_ALL = {
     *("create", "get", "load", "columns", "dump", "flush_by_scan", "delete_flows"),
+    "save_and_read",
     *("reach_into_netns", "flusher_shared", "filters", "events", "event_tasks", "mirror_flush"),
 }
 
