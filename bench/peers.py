@@ -217,6 +217,7 @@ class Peers:
             {
                 "start": lambda: [*command, "--version"],
                 "text": lambda path: [*command, "dump", "--output", path],
+                "load": lambda path: [*command, "load", path],
                 "flush": lambda: [*command, "flush", "--zone", 7],
                 "count": lambda: [*command, "count"],
                 "dump": lambda: [*command, "dump"],
@@ -244,6 +245,7 @@ class Peers:
                 "text": lambda path: ["sh", "-c", 'exec conntrack -L >"$0"', path],
                 "delete": lambda address: ["conntrack", "-D", "-s", address],
                 "create": lambda path: ["conntrack", "-R", path],
+                "load": lambda path: ["conntrack", "-R", path],
             },
             # 1 says that nothing was deleted; the caller looks at the table.
             fine=(0, 1),

@@ -97,6 +97,7 @@ TARGETS = (
     Target("delete 10000", "nlct", "floor", 1.3),
     Target("flows 200", "nlct", "floor", 1.5),
     Target("create", "nlct", "floor", 1.3),
+    Target("load", "nlct-command", "conntrack", 1),
     Target("mirror_flush some", "nlct", "floor", 1.2),
     Target("mirror_flush some", "nlct", "kernel", 0.03),
     Target("mirror_flush some", "nlct", "loop-on-old-kernel", 0.006),

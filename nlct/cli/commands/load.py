@@ -98,7 +98,7 @@ def _tell(place: Place, result: LoadResult, outcome: _Outcome, as_json: bool) ->
             "created": result.created,
             "existed": outcome.existed,
             "failed": failed,
-            "dropped": outcome.dropped,
+            "dropped": result.dropped,
             "seconds": result.seconds,
         }
         print_json(told, place.name)
