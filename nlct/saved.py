@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any, BinaryIO, Callable
+from typing import BinaryIO, Callable
 
 from nlct import _check
 from nlct._ffi import ffi, lib
@@ -23,6 +22,8 @@ SHOWN = 60
 _PARQUET = b"PAR1"
 _ARROW_FILE = b"ARROW1"
 _ARROW_STREAM = b"\xff\xff\xff\xff"
+_END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
+_LIBRARIES = ("pyarrow", "pyarrow.ipc")
 _SPACE = b" \t\r\n"
 
 
@@ -138,22 +139,22 @@ def _word(word: bytes) -> str:
 
 
 def _read_arrow(head: bytes, file: BinaryIO) -> FlowTable:
-    pyarrow = _pyarrow("pyarrow")
+    from nlct._from_arrow import library  # noqa: PLC0415 - few programs need it
+
+    pyarrow, ipc = (library(name, "reading Arrow", "parquet") for name in _LIBRARIES)
     # Parquet and Arrow's files are read from their end.
-    source = pyarrow.BufferReader(head + file.read())
-    if head.startswith(_PARQUET):
-        table = _pyarrow("pyarrow.parquet").read_table(source)
-    elif head.startswith(_ARROW_FILE):
-        table = _pyarrow("pyarrow.ipc").open_file(source).read_all()
-    else:
-        table = _pyarrow("pyarrow.ipc").open_stream(source).read_all()
-    # What reads the arrays trusts them.
-    table.validate(full=True)
-    return FlowTable.from_arrow(table)  # type: ignore[attr-defined, no-any-return]
-
-
-def _pyarrow(module: str) -> Any:
+    data = head + file.read()
+    source = pyarrow.BufferReader(data)
     try:
-        return importlib.import_module(module)
-    except ImportError as exc:
-        raise ImportError("Arrow and Parquet need pyarrow: pip install 'nlct[parquet]'") from exc
+        if data.startswith(_PARQUET):
+            table = library("pyarrow.parquet", "reading Parquet", "parquet").read_table(source)
+        elif data.startswith(_ARROW_FILE):
+            table = ipc.open_file(source).read_all()
+        else:
+            table = ipc.open_stream(source).read_all()
+            # pyarrow does without.
+            if not data.endswith(_END_OF_STREAM):
+                raise ValueError("the stream has no end: the file is cut off")
+    except (pyarrow.ArrowException, OSError) as exc:
+        raise ValueError(str(exc)) from exc
+    return FlowTable.from_arrow(table)

@@ -221,17 +221,26 @@ static bool has_keys(const struct nlct_flow *flow, uint8_t options)
     return !(options & (ICMP | ICMPV6)) || (flow->orig.present & icmp) == icmp;
 }
 
+static bool has_options(const struct nlct_flow *flow, uint8_t options)
+{
+    const uint64_t vtags = bit(NLCT_FLOW_SCTP_VTAG_ORIG) | bit(NLCT_FLOW_SCTP_VTAG_REPLY);
+
+    if (options & STATE && !state_name(flow))
+        return false;
+    if (options & VTAGS && ((flow->present & vtags) != vtags || flow->sctp_state >= SCTP_STATES))
+        return false;
+    return !(options & ROLE) ||
+           (has(flow->present, NLCT_FLOW_DCCP_ROLE) && flow->dccp_role < COUNT(roles));
+}
+
 /* Can -R read the line? */
 static bool is_readable(const struct nlct_flow *flow)
 {
     const struct protocol *protocol = find_protocol(flow->orig.proto);
     const uint8_t options = protocol ? protocol->options : 0;
 
-    if (!has(flow->present, NLCT_FLOW_TIMEOUT) || !has_keys(flow, options))
-        return false;
-    if (flow->orig.proto == IPPROTO_SCTP && flow->sctp_state >= SCTP_STATES)
-        return false;
-    return !(options & STATE) || state_name(flow);
+    return has(flow->present, NLCT_FLOW_TIMEOUT) && has_keys(flow, options) &&
+           has_options(flow, options);
 }
 
 int nlct_flow_save(const struct nlct_flow *flow, char *buffer, size_t capacity)
