@@ -150,7 +150,7 @@ class Conntrack(Holder):
         Otherwise this is like dump(), and several times as fast as str() of each flow.
         """
         wanted = self._wanted(filter, zone)
-        return self._dump_lines(wanted, lib.NLCT_FORM_LIST, "dump_text")
+        return self._dump_lines(wanted, Lines(TEXT_BYTES, lib.NLCT_FORM_LIST), "dump_text")
 
     def dump_save(
         self, filter: Filter | None = None, *, zone: Zones | None = None
@@ -164,10 +164,9 @@ class Conntrack(Holder):
         and SCTP in a heartbeat's state. read_flows() reads them.
         """
         wanted = self._wanted(filter, zone)
-        return self._dump_lines(wanted, lib.NLCT_FORM_SAVE, "dump_save")
+        return self._dump_lines(wanted, Lines(TEXT_BYTES, lib.NLCT_FORM_SAVE), "dump_save")
 
-    def _dump_lines(self, wanted: Filter, form: int, operation: str) -> Iterator[bytes]:
-        lines = Lines(TEXT_BYTES, form)
+    def _dump_lines(self, wanted: Filter, lines: Lines, operation: str) -> Iterator[bytes]:
         with dump(self._handle, wanted) as made:
             for _ in made.steps(lines.sink):
                 yield lines.take()
