@@ -3,6 +3,7 @@
 #include "check.h"
 #include "fake.h"
 
+#include <linux/netfilter/nf_conntrack_common.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netfilter/nfnetlink_conntrack.h>
 #include <netinet/in.h>
@@ -262,7 +263,56 @@ static void a_refused_message_leaves_the_bytes_good(void)
     nlct_bytes_free(&bytes);
 }
 
+/* Saved lines --------------------------------------------------------------------------------- */
+
+#define DCCP                                                                                       \
+    "-A -t 5 -u SEEN_REPLY --reply-zone 9 -s 10.0.0.1 -d 10.0.0.2 -g 10.0.0.3 -q 10.0.0.1 "        \
+    "-p dccp --sport 1 --dport 2 --reply-port-src 2 --reply-port-dst 1 --state OPEN "
+
+/* Protocols that the kernel at hand may not know. */
+static void a_saved_line_is_written_as_it_was_read(void)
+{
+    static const char line[] = DCCP "--role server -m 7\n";
+    char buffer[NLCT_TEXT_MAX];
+    struct nlct_bad_line bad;
+    struct nlct_flow flow;
+
+    CHECK_IS(save_read(line, sizeof(line) - 2, &flow, &bad), 1);
+    flow.status |= IPS_DST_NAT_DONE; /* as the kernel says it */
+    CHECK_IS(nlct_flow_save(&flow, buffer, sizeof(buffer)), (int)sizeof(line) - 1);
+    CHECK_BYTES(buffer, line, sizeof(line) - 1);
+    CHECK_IS(nlct_flow_save(&flow, buffer, sizeof(buffer) - 1), -EMSGSIZE);
+}
+
+static void a_line_that_conntrack_cannot_read_is_a_comment(void)
+{
+    static const char line[] = DCCP;
+    char buffer[NLCT_TEXT_MAX];
+    struct nlct_bad_line bad;
+    struct nlct_flow flow;
+
+    CHECK_IS(save_read(line, sizeof(line) - 1, &flow, &bad), 1);
+    CHECK(nlct_flow_save(&flow, buffer, sizeof(buffer)) > 0);
+    CHECK_BYTES(buffer, "# -A", 4);
+}
+
+static void a_full_sink_takes_no_saved_line(void)
+{
+    static const char text[] = DCCP "\n" DCCP "\n";
+    const uint8_t wanted[FLOW_FIELDS_MAX] = {1};
+    struct nlct_sink *columns = NULL;
+    struct nlct_bad_line bad;
+
+    CHECK_IS(nlct_columns_new(&columns, wanted, 1), 0);
+    CHECK_IS(nlct_save_read(columns, text, sizeof(text) - 1, &bad), -ENOMEM);
+    CHECK_IS(nlct_columns_count(columns), 1);
+    nlct_sink_free(&columns);
+}
+
 const struct test_case flow_cases[] = {
+    CASE(a_saved_line_is_written_as_it_was_read),
+    CASE(a_line_that_conntrack_cannot_read_is_a_comment),
+    CASE(a_full_sink_takes_no_saved_line),
     CASE(bytes_grow),
     CASE(bytes_end_where_spans_do),
     CASE(spans_go_to_the_end_of_the_bytes),
