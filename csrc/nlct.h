@@ -2,9 +2,9 @@
  * nlct: Linux connection tracking over netlink.
  *
  * The public C contract, in reading order: flows, descriptors and namespaces, sockets, single
- * requests, filters, dumps and the sinks they feed, tables, deletes and flushes, events, loading,
- * mirrors, Arrow's arrays. The Python binding is cut from between the two markers below, so only
- * plain declarations stand there.
+ * requests, filters, dumps and the sinks they feed, tables, zeroing, deletes and flushes, events,
+ * loading, mirrors, Arrow's arrays. The Python binding is cut from between the two markers below,
+ * so only plain declarations stand there.
  *
  * Functions that can fail return 0, a count, or a negative errno. Nothing prints, nothing is
  * global. An object belongs to one thread at a time.
@@ -315,6 +315,18 @@ int nlct_delete(struct nlct_socket *sock, const struct nlct_flow *flow);
 /* The kernel's own counter of entries in the namespace, and its limit. */
 int nlct_stats(struct nlct_socket *sock, uint32_t *entries, uint32_t *limit);
 
+/* One counter of one processor, by the number of its attribute. */
+struct nlct_counter {
+    uint16_t cpu;
+    uint16_t attribute;
+    uint64_t value;
+};
+
+/* Appends to 'bytes' a struct nlct_counter for each number that the kernel sends of each processor,
+   those of flows or of expectations. What is no number, by its size, is skipped. Returns 0 or
+   -errno; then what was appended is incomplete. */
+int nlct_stats_cpu(struct nlct_socket *sock, bool expectations, struct nlct_bytes *bytes);
+
 /* Filters ------------------------------------------------------------------------------------- */
 
 /* Is the number in one of these ranges, both ends included? */
@@ -409,6 +421,14 @@ struct nlct_dump;
 int nlct_dump_start(struct nlct_dump **dump, struct nlct_socket *sock,
                     const struct nlct_filter *filter,
                     const struct nlct_kernel_filter *kernel_filter, int buckets);
+
+/* The kernel's lists of flows that are not in the table: those that wait to be destroyed, and those
+   whose first packet is under way. */
+enum nlct_unlisted { NLCT_DYING = 1, NLCT_UNCONFIRMED };
+
+/* Asks for one of them instead, otherwise as nlct_dump_start(). */
+int nlct_dump_start_unlisted(struct nlct_dump **dump, struct nlct_socket *sock,
+                             const struct nlct_filter *filter, enum nlct_unlisted list);
 
 /* Goes on with the dump, for about 'milliseconds' or until the sink is full. 'sink' may be NULL.
    Returns 1 if there is more, 0 at the end of the table, when the sink has finished as well, or
@@ -512,6 +532,27 @@ struct nlct_bad_line {
    Returns 0, -ENOMEM, or -EINVAL with '*bad' filled; the lines before that one are added. */
 int nlct_save_read(struct nlct_sink *columns, const char *text, size_t size,
                    struct nlct_bad_line *bad);
+
+/* Zeroing ------------------------------------------------------------------------------------- */
+
+/* What became of flows whose counters were to be zeroed. */
+struct nlct_zeroing {
+    size_t next;            /* the first of the flows given that is not settled */
+    uint64_t zeroed;        /* they went to the sink */
+    uint64_t gone;          /* no such flow any more */
+    uint64_t replaced;      /* of 'zeroed': another flow came in between with the same tuple */
+    uint64_t refused[4096]; /* by errno */
+    uint64_t lost;          /* perhaps zeroed, and their answer was lost */
+};
+
+/* Sets the counters of the flows from 'zeroing->next' on to zero, and feeds the sink with each as
+   it was, in one step of the kernel's: no packet is lost or counted twice. That is asked for by
+   name, each flow having been looked up by its id first: a dump that zeroes, as the kernel offers
+   it, would zero what its filter does not understand, and loses the counters of a flow at the end
+   of a datagram. Works for some milliseconds, and keeps '*zeroing' true at every return. Returns 1
+   if there are more, 0 at the end, or -errno if the socket or the sink failed. */
+int nlct_zero(struct nlct_socket *sock, const struct nlct_flow *flows, size_t count,
+              struct nlct_sink *sink, int milliseconds, struct nlct_zeroing *zeroing);
 
 /* Deletes and flushes ------------------------------------------------------------------------- */
 

@@ -29,7 +29,9 @@ from nlct.load import LoadResult
 from nlct.mirror import Mirror, MirrorState
 from nlct.netns import Netns
 from nlct.saved import read_flows
+from nlct.stats import ExpectationCounters, FlowCounters, Stats
 from nlct.table import FlowTable
+from nlct.zero import Zeroing
 
 __version__ = "0.1.0"
 __all__ = [
@@ -42,8 +44,10 @@ __all__ = [
     "EventKind",
     "Events",
     "ExistsError",
+    "ExpectationCounters",
     "Filter",
     "Flow",
+    "FlowCounters",
     "FlowTable",
     "FlushResult",
     "Flusher",
@@ -59,11 +63,13 @@ __all__ = [
     "PrivilegeError",
     "Proto",
     "SctpState",
+    "Stats",
     "Status",
     "TableFullError",
     "TcpState",
     "Tuple",
     "UnsupportedError",
+    "Zeroing",
     "probe",
     "read_flows",
 ]

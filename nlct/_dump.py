@@ -9,7 +9,7 @@ from typing import Callable
 
 from nlct import capabilities
 from nlct._ffi import NO_SINK, ffi, lib
-from nlct._handle import Dump, Handle
+from nlct._handle import NOTHING, Dump, Handle
 from nlct.errors import InterruptedDumpError, UnsupportedError
 from nlct.filter import Filter
 
@@ -38,9 +38,14 @@ def require(handle: Handle, zones: frozenset[int] | None) -> None:
 
 
 @contextmanager
-def dump(handle: Handle, wanted: Filter) -> Iterator[Dump]:
-    """Begin a dump, on a socket of its own."""
+def dump(handle: Handle, wanted: Filter, unlisted: int = 0) -> Iterator[Dump]:
+    """Begin a dump, on a socket of its own. ``unlisted``: see Dump."""
     require(handle, wanted.zone)
+    if unlisted:
+        asked = wanted.to_c(), ffi.NULL, NOTHING
+        with handle.pool.lend() as sock, Dump(sock, *asked, unlisted=unlisted) as begun:
+            yield begun
+        return
     kernel_filter = ffi.NULL
     if handle.kernel_filter:
         zoned = handle.has_zones is not False

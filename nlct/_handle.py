@@ -22,6 +22,8 @@ from nlct.netns import Netns, NetnsLike
 BUCKETS = "/proc/sys/net/netfilter/nf_conntrack_buckets"
 # Which flows have events: 0 for none, 1 for all, 2 for those made while somebody listens.
 EVENTS = "/proc/sys/net/netfilter/nf_conntrack_events"
+# How many flows every namespace may hold: one number for the whole machine.
+LIMIT = "/proc/sys/net/netfilter/nf_conntrack_max"
 MAX_IDLE = 4
 STEP_MILLISECONDS = 5
 # No descriptor of a file.
@@ -158,6 +160,8 @@ class Dump(Closing):
     for speed alone; NULL asks for the whole table.
     ``buckets``: a descriptor of BUCKETS, NOTHING where there is no such file.
     ``insist``: raise where the kernel refuses that filter, instead of asking for the whole table.
+    ``unlisted``: one of ``lib.NLCT_DYING`` and ``NLCT_UNCONFIRMED``, which the kernel is asked for
+    instead of the table; it filters none of them.
     """
 
     def __init__(
@@ -167,12 +171,14 @@ class Dump(Closing):
         kernel_filter: ffi.CData,
         buckets: ffi.CData,
         insist: bool = False,
+        unlisted: int = 0,
     ) -> None:
         self._sock = sock
         self._matching = matching
         self._kernel_filter = kernel_filter
         self._buckets = buckets
         self._insist = insist
+        self._unlisted = unlisted
         self._progress = ffi.new("struct nlct_progress *")
         self._start()
 
@@ -180,9 +186,11 @@ class Dump(Closing):
         self._dump = slot("struct nlct_dump **", lib.nlct_dump_free)
         sock = self._sock
         sock.clean = self.ended = False
-        rc = lib.nlct_dump_start(
-            self._dump, sock.handle, self._matching[0], self._kernel_filter, self._buckets.fd
-        )
+        asked = self._dump, sock.handle, self._matching[0]
+        if self._unlisted:
+            rc = lib.nlct_dump_start_unlisted(*asked, self._unlisted)
+        else:
+            rc = lib.nlct_dump_start(*asked, self._kernel_filter, self._buckets.fd)
         sock.check(rc, "ask for the table")
 
     def _refused(self, rc: int) -> bool:
@@ -286,6 +294,15 @@ class Handle(Closing):
         self.run("read the counters", lib.nlct_stats, entries, limit)
         return entries[0], limit[0]
 
+    def stats_cpu(self, expectations: bool) -> list[tuple[int, int, int]]:
+        """Return (processor, attribute, value) of each counter that the kernel keeps."""
+        data = Bytes()
+        what = "expectations" if expectations else "flows"
+        self.run(f"read the counters of {what}", lib.nlct_stats_cpu, expectations, data.c)
+        packed = data.take()
+        counters = ffi.from_buffer("struct nlct_counter[]", packed)
+        return [(each.cpu, each.attribute, each.value) for each in counters]
+
     def get(self, key: ffi.CData, operation: str) -> tuple[bytes, bytes]:
         """Return the flow with the original tuple and zone of ``key``, as a row and its bytes.
 
@@ -381,6 +398,21 @@ class Handle(Closing):
         except ValueError:
             reason = f"it must hold a number, not {said!r}"
             raise error(errno.EBADMSG, operation, reason=reason) from None
+
+    def write_number(self, path: str, number: int, operation: str) -> None:
+        """Write a number into a file of this namespace."""
+        self.pool.check_open()
+        held = descriptor()
+        check(lib.nlct_netns_file(self._netns.to_c(), path.encode(), os.O_WRONLY, held), operation)
+        try:
+            os.write(held.fd, str(number).encode())
+        except OSError as exc:
+            raise error(exc.errno or 0, operation) from exc
+
+    def may_write(self, path: str) -> bool:
+        """Tell if a file of this namespace is for anybody to write."""
+        held = self.open_file(path)
+        return held.fd >= 0 and bool(os.fstat(held.fd).st_mode & 0o222)
 
     def open_file(self, path: str) -> ffi.CData:
         """Open a file at need, and hold it. Without a descriptor until conntrack is loaded."""

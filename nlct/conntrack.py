@@ -7,20 +7,21 @@ import sys
 from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Callable
 
-from nlct import _check, _lookup, _reasons
+from nlct import _check, _lookup, _missing, _reasons, stats
 from nlct._dump import Progress, dump, require, undisturbed
 from nlct._ffi import ffi, lib, new_sink
-from nlct._handle import Bytes, Handle, Holder
+from nlct._handle import LIMIT, Bytes, Handle, Holder
 from nlct.counts import Counts
 from nlct.enums import EventKind, Status
-from nlct.errors import Error, InterruptedDumpError, NotFoundError, error
+from nlct.errors import Error, InterruptedDumpError, NotFoundError, UnsupportedError, error
 from nlct.events import Events
-from nlct.filter import Filter, Zones, to_delete, zone_set
+from nlct.filter import Filter, Zones, to_delete, to_zero, zone_set
 from nlct.flow import Flow, Lines, Tuple, flows_from, to_c
 from nlct.flush import FlushResult, delete_flows, flush
 from nlct.load import LoadResult, load
 from nlct.netns import NetnsLike
 from nlct.table import ArrowStream, Columns, FlowTable, column_set
+from nlct.zero import Zeroing, zeroing
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -130,12 +131,31 @@ class Conntrack(Holder):
         wanted = self._wanted(filter, zone)
         return self._dump(wanted)
 
-    def _dump(self, wanted: Filter) -> Iterator[Flow]:
+    def dying(self, filter: Filter | None = None, *, zone: Zones | None = None) -> Iterator[Flow]:
+        """Yield the flows that are out of the table and not destroyed yet (``-L dying``).
+
+        They are those whose end could not be announced to a listener that wants to miss nothing,
+        and which the kernel announces again later; they count for the limit. Otherwise this is like
+        dump(), but nlct cannot tell a resize.
+        """
+        return self._dump(self._wanted(filter, zone), lib.NLCT_DYING)
+
+    def unconfirmed(
+        self, filter: Filter | None = None, *, zone: Zones | None = None
+    ) -> Iterator[Flow]:
+        """Yield the flows whose first packet is still under way (``-L unconfirmed``).
+
+        Kernels since 6.1 or so keep no such list, and answer that there is none. Otherwise this is
+        like dying().
+        """
+        return self._dump(self._wanted(filter, zone), lib.NLCT_UNCONFIRMED)
+
+    def _dump(self, wanted: Filter, unlisted: int = 0) -> Iterator[Flow]:
         rows = ffi.new("struct nlct_flow[]", ROWS)
         data = Bytes()
         sink = new_sink(lib.nlct_rows_new, rows, ROWS, data.c)
         size = ffi.sizeof("struct nlct_flow")
-        with dump(self._handle, wanted) as made:
+        with dump(self._handle, wanted, unlisted) as made:
             for _ in made.steps(sink):
                 count = lib.nlct_rows_take(sink[0])
                 yield from flows_from(ffi.buffer(rows, count * size)[:], data.take())
@@ -232,6 +252,50 @@ class Conntrack(Holder):
             if made.disturbed:
                 raise InterruptedDumpError(errno.EINTR, "batches")
 
+    def zero_counters(
+        self,
+        filter: Filter,
+        *,
+        columns: Iterable[str] | None = None,
+        rows: int = 65536,
+    ) -> Zeroing:
+        """Set the counters of the flows that match to zero, and hand over what they were.
+
+        For each flow the kernel reads and zeroes in one step, so no packet is lost or counted
+        twice (``conntrack -L -z``, IPCTNL_MSG_CT_GET_CTRZERO). Read on and zero in a loop, a table
+        of up to ``rows`` flows at a time, in constant memory; or all at once with run()::
+
+            zeroing = ct.zero_counters(nlct.Filter(zone=7))
+            try:
+                for table in zeroing:
+                    account(table)
+            finally:
+                account(zeroing.take())  # of a loop that was interrupted
+
+        nlct dumps, and zeroes each match by name, after a look at its id. The dump that zeroes,
+        which the kernel offers too, is not used: it zeroes what its filter does not understand
+        (before Linux 6.8 that is zones), and forgets what it has read of a flow that does not fit
+        into the rest of a datagram.
+
+        ``filter``, also ``nlct.ALL``. ``columns``, ``rows``: see batches().
+
+        Raises ValueError for a filter that matches everything, unless it is nlct.ALL.
+        """
+        wanted = self._wanted(to_zero(filter), None)
+        return zeroing(self._handle, wanted, columns, rows)
+
+    def missing(self, fields: Iterable[str]) -> dict[str, str]:
+        """Say which of these fields flows do not get in this namespace, and how they would.
+
+        ``fields``: columns (nlct.table.COLUMNS), such as Filter.fields. Counters and timestamps are
+        absent while the sysctl nf_conntrack_acct or nf_conntrack_timestamp is 0, but in flows that
+        are older; labels, where no flow has any, for which this dumps until it sees one. The result
+        is empty if nothing is known to be missing.
+
+        Raises ValueError for an unknown column.
+        """
+        return _missing.missing(self._handle, fields)
+
     def events(
         self,
         *kinds: str | EventKind,
@@ -270,16 +334,45 @@ class Conntrack(Holder):
             raise TypeError(f"tuple must be a Tuple, not {tuple!r}")
         return _lookup.find_tuple(self._handle, tuple, zone)
 
+    def stats(self) -> stats.Stats:
+        """Return what the kernel counts, of each processor and summed (``conntrack -S``).
+
+        It takes no dump.
+        """
+        return stats.read(self._handle)
+
     @property
     def limit(self) -> int:
-        """How many flows the namespace may hold (``nf_conntrack_max``)."""
+        """How many flows each namespace may hold, 0 for any number (``nf_conntrack_max``).
+
+        One number is for the whole machine, and only the initial network namespace can set it:
+        ``ct.limit = 500_000``, 0 to 2**31 - 1. A limit below the number of flows deletes none, but
+        no new ones come in.
+
+        Setting it raises ValueError for another number, PermissionError without privilege, and
+        UnsupportedError in any other namespace.
+        """
         return self._handle.stats()[1]
+
+    @limit.setter
+    def limit(self, flows: int) -> None:
+        number = _check.integer("limit", flows, 0, 2**31 - 1)
+        operation = f"set nf_conntrack_max to {number}"
+        try:
+            self._handle.write_number(LIMIT, number, operation)
+        except Error as exc:
+            # Root, too, is told EACCES where the kernel lets nobody write.
+            if exc.errno == errno.EACCES and not self._handle.may_write(LIMIT):
+                why = "the limit belongs to the initial network namespace; any other only reads it"
+                raise UnsupportedError(errno.EOPNOTSUPP, operation, reason=why) from None
+            raise
 
     @property
     def buckets(self) -> int | None:
         """Buckets of the hash table that all namespaces share (``nf_conntrack_buckets``).
 
-        None if the kernel has no such file.
+        None if the kernel has no such file. It cannot be set here: the table is the whole
+        machine's, and a resize spoils every dump that is under way in any namespace.
         """
         return self._handle.read_buckets()
 

@@ -593,6 +593,11 @@ class Filter:
         """True for a filter by zones and nothing else."""
         return isinstance(self._node, Test) and self._node.field == "zone"
 
+    @property
+    def fields(self) -> frozenset[str]:
+        """The columns (nlct.table.COLUMNS) that it asks about."""
+        return frozenset(asked(self._node))
+
     def _required(self) -> Iterator[Test]:
         """Return the tests that every match must pass."""
         parts = self._node.parts if isinstance(self._node, And) else (self._node,)
@@ -636,11 +641,20 @@ ALL = _All()
 
 def to_delete(filter: Filter) -> Filter:
     """Refuse a filter that would delete every flow, unless it is nlct.ALL."""
+    return _meant(filter, "deletes every flow there is")
+
+
+def to_zero(filter: Filter) -> Filter:
+    """Refuse a filter that would zero the counters of every flow, unless it is nlct.ALL."""
+    return _meant(filter, "is for the counters of every flow there is")
+
+
+def _meant(filter: Filter, all_does: str) -> Filter:
     if not isinstance(filter, Filter):
         raise TypeError(f"filter must be a Filter, not {filter!r}")
     reason = too_wide(filter)
     if reason is not None and filter is not ALL:
-        raise ValueError(f"filter {reason}; nlct.ALL deletes every flow there is")
+        raise ValueError(f"filter {reason}; nlct.ALL {all_does}")
     return filter
 
 

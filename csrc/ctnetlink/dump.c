@@ -61,29 +61,29 @@ static int watch_size(struct nlct_dump *dump)
     return rc;
 }
 
-int nlct_dump_start(struct nlct_dump **dump, struct nlct_socket *sock,
-                    const struct nlct_filter *filter,
-                    const struct nlct_kernel_filter *kernel_filter, int buckets)
+/* Sends a dump's request, and makes the dump. 'operation' is what is asked for. */
+static int start(struct nlct_dump **dump, struct nlct_dump wanted, uint8_t operation,
+                 const struct nlct_kernel_filter *kernel_filter)
 {
-    struct nlct_dump *new = calloc(1, sizeof(*new));
+    struct nlct_dump *new = malloc(sizeof(*new));
     uint8_t room[REQUEST_MAX];
     struct message request;
-    int rc;
+    int rc = 0;
 
     if (!new)
         return -ENOMEM;
-    *new = (struct nlct_dump){.sock = sock, .filter = filter, .buckets = buckets};
-    rc = buckets < 0 ? 0 : read_size(buckets, new->size_before, sizeof(new->size_before));
-    message_begin(&request, room, sizeof(room),
-                  message_type(NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET),
+    *new = wanted;
+    if (new->buckets >= 0)
+        rc = read_size(new->buckets, new->size_before, sizeof(new->size_before));
+    message_begin(&request, room, sizeof(room), message_type(NFNL_SUBSYS_CTNETLINK, operation),
                   NLM_F_REQUEST | NLM_F_DUMP, kernel_filter ? kernel_filter->family : AF_UNSPEC);
     if (kernel_filter)
         kernel_filter_put(&request, kernel_filter);
     if (rc == 0)
         rc = message_end(&request);
     if (rc >= 0) {
-        message_stamp(room, 0, ++sock->sequence);
-        rc = socket_send(sock, room, request.size);
+        message_stamp(room, 0, ++new->sock->sequence);
+        rc = socket_send(new->sock, room, request.size);
     }
     if (rc < 0) {
         free(new);
@@ -91,6 +91,25 @@ int nlct_dump_start(struct nlct_dump **dump, struct nlct_socket *sock,
     }
     *dump = new;
     return 0;
+}
+
+int nlct_dump_start(struct nlct_dump **dump, struct nlct_socket *sock,
+                    const struct nlct_filter *filter,
+                    const struct nlct_kernel_filter *kernel_filter, int buckets)
+{
+    const struct nlct_dump wanted = {.sock = sock, .filter = filter, .buckets = buckets};
+
+    return start(dump, wanted, IPCTNL_MSG_CT_GET, kernel_filter);
+}
+
+int nlct_dump_start_unlisted(struct nlct_dump **dump, struct nlct_socket *sock,
+                             const struct nlct_filter *filter, enum nlct_unlisted list)
+{
+    const struct nlct_dump wanted = {.sock = sock, .filter = filter, .buckets = -1};
+    const uint8_t operation =
+        list == NLCT_DYING ? IPCTNL_MSG_CT_GET_DYING : IPCTNL_MSG_CT_GET_UNCONFIRMED;
+
+    return start(dump, wanted, operation, NULL);
 }
 
 /* Takes one flow message. Returns MORE, FULL, or -errno. */
