@@ -100,6 +100,11 @@ def flows_word(count: int) -> str:
     return f"{count:,} flow{'' if count == 1 else 's'}"
 
 
+def of_limit(flows: int, limit: int) -> str:
+    """Say how full a table is."""
+    return f"{flows:,} of {limit:,} ({100 * flows / limit:.1f} %)"
+
+
 def errnos_word(failed: Mapping[int, int]) -> str:
     """Say how many failed, and why."""
     return ", ".join(f"{count:,} {os.strerror(number)}" for number, count in failed.items())

@@ -29,6 +29,7 @@ def _version(_ctx: click.Context) -> str:
             "flush",
             "load",
             "probe",
+            "stats",
         ),
     ),
     invoke_without_command=True,

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
 
 from nlct.cli.app import Command
 from nlct.cli.filters import filter_options
+from nlct.cli.missing import tell_missing
 from nlct.cli.options import json_option, names_in, netns_option, number_option, offer
-from nlct.cli.output import print_json, say, word
+from nlct.cli.output import of_limit, print_json, say, word
 from nlct.cli.places import Place, in_each
 from nlct.cli.progress import Bar, expected
 from nlct.cli.streams import require_output
 from nlct.conntrack import Conntrack
 from nlct.filter import Filter
+from nlct.table import COLUMNS
 
 FIELDS = ("zone", "proto", "state", "mark", "src", "dst", "status")
 
@@ -71,11 +74,14 @@ def _count(
     place: Place, wanted: Filter, by: tuple[str, ...], top: int | None, as_json: bool
 ) -> None:
     with Conntrack(place.netns) as ct, Bar("counting", expected(ct, wanted)).shown() as bar:
+        tell_missing(ct, {*by, *wanted.fields} & set(COLUMNS), place.name)
         if not by:
             counts, total = {}, ct.count(wanted, progress=bar.at)
         else:
             counts = ct.count_by(*by, filter=wanted, progress=bar.at)
             total = sum(counts.values())
+        # Only people are told how full the table is.
+        limit = ct.limit if sys.stdout.isatty() and wanted.matches_everything else 0
     if top is not None:
         counts = dict(sorted(counts.items(), key=lambda item: -item[1])[:top])
     # One field's values are not tuples.
@@ -85,7 +91,7 @@ def _count(
     elif by:
         _draw(place.name, total, by, rows)
     else:
-        say(str(total), place.name)
+        say(of_limit(total, limit) if limit else str(total), place.name)
 
 
 def _to_dict(total: int, by: tuple[str, ...], rows: Counts) -> dict[str, Any]:

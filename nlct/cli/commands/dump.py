@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Callable
 
 import click
@@ -10,13 +11,14 @@ import click
 from nlct.cli import formats
 from nlct.cli.app import Command
 from nlct.cli.filters import filter_options
+from nlct.cli.missing import tell_missing
 from nlct.cli.options import Once, file_names, files, json_option, names_in, netns_option, offer
 from nlct.cli.output import STANDARD_OUTPUT, NamedOutput
 from nlct.cli.places import Place, flows_in, in_each
 from nlct.cli.progress import Bar, expected
 from nlct.cli.streams import require_output
 from nlct.conntrack import Conntrack
-from nlct.filter import Filter
+from nlct.filter import ALL, Filter, too_wide
 from nlct.table import COLUMNS
 
 
@@ -56,6 +58,21 @@ def _columns(
     help="Write to FILE, not to standard output. FILE keeps what it holds until the dump is "
     "complete.",
 )
+@click.option(
+    "--list",
+    "unlisted",
+    cls=Once,
+    type=click.Choice(["dying", "unconfirmed"]),
+    help="Not the table but the flows that wait to be destroyed, or whose first packet is under "
+    "way; in text or JSON.",
+)
+@click.option(
+    "--zero",
+    is_flag=True,
+    help="Set the counters of the flows that match to zero, and show them as they were before; in "
+    "text or JSON.",
+)
+@click.option("--all", "everything", is_flag=True, help="With --zero: mean every flow.")
 @netns_option
 @json_option
 def command(
@@ -63,6 +80,9 @@ def command(
     format_: str | None,
     columns: tuple[str, ...] | None,
     output: str,
+    unlisted: str | None,
+    zero: bool,
+    everything: bool,
     places: tuple[Place, ...],
     as_json: bool,
 ) -> None:
@@ -78,12 +98,20 @@ def command(
       nlct dump --json | jq -r 'select(.mark == 0) | .orig.src' | sort | uniq -c
       nlct dump --format parquet --output flows.parquet
       nlct dump --format save --output flows.save   (nlct load and conntrack -R read it)
+      nlct dump --zone 7 --zero --json
     """
     if len(places) > 1 and format_ in ("save", "arrow", "parquet"):
         raise click.UsageError(f"--format {format_} takes only one --netns")
     if format_ == "save" and columns is not None:
         raise click.UsageError("--format save has no columns: it writes whole flows")
     write = _writer(format_, as_json, output)
+    if unlisted or zero or everything:
+        if columns or write not in (formats.text, formats.ndjson):
+            raise click.UsageError("--list and --zero show whole flows, as text or JSON")
+        if unlisted and zero:
+            raise click.UsageError("--list and --zero contradict each other")
+        write = _special(write is formats.ndjson, unlisted, output)
+        wanted = _to_zero(wanted, zero, everything)
 
     def dump_to(out: NamedOutput) -> None:
         in_each(places, lambda place: _dump(place, write, wanted, columns, out))
@@ -108,6 +136,7 @@ def _dump(
     out: NamedOutput,
 ) -> None:
     with Conntrack(place.netns) as ct:
+        tell_missing(ct, {*(columns or ()), *wanted.fields}, place.name)
         bar = Bar("listing", expected(ct, wanted), beside=out)
         with bar.shown():
             write(formats.Job(ct, wanted, columns, out, bar, place.name))
@@ -122,6 +151,33 @@ def _writer(format_: str | None, as_json: bool, output: str) -> Callable[[format
     if format_ == "save":
         return formats.save
     return formats.ndjson if as_json or format_ == "json" else formats.text
+
+
+def _to_zero(wanted: Filter, zero: bool, everything: bool) -> Filter:
+    """Refuse to zero every flow that nobody meant."""
+    if everything and not zero:
+        raise click.UsageError("--all is for --zero")
+    if everything and not wanted.matches_everything:
+        raise click.UsageError("--all and options that select flows contradict each other")
+    reason = too_wide(wanted) if zero else None
+    if reason is not None and not everything:
+        raise click.UsageError(
+            f"the filter {reason}: select flows, for example with --zone ZONE, or zero the "
+            "counters of every flow with --all"
+        )
+    return ALL if everything else wanted
+
+
+def _special(as_json: bool, unlisted: str | None, output: str) -> Callable[[formats.Job], None]:
+    """Choose what writes flows that are not just those of the table."""
+    from nlct.cli import special  # noqa: PLC0415 - few dumps need it
+
+    if unlisted:
+        return partial(special.unlisted, as_json, unlisted)
+    if output != "-":
+        # A file keeps what it holds unless all goes well; what was zeroed is never to be lost.
+        raise click.UsageError("--zero writes to standard output alone: redirect that")
+    return partial(special.zeroed, as_json)
 
 
 def _arrow_writer(format_: str, output: str) -> Callable[[formats.Job], None]:
