@@ -165,7 +165,7 @@ def test_what_was_read_outlives_an_interrupt(
                 zeroing.run()
         part = packets(zeroing.take())
         if name == "nlct_zero":
-            assert len(part) == 2 * AT_ONCE
+            assert 0 < len(part) < 3 * EACH
             assert not zeroing.complete
         assert packets(ct.dump()) == {**before, **dict.fromkeys(part, 0)}
         rest = packets(zeroing.run())
