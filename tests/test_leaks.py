@@ -276,9 +276,58 @@ def get(bench: Bench) -> None:
 
 @covers("Conntrack.limit", "Conntrack.buckets")
 def limits(bench: Bench) -> None:
-    """The numbers of the table."""
+    """The numbers of the table; the limit is not this namespace's to set."""
     assert bench.ct.limit > 0
+    with pytest.raises(nlct.Error, match="nf_conntrack_max"):
+        bench.ct.limit = bench.ct.limit
     assert bench.ct.buckets is None or bench.ct.buckets > 0
+
+
+@covers(
+    *("Conntrack.stats", "Stats", "Stats.to_dict"),
+    *("FlowCounters", "FlowCounters.to_dict"),
+    *("ExpectationCounters", "ExpectationCounters.to_dict"),
+)
+def statistics(bench: Bench) -> None:
+    """What the kernel counts."""
+    found = bench.ct.stats()
+    assert found.entries == FLOWS
+    assert found.to_dict()["flows"] == found.flows.to_dict()
+
+
+@covers("Conntrack.dying", "Conntrack.unconfirmed")
+def other_lists(bench: Bench) -> None:
+    """The lists beside the table."""
+    assert not list(bench.ct.dying())
+    assert not list(bench.ct.unconfirmed(zone=1))
+
+
+@covers(
+    *("Conntrack.zero_counters", "Zeroing", "Zeroing.run", "Zeroing.take", "Zeroing.close"),
+    *(f"Zeroing.{name}" for name in ("scanned", "zeroed", "gone", "replaced", "failed")),
+    *("Zeroing.lost", "Zeroing.disturbed", "Zeroing.complete"),
+    times=DUMPS,
+)
+def zeroing(bench: Bench) -> None:
+    """Counters zeroed at once, in batches, and left half-way."""
+    zeroed = bench.ct.zero_counters(nlct.Filter(zone=1))
+    assert len(zeroed.run()) == zeroed.zeroed == FLOWS // ZONES
+    assert (zeroed.gone, zeroed.replaced, zeroed.failed, zeroed.lost) == (0, 0, {}, 0)
+    assert zeroed.scanned
+    assert zeroed.complete is not zeroed.disturbed
+    assert sum(map(len, bench.ct.zero_counters(nlct.ALL, rows=7))) == FLOWS
+    with bench.ct.zero_counters(nlct.ALL, rows=7) as half:
+        next(half)
+    with pytest.raises(ValueError, match="ALL"):
+        bench.ct.zero_counters(nlct.Filter())
+
+
+@covers("Conntrack.missing", "Filter.fields", times=DUMPS)
+def missing(bench: Bench) -> None:
+    """What flows lack here."""
+    assert "labels" in bench.ct.missing({"labels", *nlct.Filter(bytes_orig=1).fields})
+    with pytest.raises(ValueError, match="column"):
+        bench.ct.missing(["weather"])
 
 
 @covers("Conntrack.create", times=DUMPS)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import Callable, NamedTuple
 
 import click
 
 from nlct.cli.app import BROKEN_PIPE, complain
-from nlct.cli.output import STANDARD_OUTPUT, named
+from nlct.cli.output import STANDARD_OUTPUT, named, note
 from nlct.conntrack import Conntrack
 from nlct.netns import Netns
 
@@ -28,6 +29,13 @@ def flows_in(place: Place) -> int:
     """Count the flows of a namespace; fail as any other work there would."""
     with Conntrack(place.netns) as ct:
         return ct.count()
+
+
+def tell_missing(place: Place, ct: Conntrack, fields: Iterable[str]) -> None:
+    """Print a line on standard error for each sysctl or rule that these fields would need."""
+    where = "" if place.name is None else f"{place.name}: "
+    for line in sorted(set(ct.missing(fields).values())):
+        note(f"nlct: {where}{line}")
 
 
 def in_each(places: tuple[Place, ...], work: Callable[[Place], object]) -> None:

@@ -9,10 +9,9 @@ import click
 
 from nlct.cli.app import Command
 from nlct.cli.filters import filter_options
-from nlct.cli.missing import tell_missing
 from nlct.cli.options import json_option, names_in, netns_option, number_option, offer
 from nlct.cli.output import of_limit, print_json, say, word
-from nlct.cli.places import Place, in_each
+from nlct.cli.places import Place, in_each, tell_missing
 from nlct.cli.progress import Bar, expected
 from nlct.cli.streams import require_output
 from nlct.conntrack import Conntrack
@@ -74,7 +73,7 @@ def _count(
     place: Place, wanted: Filter, by: tuple[str, ...], top: int | None, as_json: bool
 ) -> None:
     with Conntrack(place.netns) as ct, Bar("counting", expected(ct, wanted)).shown() as bar:
-        tell_missing(ct, {*by, *wanted.fields} & set(COLUMNS), place.name)
+        tell_missing(place, ct, {*by, *wanted.fields} & set(COLUMNS))
         if not by:
             counts, total = {}, ct.count(wanted, progress=bar.at)
         else:

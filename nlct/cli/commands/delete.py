@@ -17,9 +17,8 @@ from nlct.cli.deleting import (
     tell,
 )
 from nlct.cli.filters import filter_options
-from nlct.cli.missing import tell_missing
 from nlct.cli.options import json_option, netns_option
-from nlct.cli.places import Place, in_each
+from nlct.cli.places import Place, in_each, tell_missing
 from nlct.cli.progress import Bar, expected
 from nlct.cli.streams import require_output
 from nlct.conntrack import Conntrack
@@ -99,7 +98,7 @@ def _delete_known(
 
 def _delete(place: Place, wanted: Filter, dry_run: bool, passes: int, as_json: bool) -> None:
     with Conntrack(place.netns) as ct:
-        tell_missing(ct, wanted.fields, place.name)
+        tell_missing(place, ct, wanted.fields)
         what = "counting" if dry_run else "deleting"
         with Bar(what, expected(ct, wanted)).shown() as bar:
             result = ct.delete(wanted, dry_run=dry_run, passes=passes, progress=bar.at)

@@ -11,10 +11,9 @@ import click
 from nlct.cli import formats
 from nlct.cli.app import Command
 from nlct.cli.filters import filter_options
-from nlct.cli.missing import tell_missing
 from nlct.cli.options import Once, file_names, files, json_option, names_in, netns_option, offer
 from nlct.cli.output import STANDARD_OUTPUT, NamedOutput
-from nlct.cli.places import Place, flows_in, in_each
+from nlct.cli.places import Place, flows_in, in_each, tell_missing
 from nlct.cli.progress import Bar, expected
 from nlct.cli.streams import require_output
 from nlct.conntrack import Conntrack
@@ -136,7 +135,7 @@ def _dump(
     out: NamedOutput,
 ) -> None:
     with Conntrack(place.netns) as ct:
-        tell_missing(ct, {*(columns or ()), *wanted.fields}, place.name)
+        tell_missing(place, ct, {*(columns or ()), *wanted.fields})
         bar = Bar("listing", expected(ct, wanted), beside=out)
         with bar.shown():
             write(formats.Job(ct, wanted, columns, out, bar, place.name))
