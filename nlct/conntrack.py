@@ -145,7 +145,7 @@ class Conntrack(Holder):
     ) -> Iterator[Flow]:
         """Yield the flows whose first packet is still under way (``-L unconfirmed``).
 
-        Kernels since 6.1 or so keep no such list, and answer that there is none. Otherwise this is
+        Kernels since 5.19 keep no such list, and answer that there is none. Otherwise this is
         like dying().
         """
         return self._dump(self._wanted(filter, zone), lib.NLCT_UNCONFIRMED)

@@ -200,9 +200,9 @@ def test_a_flow_that_is_gone_or_reborn_is_left_alone(
     assert len(flows) == EACH
 
     def late(sock: object, rows: ffi.CData, *rest: object) -> int:
-        for flow in flows:
-            ct.delete_flow(flow)
-        talkers.talk()
+        if flows:
+            assert ct.delete_flows(flows).complete
+            talkers.talk()
         # Where the kernel gave the same place in memory to the same tuple, it has the same id.
         for number in range(EACH):
             rows[number].id ^= 1
@@ -213,7 +213,8 @@ def test_a_flow_that_is_gone_or_reborn_is_left_alone(
     zeroing = ct.zero_counters(Filter(zone=5))
     flows_before = packets(ct.dump(zone={6, 7}))
     table = zeroing.run()
-    assert (len(table), zeroing.zeroed, zeroing.gone) == (0, 0, EACH)
+    assert (len(table), zeroing.zeroed) == (0, 0)
+    assert zeroing.gone >= EACH
     assert zeroing.complete
     assert set(packets(ct.dump(zone=5)).values()) == {1}
     assert packets(ct.dump(zone={6, 7})) == {key: n + 1 for key, n in flows_before.items()}
