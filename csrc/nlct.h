@@ -542,15 +542,16 @@ struct nlct_zeroing {
     uint64_t gone;          /* no such flow any more */
     uint64_t replaced;      /* of 'zeroed': another flow came in between with the same tuple */
     uint64_t refused[4096]; /* by errno */
-    uint64_t lost;          /* perhaps zeroed, and their answer was lost */
+    uint64_t lost;          /* perhaps zeroed, and nobody was told what they were */
 };
 
 /* Sets the counters of the flows from 'zeroing->next' on to zero, and feeds the sink with each as
    it was, in one step of the kernel's: no packet is lost or counted twice. That is asked for by
    name, each flow having been looked up by its id first: a dump that zeroes, as the kernel offers
    it, would zero what its filter does not understand, and loses the counters of a flow at the end
-   of a datagram. Works for some milliseconds, and keeps '*zeroing' true at every return. Returns 1
-   if there are more, 0 at the end, or -errno if the socket or the sink failed. */
+   of a datagram. The sink must have room for all. Works for some milliseconds, and keeps '*zeroing'
+   true at every return. Returns 1 if there are more, 0 at the end, or -errno if the socket or the
+   sink failed. */
 int nlct_zero(struct nlct_socket *sock, const struct nlct_flow *flows, size_t count,
               struct nlct_sink *sink, int milliseconds, struct nlct_zeroing *zeroing);
 

@@ -62,8 +62,9 @@ static bool is_flow(const struct view *view, const struct nlct_flow *flow)
 
 static int take_found(struct batch_of_flows *batch, struct entry *entry, struct wire payload)
 {
+    struct nlct_zeroing *zeroing = batch->zeroing;
     struct view view;
-    const int rc = view_parse(&view, payload);
+    int rc = view_parse(&view, payload);
 
     if (rc < 0)
         return rc;
@@ -71,9 +72,12 @@ static int take_found(struct batch_of_flows *batch, struct entry *entry, struct 
     if (!batch->zeroes)
         return 0;
     entry->state = SETTLED;
-    batch->zeroing->zeroed++;
-    batch->zeroing->replaced += entry->result != 0;
-    return batch->sink->take(batch->sink, &view);
+    rc = batch->sink->take(batch->sink, &view);
+    zeroing->zeroed += rc == 0;
+    zeroing->replaced += rc == 0 && entry->result != 0;
+    /* The sink failed, or was full. */
+    zeroing->lost += rc != 0;
+    return rc;
 }
 
 /* Takes the answers in a datagram. Returns how many, or -errno. */

@@ -236,6 +236,35 @@ static void parse(size_t capacity, const uint8_t *data, size_t size)
     nlct_bytes_free(&bytes);
 }
 
+/* Counters of processors, and flows that are zeroed, from the same answers. */
+static void other_requests(const uint8_t *data, size_t size)
+{
+    const struct nlct_flow keys[2] = {{.family = AF_INET}, {.family = AF_INET6}};
+    struct nlct_socket *sock = fake_open();
+    struct nlct_zeroing zeroing = {0};
+    struct nlct_bytes bytes = {0};
+    struct nlct_flow rows[8];
+    struct nlct_sink *sink;
+    int rc;
+
+    fake_reset();
+    queue_datagrams(data, size);
+    ASSERT(nlct_stats_cpu(sock, size & 1, &bytes) <= 0);
+    ASSERT(bytes.size % sizeof(struct nlct_counter) == 0);
+    bytes.size = 0;
+    fake_close(sock);
+    sock = fake_open();
+    fake_reset();
+    queue_datagrams(data, size);
+    sink = make_rows(rows, 8, &bytes);
+    rc = nlct_zero(sock, keys, 2, sink, 1000, &zeroing);
+    ASSERT(rc <= 0 && zeroing.next <= 2);
+    ASSERT(rc < 0 || zeroing.next == 2);
+    nlct_sink_free(&sink);
+    nlct_bytes_free(&bytes);
+    fake_close(sock);
+}
+
 static void single_request(uint8_t kind, const uint8_t *data, size_t size)
 {
     const struct nlct_flow key = {.family = AF_INET};
@@ -255,6 +284,8 @@ static void single_request(uint8_t kind, const uint8_t *data, size_t size)
     ASSERT(memchr(nlct_socket_text(sock), 0, sizeof(sock->text)));
     nlct_bytes_free(&bytes);
     fake_close(sock);
+    if (kind == STATS)
+        other_requests(data, size);
 }
 
 /* Sinks ---------------------------------------------------------------------------------------- */

@@ -1112,7 +1112,190 @@ static void counters_must_be_complete(void)
     }
 }
 
+static void counters_of_processors_are_all_handed_over(void)
+{
+    const uint16_t answers[] = {message_type(NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET_STATS_CPU),
+                                message_type(NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_EXP_GET_STATS_CPU)};
+    const struct nfgenmsg general = {.res_id = htons(300)};
+    static const uint8_t value[8] = {0, 0, 1, 2, 0, 0, 0, 3};
+    size_t i;
+
+    for (i = 0; i < 2; i++) {
+        const struct nlct_counter wanted[] = {{300, 2, 258}, {300, 99, UINT64_C(0x10200000003)}};
+        struct nlct_socket *sock = fake_open();
+        struct nlct_bytes bytes = {0};
+
+        fake_reset();
+        packet.size = 0;
+        packet_begin(&packet, answers[i], NLM_F_MULTI, 1, FAKE_PORT);
+        packet_bytes(&packet, &general, sizeof(general));
+        packet_attr(&packet, 2, value, 4);
+        packet_attr(&packet, 98, value, 3); /* no number */
+        packet_attr(&packet, 99, value, 8);
+        packet_end(&packet);
+        put_done(1, NULL, 0);
+        queue_packet();
+        CHECK_IS(nlct_stats_cpu(sock, i == 1, &bytes), 0);
+        CHECK_IS(bytes.size, sizeof(wanted));
+        CHECK(memcmp(bytes.data, wanted, sizeof(wanted)) == 0);
+        nlct_bytes_free(&bytes);
+        /* Without the header it is no counter. */
+        fake_reset();
+        packet_begin(&packet, answers[i], NLM_F_MULTI, 2, FAKE_PORT);
+        packet_bytes(&packet, &general, 2);
+        packet_end(&packet);
+        queue_packet();
+        CHECK_IS(nlct_stats_cpu(sock, i == 1, &bytes), -EBADMSG);
+        nlct_bytes_free(&bytes);
+        fake_close(sock);
+    }
+}
+
+static void other_lists_are_asked_for(void)
+{
+    const struct {
+        enum nlct_unlisted list;
+        uint8_t operation;
+    } cases[] = {{NLCT_DYING, IPCTNL_MSG_CT_GET_DYING},
+                 {NLCT_UNCONFIRMED, IPCTNL_MSG_CT_GET_UNCONFIRMED}};
+    size_t i;
+
+    for (i = 0; i < 2; i++) {
+        struct nlct_socket *sock = fake_open();
+        struct nlct_dump *dump = NULL;
+        struct nlmsghdr header;
+
+        fake_reset();
+        packet.size = 0;
+        CHECK_IS(nlct_dump_start_unlisted(&dump, sock, everything, cases[i].list), 0);
+        memcpy(&header, fake_sent.bytes, sizeof(header));
+        CHECK_IS(header.nlmsg_type, message_type(NFNL_SUBSYS_CTNETLINK, cases[i].operation));
+        CHECK_IS(header.nlmsg_flags, NLM_F_REQUEST | NLM_F_DUMP);
+        put_done(1, NULL, 0);
+        queue_packet();
+        CHECK_IS(nlct_dump_next(dump, NULL, 1000), 0);
+        nlct_dump_free(&dump);
+        fake_close(sock);
+    }
+}
+
+/* Zeroing ------------------------------------------------------------------------------------- */
+
+enum { ZEROED = 3 };
+
+struct zeroing {
+    struct nlct_socket *sock;
+    struct nlct_sink *sink;
+    struct nlct_flow flows[ZEROED];
+    struct nlct_flow rows[ZEROED];
+    struct nlct_bytes bytes;
+    struct nlct_zeroing told;
+};
+
+static void zeroing_begin(struct zeroing *zeroing)
+{
+    uint8_t i;
+
+    *zeroing = (struct zeroing){.sock = fake_open()};
+    for (i = 0; i < ZEROED; i++) {
+        packet.size = 0;
+        put_flow((uint8_t)(i + 1), 0, 1, FAKE_PORT);
+        CHECK_IS(nlct_flow_parse(packet.bytes, packet.size, &zeroing->flows[i], &zeroing->bytes),
+                 0);
+    }
+    fake_reset();
+    packet.size = 0;
+    zeroing->sink = make_rows(zeroing->rows, ZEROED, &zeroing->bytes);
+}
+
+static int zeroing_run(struct zeroing *zeroing, size_t count)
+{
+    return nlct_zero(zeroing->sock, zeroing->flows, count, zeroing->sink, 1000, &zeroing->told);
+}
+
+static void zeroing_end(struct zeroing *zeroing)
+{
+    nlct_sink_free(&zeroing->sink);
+    nlct_bytes_free(&zeroing->bytes);
+    fake_close(zeroing->sock);
+}
+
+static void queue_flow(uint8_t number, uint32_t sequence)
+{
+    put_flow(number, 0, sequence, FAKE_PORT);
+    queue_packet();
+}
+
+static void queue_verdict(uint32_t sequence, int error)
+{
+    packet_verdict(&packet, sequence, error);
+    queue_packet();
+}
+
+static void zeroing_spares_what_is_not_the_flow(void)
+{
+    struct zeroing zeroing;
+
+    zeroing_begin(&zeroing);
+    queue_flow(9, 1); /* another id */
+    queue_flow(2, 2);
+    queue_verdict(3, EOPNOTSUPP);
+    queue_flow(2, 4); /* as it was, and is zero now */
+    CHECK_IS(zeroing_run(&zeroing, 3), 0);
+    CHECK_IS(fake_sent.sends, 2);
+    CHECK_IS(zeroing.told.next, 3);
+    CHECK_IS(zeroing.told.zeroed, 1);
+    CHECK_IS(zeroing.told.replaced, 0);
+    CHECK_IS(zeroing.told.gone, 1);
+    CHECK_IS(zeroing.told.refused[EOPNOTSUPP], 1);
+    CHECK_IS(zeroing.told.lost, 0);
+    CHECK_IS(nlct_rows_take(zeroing.sink), 1);
+    CHECK_IS(zeroing.rows[0].id, zeroing.flows[1].id);
+    /* It is told which flow was zeroed, if another came in between. */
+    queue_flow(1, 5);
+    queue_flow(9, 6);
+    zeroing.told.next = 0;
+    CHECK_IS(zeroing_run(&zeroing, 1), 0);
+    CHECK_IS(zeroing.told.zeroed, 2);
+    CHECK_IS(zeroing.told.replaced, 1);
+    CHECK_IS(nlct_rows_take(zeroing.sink), 1);
+    zeroing_end(&zeroing);
+}
+
+static void zeroing_counts_what_is_lost(void)
+{
+    struct zeroing zeroing;
+
+    zeroing_begin(&zeroing);
+    queue_flow(1, 1);
+    queue_flow(2, 2);
+    fake_queue_error(ENOBUFS); /* in place of the third; what follows comes from before */
+    CHECK_IS(zeroing_run(&zeroing, 3), 0);
+    CHECK_IS(zeroing.told.next, 3);
+    CHECK_IS(zeroing.told.zeroed, 0);
+    CHECK_IS(zeroing.told.refused[ENOBUFS], 1);
+    CHECK_IS(zeroing.told.lost, 2);
+    zeroing_end(&zeroing);
+}
+
+static void zeroing_ends_without_the_right_to(void)
+{
+    struct zeroing zeroing;
+
+    zeroing_begin(&zeroing);
+    queue_verdict(1, EPERM);
+    CHECK_IS(zeroing_run(&zeroing, 3), -EPERM);
+    CHECK_IS(zeroing.told.next, 0);
+    CHECK_IS(zeroing.told.gone + zeroing.told.zeroed + zeroing.told.lost, 0);
+    zeroing_end(&zeroing);
+}
+
 const struct test_case dump_cases[] = {
+    CASE(counters_of_processors_are_all_handed_over),
+    CASE(other_lists_are_asked_for),
+    CASE(zeroing_spares_what_is_not_the_flow),
+    CASE(zeroing_counts_what_is_lost),
+    CASE(zeroing_ends_without_the_right_to),
     CASE(dump_takes_flows_to_the_end),
     CASE(dump_ignores_what_answers_others),
     CASE(dump_ignores_other_senders),
