@@ -216,7 +216,7 @@ class Peers:
             [*self._inside, python_of(root), "-I"],
             {
                 "start": lambda: [*command, "--version"],
-                "text": lambda path: [*command, "dump", "--output", path],
+                "text": lambda path, *how: [*command, "dump", *how, "--output", path],
                 "load": lambda path: [*command, "load", path],
                 "flush": lambda: [*command, "flush", "--zone", 7],
                 "count": lambda: [*command, "count"],
