@@ -465,6 +465,41 @@ int nlct_text_new(struct nlct_sink **sink, enum nlct_form form, char *buffer, si
 /* The bytes written since the last call; the sink then starts again at the first. */
 size_t nlct_text_take(struct nlct_sink *sink);
 
+/* A word that is shown for a number. */
+struct nlct_word {
+    char text[24];
+    size_t size;
+};
+
+/* One value of a line. 'name' comes before the value; 'absent' takes the place of both where the
+   flow has no value, and "" leaves the item out. 'words', if any, are shown for numbers: 256 of
+   them for a field of one byte; for one of four bytes 32, each for a bit, and the value is a list.
+   'inner' items follow that are inside of this one, none of which has any itself: it is the tuple
+   that 'field' is in, and only JSON has it. */
+struct nlct_item {
+    unsigned field;
+    unsigned inner;
+    const char *name;
+    const char *absent;
+    const struct nlct_word *words;
+};
+
+/* Sink: writes each flow as a line of values into 'buffer': a JSON object in ASCII, or words with
+   tabs between. 'items' and what they point to must outlive the sink,
+   and so must 'buffer'. -EINVAL for items that make no sense. */
+int nlct_values_new(struct nlct_sink **sink, const struct nlct_item *items, size_t count, bool json,
+                    char *buffer, size_t capacity);
+
+/* Writes one more flow. Returns 0, 1 if the sink is full, -ENOMEM, or -EMSGSIZE if the buffer is
+   too small for this flow alone. */
+int nlct_values_add(struct nlct_sink *sink, const struct nlct_flow *flow, const uint8_t *bytes);
+
+/* Bytes that a line wants room for; six for each byte of the flow's spans come on top. */
+size_t nlct_values_room(const struct nlct_sink *sink);
+
+/* The bytes written since the last call; the sink then starts again at the first. */
+size_t nlct_values_take(struct nlct_sink *sink);
+
 /* Sink: counts flows by one or two fields; -EINVAL for more fields, or for spans. */
 int nlct_counts_new(struct nlct_sink **sink, const unsigned *fields, size_t nfields);
 
@@ -833,11 +868,6 @@ enum { NLCT_ARROW_IPV4 = 15, NLCT_ARROW_IPV6 = 39, NLCT_ARROW_MORE = 32 };
    'data' has NLCT_ARROW_IPV4 or NLCT_ARROW_IPV6 bytes for each row and NLCT_ARROW_MORE. */
 void nlct_arrow_addresses(const uint8_t *values, const uint8_t *valid, const uint8_t *families,
                           size_t rows, int32_t *offsets, char *data);
-
-struct nlct_word {
-    char text[24];
-    size_t size;
-};
 
 /* Writes the word of each value; there are 256 'words'. 'data' has room for what is written and for
    NLCT_ARROW_MORE. */

@@ -157,7 +157,17 @@ def plain(value: Any) -> Any:
         return value
     if isinstance(value, Status):
         return list(status_names(int(value)))
-    return value.name.lower() if isinstance(value, enum.IntEnum) else str(value)
+    if isinstance(value, enum.IntEnum):
+        return value.name.lower()
+    return _ipv6_text(value) if isinstance(value, ipaddress.IPv6Address) else str(value)
+
+
+def _ipv6_text(value: ipaddress.IPv6Address) -> str:
+    """Return an address as conntrack(8) prints it, which is not always how Python does."""
+    offsets = ffi.new("int32_t[2]")
+    data = ffi.new("char[]", lib.NLCT_ARROW_IPV6 + lib.NLCT_ARROW_MORE)
+    lib.nlct_arrow_addresses(value.packed, ffi.NULL, bytes([IPV6]), 1, offsets, data)
+    return bytes(ffi.buffer(data, offsets[1])).decode()
 
 
 # Fields -------------------------------------------------------------------------------------------

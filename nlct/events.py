@@ -20,6 +20,7 @@ from nlct._ffi import ffi, lib, new_sink, slot
 from nlct._fields import FIELDS, FLOW_SIZE
 from nlct._forks import process
 from nlct._handle import EVENTS, Bytes, Handle
+from nlct._values import Values
 from nlct.enums import EventKind
 from nlct.errors import PrivilegeError, UnsupportedError, error
 from nlct.filter import Filter
@@ -247,6 +248,16 @@ class Events(Closing):
             _check.seconds("timeout", timeout)
         lines = Lines(TEXT_BYTES, lib.NLCT_FORM_LIST)
         return self._fed(lines.sink, lines.take, timeout)
+
+    def json(self, *, timeout: float | None = None) -> Iterator[bytes | Overrun]:
+        """Yield what is queued as lines of JSON, json.dumps() of Event.to_dict(), many at a time.
+
+        Otherwise this is like text().
+        """
+        if timeout is not None:
+            _check.seconds("timeout", timeout)
+        values = Values(json=True, event=True)
+        return self._fed(values.sink, values.take, timeout)
 
     def _fed(
         self, sink: ffi.CData, take: Callable[[], Taken], timeout: float | None

@@ -34,6 +34,7 @@ from nlct._fields import (
     address,
     column_reader,
     place,
+    plain,
     read_number,
     reader,
     store,
@@ -196,7 +197,7 @@ class Tuple:
         """Return the fields that have a value, for JSON."""
         values = ((name, getattr(self, name)) for name in MEMBERS)
         return {
-            name: str(value) if name in ("src", "dst") else int(value)
+            name: plain(value) if name in ("src", "dst") else int(value)
             for name, value in values
             if value is not None
         }
@@ -421,11 +422,11 @@ class Flow:
             "reply": None if self.reply is None else self.reply.to_dict(),
             "zone": self.zone,
         }
-        for name, read, plain in _FOR_JSON:
+        for name, read, shown in _FOR_JSON:
             value = read(self)
             if value is not None:
-                values[name] = plain(value)
-            elif name in _ALWAYS:
+                values[name] = shown(value)
+            elif name in ALWAYS:
                 values[name] = None
         if self.master is not None:
             values["master"] = self.master.to_dict()
@@ -501,7 +502,8 @@ class Flow:
 
 _PROTO = FIELDS["proto"]
 # Shown even where absent.
-_ALWAYS = ("status", "timeout", "mark", "id", "use")
+# What JSON has even where it is absent.
+ALWAYS = ("status", "timeout", "mark", "id", "use")
 _FOR_JSON = [(name, column_reader(name), field.plain) for name, field in FLOW_FIELDS.items()]
 
 

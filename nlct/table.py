@@ -355,11 +355,17 @@ def _column(name: str, data: Buffer) -> memoryview:
 
 def column_set(names: Iterable[str] | None) -> frozenset[str] | None:
     """Read which columns are wanted; None is all of them."""
+    named = column_names(names)
+    return None if named is None else frozenset(named)
+
+
+def column_names(names: Iterable[str] | None) -> tuple[str, ...] | None:
+    """Read which columns are wanted, in order."""
     if names is None:
         return None
     if isinstance(names, str):
         raise TypeError(f"columns must be a list of names, not {names!r}")
-    wanted = frozenset(names)
+    wanted = tuple(names)
     for name in wanted:
         _check_name(name)
     return wanted

@@ -289,7 +289,17 @@ def test_columns_that_few_flows_have(where: str, monkeypatch: pytest.MonkeyPatch
         master=Tuple("10.0.0.1", "10.0.0.2", "tcp", 1000, 21),
         bytes_orig=2**64 - 1,
     )
-    monkeypatch.setattr(nlct.Conntrack, "dump", lambda *_: [flow])
+
+    def one_flow(*_: object) -> Iterator[None]:
+        """In place of Dump.steps(): the flow, and the end."""
+        made[-1].add(flow)
+        yield
+
+    made: list[Any] = []
+    monkeypatch.setattr(nlct._handle.Dump, "steps", one_flow)
+    make = nlct.conntrack.Values
+    keep = lambda *args, **how: made.append(make(*args, **how)) or made[-1]  # noqa: E731
+    monkeypatch.setattr(nlct.conntrack, "Values", keep)
     args = ("dump", where, "--columns", ",".join(expected))
     row = json.loads(nlct_(*args, "--json").stdout)
     assert row == {name: value for name, (value, _) in expected.items()}
@@ -483,7 +493,7 @@ def test_what_an_option_means(
     assert nlct_("delete", where, *given.split()).exit_code == 0
     monkeypatch.setattr(nlct.Conntrack, "count", ask)
     assert nlct_("count", where, *given.split()).exit_code == 0
-    monkeypatch.setattr(nlct.Conntrack, "dump_text", lambda *args: ask(*args) and ())
+    monkeypatch.setattr(nlct.Conntrack, "dump_text", lambda *args, **_: ask(*args) and ())
     assert nlct_("dump", where, *given.split()).exit_code == 0
     assert {wanted for wanted in asked if not wanted.matches_everything} == {filter_}
 

@@ -61,7 +61,7 @@ def test_a_zone_may_stand_beside_the_filter(ct: nlct.Conntrack) -> None:
     assert ct.count(zone=7) == 7
     assert ct.count_by("zone", zone=range(5)) == {0: 7}
     assert {flow.zone for flow in ct.dump(zone=[7])} == {7}
-    calls = (ct.count, ct.dump, ct.dump_text, ct.table, ct.batches)
+    calls = (ct.count, ct.dump, ct.dump_text, ct.dump_json, ct.table, ct.batches)
     for call in (*calls, functools.partial(ct.count_by, "zone")):
         with pytest.raises(TypeError, match="zone"):
             call(filter=Filter(family="ipv4"), zone=7)

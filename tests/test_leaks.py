@@ -188,11 +188,15 @@ def columns(bench: Bench) -> None:
         bench.ct.table(columns=["weather"])
 
 
-@covers("Conntrack.dump_text", times=DUMPS)
+@covers("Conntrack.dump_text", "Conntrack.dump_json", times=DUMPS)
 def dump_text(bench: Bench) -> None:
-    """All lines, and none."""
-    assert b"".join(bench.ct.dump_text()).count(b"\n") == FLOWS
-    bench.ct.dump_text(zone=1)
+    """All lines, of every kind, and none."""
+    for dump in (bench.ct.dump_text, bench.ct.dump_json):
+        assert b"".join(dump()).count(b"\n") == FLOWS
+        assert b"".join(dump(columns=["src", "proto"])).count(b"\n") == FLOWS
+        dump(zone=1)
+        with pytest.raises(ValueError, match="column"):
+            dump(columns=["weather"])
 
 
 @covers("Conntrack.dump_save", "read_flows", "Flow.from_dict", times=DUMPS)
@@ -419,7 +423,7 @@ def events(bench: Bench) -> None:
             bench.ct.events(**arguments)
 
 
-@covers("Events.batches", "Events.text", times=60)
+@covers("Events.batches", "Events.text", "Events.json", times=60)
 def event_batches(bench: Bench) -> None:
     """Tables and lines of events, left half-way."""
     other = flow(203, zone=203)

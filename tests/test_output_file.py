@@ -132,8 +132,8 @@ def test_a_dump_that_does_not_fit_leaves_the_file(
 ENDLESS = """
 import sys, time, nlct, nlct.cli
 whole = nlct.Conntrack.dump_text
-def endless(*args):
-    yield from whole(*args)
+def endless(*args, **how):
+    yield from whole(*args, **how)
     yield b"x" * 100000
     print("written", flush=True)
     while True: time.sleep(60)

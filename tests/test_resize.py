@@ -128,6 +128,7 @@ LOOKS: dict[str, Callable[[nlct.Conntrack], object]] = {
     "delete": lambda table: table.delete(nlct.Filter(zone=4), dry_run=True),
     "dump": lambda table: list(table.dump(zone=4)),
     "dump_text": lambda table: list(table.dump_text(zone=4)),
+    "dump_json": lambda table: list(table.dump_json(zone=4)),
     "batches": lambda table: list(table.batches(zone=4)),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import pickle
 import re
 import socket
@@ -101,13 +102,20 @@ def test_every_field_is_what_the_tool_says(reading: Reading) -> None:
 
 
 def test_every_line_is_the_tools(reading: Reading) -> None:
-    """`conntrack -L`, str() of each flow and dump_text() are one text."""
+    """`conntrack -L`, str() of each flow and dump_text() are one text; JSON is to_dict()."""
     if tool.version() < tool.WHOLE:
         pytest.skip("MISSING: conntrack 1.4.7: those before have names for other states of DCCP")
     theirs = sorted(map(tool.without_clocks, tool.lines(reading.table.netns)))
     with nlct.Conntrack(reading.table.netns) as ct:
         text = b"".join(ct.dump_text()).decode().splitlines()
         each = [str(flow) for flow in ct.dump()]
+        found = {
+            flow["id"]: flow for flow in map(json.loads, b"".join(ct.dump_json()).splitlines())
+        }
+    for number, flow in reading.flows.items():
+        # The clock and what refers to a flow go on meanwhile.
+        moving = {name: found[number][name] for name in ("timeout", "use")}
+        assert found[number] == {**flow.to_dict(), **moving}
     assert sorted(map(tool.without_clocks, text)) == theirs
     assert sorted(map(tool.without_clocks, each)) == theirs
 

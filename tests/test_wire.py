@@ -12,12 +12,14 @@ from ipaddress import ip_address
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import nlct
 from nlct._ffi import ffi, lib
-from nlct._fields import FIELDS, Field
+from nlct._fields import FIELDS, Field, column_reader
+from nlct._values import Values
+from nlct.cli.output import word
 from nlct.flow import flows_from
 from nlct.flow import to_c as flow_to_c
 from tests.support import encoder, netlink
@@ -797,6 +799,76 @@ def received(data: bytes) -> nlct.Flow:
     kept = bytes(ffi.buffer(heap.data, heap.size)) if heap.size else b""
     (flow,) = flows_from(bytes(ffi.buffer(row)), kept)
     return flow
+
+
+# Whatever bytes there may be where text is meant, and words that few flows have.
+ODD_FLOWS = st.builds(
+    lambda flow, rest: {**flow, **rest},
+    flows,
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "helper": st.binary(max_size=15).map(lambda name: name.partition(b"\0")[0]),
+            "secctx": st.one_of(
+                st.binary(max_size=40), st.text(max_size=20).map(lambda text: text.encode())
+            ).map(lambda context: context.rstrip(b"\0")),
+            "status": st.integers(0, 2**32 - 1),
+            "labels": st.integers(0, 2**128 - 1),
+            "tcp_state": st.integers(0, 255),
+        },
+    ),
+)
+TEXTS = (
+    b"",
+    b"\xed\xa0\x80!",
+    b"\xf4\x8f\xbf\xbf\xf4\x90",
+    b"\xe0\x80",
+    b'\x7f"\\\b\f\n\r\t\0\x1f<',
+)
+MAPPED = (b"\0" * 10 + b"\xff\xff\1\2\3\4", b"\0" * 12 + b"\1\2\3\4", b"\0" * 15 + b"\1")
+
+
+FORMS = {
+    "flow": Values(json=True),
+    "event": Values(json=True, event=True),
+    "columns": Values(FIELDS, json=True),
+    "words": Values(FIELDS, json=False),
+}
+
+
+def line(one: nlct.Flow, form: str) -> str:
+    """The line that the core writes of a flow."""
+    FORMS[form].add(one)
+    return FORMS[form].take().decode()
+
+
+@often
+@given(st.one_of(flows, ODD_FLOWS))
+@example({"family": AF_INET6, "zone": 0, "orig": {"src": MAPPED[0], "dst": MAPPED[1]}})
+@example({"family": AF_INET6, "zone": 0, "orig": {"src": MAPPED[2], "proto": 6}, "labels": 0})
+@example({"family": AF_INET, "zone": 0, "orig": {}, "secctx": TEXTS[0], "helper_info": b""})
+@example({"family": AF_INET, "zone": 0, "orig": {}, "secctx": TEXTS[1], "status": 0})
+@example({"family": AF_INET, "zone": 0, "orig": {}, "secctx": TEXTS[2], "helper": b"\xff"})
+@example({"family": AF_INET, "zone": 0, "orig": {}, "secctx": TEXTS[3]})
+@example({"family": AF_INET, "zone": 0, "orig": {}, "secctx": TEXTS[4]})
+def test_lines_of_values_are_what_python_says(flow: dict[str, Any]) -> None:
+    """JSON of a flow, of an event and of columns, and columns as words, each byte for byte."""
+    found = received(encoder.encode(flow))
+    assert line(found, "flow") == json.dumps(found.to_dict()) + "\n"
+    assert line(found, "event") == json.dumps(found.to_dict()) + "\n"
+    row = {name: one.plain(column_reader(name)(found)) for name, one in FIELDS.items()}
+    assert line(found, "columns") == json.dumps(row) + "\n"
+    assert line(found, "words") == "\t".join(map(word, row.values())) + "\n"
+
+
+def test_lines_of_an_event_begin_with_it() -> None:
+    """As Event.to_dict() has it."""
+    row = ffi.new("struct nlct_flow *", {"family": AF_INET, "event": lib.NLCT_EVENT_DESTROY})
+    row.present = 1 << lib.NLCT_FLOW_EVENT | 1 << lib.NLCT_FLOW_ZONE | 1 << lib.NLCT_FLOW_ORIG
+    (flow,) = flows_from(bytes(ffi.buffer(row)), b"")
+    expected = nlct.Event("destroy", flow).to_dict()
+    assert line(flow, "event") == json.dumps(expected) + "\n"
+    assert json.loads(line(flow, "flow")) == expected
 
 
 @often

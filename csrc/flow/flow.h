@@ -275,4 +275,14 @@ const char *text_state(uint8_t proto, unsigned state);
    the line's beginning. */
 int save_read(const char *line, size_t size, struct nlct_flow *flow, struct nlct_bad_line *bad);
 
+/* value.c ------------------------------------------------------------------------------------- */
+
+/* Writes the value of a field that the flow has at 'at', as JSON or as one word. 'words' are those
+   of struct nlct_item. Returns its end. It takes up to value_room() bytes, and value_spans() more
+   for all fields together. */
+char *value_put(char *at, const struct nlct_flow *flow, const uint8_t *bytes,
+                const struct field *field, const struct nlct_word *words, bool json);
+size_t value_room(const struct field *field, const struct nlct_word *words);
+size_t value_spans(const struct nlct_flow *flow);
+
 #endif

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, Callable, NamedTuple, Protocol
 
-from nlct._fields import FIELDS, column_reader
+from nlct._fields import FIELDS, NumberField
 from nlct.cli.app import Failure
-from nlct.cli.output import word
 from nlct.cli.progress import Bar
 from nlct.conntrack import Conntrack
 from nlct.filter import Filter
@@ -41,17 +40,9 @@ class Job(NamedTuple):
 
 def text(job: Job) -> None:
     """Write the lines of ``conntrack -L`` or, of columns, the values with tabs between."""
-    if job.columns is None:
-        done = 0
-        for lines in job.ct.dump_text(job.wanted):
-            job.out.write(lines if job.netns is None else _named(lines, f"{job.netns}: "))
-            # Counting lines takes time.
-            if job.bar.active:
-                done += lines.count(b"\n")
-                job.bar.at(done)
-        return
-    first = () if job.netns is None else (job.netns,)
-    _write_lines(job, ("\t".join((*first, *map(word, row))) for row in _rows(job, job.columns)))
+    first = b"" if job.netns is None else job.netns.encode()
+    first += b"" if job.netns is None else b": " if job.columns is None else b"\t"
+    for lines in _counted(job, job.columns)))
 
 
 def save(job: Job) -> None:
@@ -64,36 +55,32 @@ def save(job: Job) -> None:
             job.bar.at(done)
 
 
-def _named(lines: bytes, name: str) -> bytes:
-    """Begin each line with a name."""
-    return b"".join(name.encode() + line for line in lines.splitlines(keepends=True))
+def _namedct.dump_text(job.wanted, columns=job.columns)):
+        job.out.write(b"".join(first + line for line in lines.splitlines(True)) if first else lines)
 
 
 def ndjson(job: Job) -> None:
     """Write an object for each flow; of columns, a flat one."""
-    import json  # noqa: PLC0415 - text does without
+    first = b""
+    if job.netns is not None:
+        import json  # noqa: PLC0415 - most dumps do without
 
-    columns = job.columns
-    first = {} if job.netns is None else {"netns": job.netns}
-    objects: Iterator[dict[str, Any]]
-    if columns is None:
-        objects = (flow.to_dict() for flow in job.ct.dump(job.wanted))
-    else:
-        objects = (dict(zip(columns, row)) for row in _rows(job, columns))
-    _write_lines(job, (json.dumps({**first, **found} if first else found) for found in objects))
+        first = b'{"netns": ' + json.dumps(job.netns).encode() + b", "
+    for lines in _counted(job, job.ct.dump_json(job.wanted, columns=job.columns)):
+        # A line of JSON holds no other end of a line.
+        named = lines.replace(b"\n{", b"\n" + first) if first else lines
+        job.out.write(first + named[1:] if first and lines else named)
 
 
-def _write_lines(job: Job, lines: Iterable[str]) -> None:
-    for done, line in enumerate(lines, 1):
-        job.out.write(line.encode() + b"\n")
-        if done % 1000 == 0:
+def _counted(job: Job, dump: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield the lines, and show how many there are so far."""
+    done = 0
+    for lines in dump:
+        yield lines
+        # Counting them takes time.
+        if job.bar.active:
+            done += lines.count(b"\n")
             job.bar.at(done)
-
-
-def _rows(job: Job, columns: Iterable[str]) -> Iterator[list[Any]]:
-    """Yield the values of each flow as JSON has them; absent is None."""
-    readers = [(column_reader(name), FIELDS[name].plain) for name in columns]
-    return ([plain(read(flow)) for read, plain in readers] for flow in job.ct.dump(job.wanted))
 
 
 # Arrow -------------------------------------------------------------------------------------------
@@ -114,7 +101,11 @@ def arrow_file(job: Job) -> None:
 def parquet(job: Job) -> None:
     """Write a Parquet file."""
     files = importlib.import_module("pyarrow.parquet")
-    _write_batches(job, lambda schema: files.ParquetWriter(job.out, schema))
+    # To look for repeated values in every column takes longer than to compress them.
+    words = [
+        name for name, field in FIELDS.items() if isinstance(field, NumberField) and field.words
+    ]
+    _write_batches(job, lambda schema: files.ParquetWriter(job.out, schema, use_dictionary=words))
 
 
 def _write_batches(job: Job, open_writer: Callable[[Any], Any]) -> None:

@@ -29,6 +29,7 @@ enum {
     PARSE,
     COLUMNS,
     TEXT,
+    VALUES,
     SINKS,
 };
 
@@ -292,6 +293,30 @@ static void single_request(uint8_t kind, const uint8_t *data, size_t size)
 
 enum { ROOM = 3, BUFFER = NLCT_TEXT_MAX + 200 };
 
+enum { VALUES_BUFFER = 48 * 1024 };
+
+/* A sink of every field there is, by one name: JSON with the tuples as objects, or words. */
+static struct nlct_sink *make_all_values(const struct wish *wish, char *buffer)
+{
+    static struct nlct_word words[256];
+    static struct nlct_item items[FLOW_FIELDS_MAX];
+    const bool json = wish->zone[0] & 1;
+    unsigned i;
+
+    for (i = 0; i < 256; i++)
+        words[i] = (struct nlct_word){"abcdefghijklmnopqrstuvwx", sizeof(words->text)};
+    for (i = 0; i < flow_fields(); i++) {
+        const struct nlct_field *field = &flow_field(i)->public;
+        const bool worded = field->kind == NLCT_NUMBER && (field->size == 1 || field->size == 4);
+
+        items[i] = (struct nlct_item){i, 0, json ? "\"a\": " : "", "",
+                                      worded && wish->zone[0] & 4 ? words : NULL};
+    }
+    /* Its next field is in the same tuple. */
+    items[field_number("src")].inner = json && wish->zone[0] & 2;
+    return make_values(items, flow_fields(), json, buffer, VALUES_BUFFER);
+}
+
 /* A sink, and what it writes to. */
 struct target {
     uint8_t kind;
@@ -299,6 +324,7 @@ struct target {
     struct nlct_flow rows[ROOM];
     struct nlct_bytes bytes;
     char *buffer; /* every byte around which ASan guards */
+    char *values; /* likewise */
     uint64_t taken;
 };
 
@@ -326,6 +352,12 @@ static void target_begin(struct target *target, const struct wish *wish, struct 
     case TEXT:
         target->sink = make_text(target->buffer, BUFFER);
         break;
+    case VALUES:
+        target->values = malloc(VALUES_BUFFER);
+        ASSERT(target->values);
+        target->sink = make_all_values(wish, target->values);
+        ASSERT(target->sink);
+        break;
     }
 }
 
@@ -346,6 +378,15 @@ static uint64_t take_text(struct target *target)
 
     ASSERT(size <= BUFFER);
     ASSERT(!size || target->buffer[size - 1] == '\n');
+    return size;
+}
+
+static uint64_t take_values(struct target *target)
+{
+    size_t size = nlct_values_take(target->sink);
+
+    ASSERT(size <= VALUES_BUFFER);
+    ASSERT(!size || target->values[size - 1] == '\n');
     return size;
 }
 
@@ -389,6 +430,8 @@ static uint64_t target_take(struct target *target)
         return take_rows(target);
     case TEXT:
         return take_text(target);
+    case VALUES:
+        return take_values(target);
     case COLUMNS:
         return take_columns(target);
     }
@@ -449,6 +492,7 @@ static void run_dump(const struct wish *wish, struct input input)
     check_deletes(asked, input.at, input.left);
     target_end(&target, &progress);
     free(target.buffer);
+    free(target.values);
     nlct_dump_free(&dump);
     nlct_filter_free(&filter);
     fake_close(dumping);

@@ -19,6 +19,14 @@ static inline struct nlct_sink *make_text(char *buffer, size_t capacity)
     return nlct_text_new(&sink, NLCT_FORM_LIST, buffer, capacity) < 0 ? NULL : sink;
 }
 
+static inline struct nlct_sink *make_values(const struct nlct_item *items, size_t count, bool json,
+                                            char *buffer, size_t capacity)
+{
+    struct nlct_sink *sink = NULL;
+
+    return nlct_values_new(&sink, items, count, json, buffer, capacity) < 0 ? NULL : sink;
+}
+
 static inline struct nlct_sink *make_counts(const unsigned *fields, size_t nfields)
 {
     struct nlct_sink *sink = NULL;

@@ -153,6 +153,120 @@ static void a_line_longer_than_the_buffer_is_an_error(void)
     nlct_sink_free(&sink);
 }
 
+/* Values -------------------------------------------------------------------------------------- */
+
+enum { ITEMS = 7 };
+
+static const struct nlct_item *all_items(void)
+{
+    static struct nlct_word words[256];
+    static struct nlct_item items[ITEMS];
+    unsigned i;
+
+    for (i = 0; i < 256; i++) {
+        memcpy(words[i].text, "word", 4);
+        words[i].size = 4;
+    }
+    items[0] = (struct nlct_item){field_number("mark"), 0, "\"mark\": ", "\"mark\": null", NULL};
+    items[1] = (struct nlct_item){field_number("src"), 2, "\"orig\": {", "", NULL};
+    items[2] = (struct nlct_item){field_number("src"), 0, "\"src\": ", "", NULL};
+    items[3] = (struct nlct_item){field_number("proto"), 0, "\"proto\": ", "", words};
+    items[4] = (struct nlct_item){field_number("secctx"), 0, "\"secctx\": ", "", NULL};
+    items[5] = (struct nlct_item){field_number("status"), 0, "\"status\": ", "", words};
+    items[6] = (struct nlct_item){field_number("unknown"), 0, "\"unknown\": ", "", NULL};
+    return items;
+}
+
+static void values_say_what_the_flow_says(void)
+{
+    static const char expected[] =
+        "{\"mark\": null, \"orig\": {\"src\": \"10.0.0.1\", \"proto\": \"word\"}, "
+        "\"secctx\": \"a\\ufffd\\\"\", \"status\": [\"word\", \"word\"], "
+        "\"unknown\": {\"99\": \"0aff\"}}\n"
+        "{\"mark\": 7, \"orig\": {\"src\": \"10.0.0.1\", \"proto\": \"word\"}}\n";
+    static char buffer[8192];
+    struct nlct_sink *sink = make_values(all_items(), ITEMS, true, buffer, sizeof(buffer));
+
+    begin(1);
+    put_context("a\xff\"", 4);
+    packet_be32(&packet, CTA_STATUS, 3);
+    packet_attr(&packet, 99, "\x0a\xff", 2);
+    CHECK_IS(give(sink), 0);
+    begin(2);
+    packet_be32(&packet, CTA_MARK, 7);
+    CHECK_IS(give(sink), 0);
+    CHECK_IS(nlct_values_take(sink), sizeof(expected) - 1);
+    CHECK_BYTES(buffer, expected, sizeof(expected) - 1);
+    CHECK_IS(nlct_values_take(sink), 0);
+    nlct_sink_free(&sink);
+}
+
+/* Every line there is, in just as much room as it wants; no byte beyond is touched. */
+static void values_keep_to_their_buffer(void)
+{
+    enum { CONTEXT = 50, MARGIN = 16, MOST = 16384 };
+    static char context[CONTEXT];
+    static char buffer[MOST + MARGIN];
+    struct nlct_sink *sink = make_values(all_items(), ITEMS, true, buffer, MOST);
+    const size_t room = nlct_values_room(sink) + 6 * CONTEXT;
+    size_t i;
+
+    nlct_sink_free(&sink);
+    CHECK(room < MOST);
+    memset(context, 0x80, sizeof(context));
+    memset(buffer, 'x', sizeof(buffer));
+    sink = make_values(all_items(), ITEMS, true, buffer, room);
+    for (i = 0; i < 3; i++) {
+        begin(1);
+        packet_be32(&packet, CTA_STATUS, UINT32_MAX);
+        put_context(context, CONTEXT);
+        CHECK_IS(give(sink), 0);
+        CHECK_IS(give(sink), 1);
+        CHECK(nlct_values_take(sink) <= room);
+        CHECK_BYTES(buffer + room, "xxxxxxxxxxxxxxxx", MARGIN);
+    }
+    nlct_sink_free(&sink);
+    /* It would be wanted again for ever. */
+    sink = make_values(all_items(), ITEMS, true, buffer, room - 1);
+    CHECK_IS(give(sink), -EMSGSIZE);
+    begin(1);
+    CHECK_IS(give(sink), 0);
+    nlct_sink_free(&sink);
+}
+
+static void values_refuse_items_without_sense(void)
+{
+    static char buffer[1];
+    struct nlct_item items[ITEMS];
+    size_t which;
+
+    for (which = 0; which < 6; which++) {
+        memcpy(items, all_items(), sizeof(items));
+        switch (which) {
+        case 0:
+            items[0].field = FLOW_FIELDS_MAX;
+            break;
+        case 1:
+            items[1].inner = ITEMS - 1; /* more than there are */
+            break;
+        case 2:
+            items[1].inner = 3; /* one of them is of no tuple */
+            break;
+        case 3:
+            items[2].inner = 1;
+            break;
+        case 4:
+            items[4].words = items[3].words;
+            break;
+        case 5:
+            items[0].inner = 1; /* it is in no tuple */
+            break;
+        }
+        CHECK(!make_values(items, ITEMS, true, buffer, sizeof(buffer)));
+    }
+    CHECK(!make_values(all_items(), ITEMS, false, buffer, sizeof(buffer)));
+}
+
 /* Groups -------------------------------------------------------------------------------------- */
 
 static struct nlct_sink *counts_by(const char *first, const char *second)
@@ -623,6 +737,9 @@ const struct test_case sink_cases[] = {
     CASE(lines_say_what_the_flow_says),
     CASE(a_full_buffer_wants_its_line_again),
     CASE(a_line_longer_than_the_buffer_is_an_error),
+    CASE(values_say_what_the_flow_says),
+    CASE(values_keep_to_their_buffer),
+    CASE(values_refuse_items_without_sense),
     CASE(counts_are_by_one_or_two_fields_without_spans),
     CASE(counts_tell_absent_from_zero),
     CASE(counts_grow),

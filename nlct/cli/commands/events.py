@@ -17,7 +17,7 @@ from nlct.cli.output import STANDARD_OUTPUT, NamedOutput, note
 from nlct.cli.places import Place
 from nlct.cli.streams import require_output
 from nlct.conntrack import Conntrack
-from nlct.events import KINDS, LEAST_BUFFER, MOST_BUFFER, Events, Item, Overrun
+from nlct.events import KINDS, LEAST_BUFFER, MOST_BUFFER, Events, Overrun
 from nlct.filter import Filter
 
 # A signal that comes between Python's last check and a wait does not end it.
@@ -109,11 +109,10 @@ def _lines(events: Events) -> Iterator[Found]:
 
 def _objects(events: Events) -> Iterator[Found]:
     """Yield what is queued as JSON."""
-    while (item := events.get(timeout=0)) is not None:
-        yield item if isinstance(item, Overrun) else _object(item)
+    return events.json(timeout=0)
 
 
-def _object(item: Item) -> bytes:
+def _object(item: Overrun) -> bytes:
     import json  # noqa: PLC0415 - text does without
 
     return json.dumps(item.to_dict()).encode() + b"\n"
