@@ -180,9 +180,9 @@ class Conntrack(Holder):
         """
         wanted = self._wanted(filter, zone)
         named = column_names(columns)
-        return self._dump_lines(
-            wanted, Lines(TEXT_BYTES) if named is None else Values(named, json=False), "dump_text"
-        )
+        if named is None:
+            return self._dump_lines(wanted, Lines(TEXT_BYTES, lib.NLCT_FORM_LIST), "dump_text")
+        return self._dump_lines(wanted, Values(named, json=False), "dump_text")
 
     def dump_json(
         self,
@@ -200,11 +200,11 @@ class Conntrack(Holder):
         Raises ValueError for an unknown column.
         """
         wanted = self._wanted(filter, zone)
-        return self._dump_lines(wanted, Lines(TEXT_BYTES, lib.NLCT_FORM_LIST), "dump_text")
+        return self._dump_lines(wanted, Values(column_names(columns), json=True), "dump_json")
 
     def dump_save(
         self, filter: Filter | None = None, *, zone: Zones | None = None
-    , Values(column_names(columns), json=True), "dump_json") -> Iterator[bytes]:
+    ) -> Iterator[bytes]:
         """Yield the lines of ``conntrack -L -o save``, many at a time, for ``conntrack -R``.
 
         Otherwise this is like dump_text(). The lines lack what conntrack(8) has no option for:
@@ -216,7 +216,7 @@ class Conntrack(Holder):
         wanted = self._wanted(filter, zone)
         return self._dump_lines(wanted, Lines(TEXT_BYTES, lib.NLCT_FORM_SAVE), "dump_save")
 
-    def _dump_lines(self, wanted: Filter, lines: Lines, operation: str, lines: Lines | Values, operation: str) -> Iterator[bytes]:
+    def _dump_lines(self, wanted: Filter, lines: Lines | Values, operation: str) -> Iterator[bytes]:
         with dump(self._handle, wanted) as made:
             for _ in made.steps(lines.sink):
                 yield lines.take()

@@ -42,21 +42,14 @@ def text(job: Job) -> None:
     """Write the lines of ``conntrack -L`` or, of columns, the values with tabs between."""
     first = b"" if job.netns is None else job.netns.encode()
     first += b"" if job.netns is None else b": " if job.columns is None else b"\t"
-    for lines in _counted(job, job.columns)))
+    for lines in _counted(job, job.ct.dump_text(job.wanted, columns=job.columns)):
+        job.out.write(b"".join(first + line for line in lines.splitlines(True)) if first else lines)
 
 
 def save(job: Job) -> None:
     """Write the lines of ``conntrack -L -o save``."""
-    done = 0
-    for lines in job.ct.dump_save(job.wanted):
+    for lines in _counted(job, job.ct.dump_save(job.wanted)):
         job.out.write(lines)
-        if job.bar.active:
-            done += lines.count(b"\n")
-            job.bar.at(done)
-
-
-def _namedct.dump_text(job.wanted, columns=job.columns)):
-        job.out.write(b"".join(first + line for line in lines.splitlines(True)) if first else lines)
 
 
 def ndjson(job: Job) -> None:
@@ -117,7 +110,9 @@ def _write_batches(job: Job, open_writer: Callable[[Any], Any]) -> None:
     done = 0
     with open_writer(pyarrow.schema(nothing.arrow(columns=columns))) as writer:
         for batch in job.ct.batches(job.wanted, columns=columns):
-            writer.write_table(pyarrow.table(batch.arrow(columns=columns)).combine_chunks())
+            # pyarrow.table() would load pandas, which takes longer than many a dump.
+            stream = pyarrow.RecordBatchReader.from_stream(batch.arrow(columns=columns))
+            writer.write_table(stream.read_all().combine_chunks())
             done += len(batch)
             job.bar.at(done)
 
