@@ -2,9 +2,9 @@
  * nlct: Linux connection tracking over netlink.
  *
  * The public C contract, in reading order: flows, descriptors and namespaces, sockets, single
- * requests, filters, dumps and the sinks they feed, tables, zeroing, deletes and flushes, events,
- * loading, mirrors, Arrow's arrays. The Python binding is cut from between the two markers below,
- * so only plain declarations stand there.
+ * requests, expectations, filters, dumps and the sinks they feed, tables, zeroing, deletes and
+ * flushes, events, loading, mirrors, Arrow's arrays. The Python binding is cut from between the two
+ * markers below, so only plain declarations stand there.
  *
  * Functions that can fail return 0, a count, or a negative errno. Nothing prints, nothing is
  * global. An object belongs to one thread at a time.
@@ -326,6 +326,78 @@ struct nlct_counter {
    those of flows or of expectations. What is no number, by its size, is skipped. Returns 0 or
    -errno; then what was appended is incomplete. */
 int nlct_stats_cpu(struct nlct_socket *sock, bool expectations, struct nlct_bytes *bytes);
+
+/* Expectations -------------------------------------------------------------------------------- */
+
+enum nlct_expect_field {
+    NLCT_EXPECT_MASTER,
+    NLCT_EXPECT_TUPLE,
+    NLCT_EXPECT_MASK,
+    NLCT_EXPECT_TIMEOUT,
+    NLCT_EXPECT_ID,
+    NLCT_EXPECT_HELPER,
+    NLCT_EXPECT_ZONE,
+    NLCT_EXPECT_FLAGS,
+    NLCT_EXPECT_CLASS,
+    NLCT_EXPECT_NAT_DIRECTION,
+    NLCT_EXPECT_NAT,
+    NLCT_EXPECT_FUNCTION,
+};
+
+/* A flow that a helper expects: one with 'tuple', of which only the bits in 'mask' count. 'master'
+   is the original tuple of the flow that it comes from. It will be translated (NAT) to the source
+   of 'nat': the original direction if 'nat_direction' is 0, the reply if 1. 'timeout' is in
+   seconds. The kernel does not tell the zone, which is the master's. 'event' is an enum nlct_event.
+   'helper' and 'function', the kernel's name of what is done when the flow comes, end with a null
+   byte. Absent members are zero. */
+struct nlct_expect {
+    uint64_t present;
+    struct nlct_tuple master;
+    struct nlct_tuple tuple;
+    struct nlct_tuple mask;
+    struct nlct_tuple nat;
+    uint32_t nat_direction;
+    uint32_t timeout;
+    uint32_t id;
+    uint32_t flags;
+    uint32_t expect_class;
+    uint16_t zone;
+    uint8_t family;
+    uint8_t event;
+    char helper[16];
+    char function[32];
+};
+
+/* Fills '*expect' from one netlink message of 'size' bytes, skipping attributes that this version
+   does not know. Returns 0, or -EBADMSG with '*expect' unspecified. */
+int nlct_expect_parse(const void *message, size_t size, struct nlct_expect *expect);
+
+/* Writes the expectation into 'buffer' as `conntrack -L expect` does, or `conntrack -E expect` if
+   it has an event, one line with its end. Returns the size, or -EMSGSIZE if there is no room for
+   NLCT_TEXT_MAX. */
+int nlct_expect_text(const struct nlct_expect *expect, char *buffer, size_t capacity);
+
+/* Appends all expectations to 'bytes', as an array of struct nlct_expect. Where one goes meanwhile
+   others may come twice. Returns 0, -EINTR if the kernel said that the dump is inconsistent, or
+   -EFBIG if there are more than NLCT_EXPECT_MOST. */
+int nlct_expect_dump(struct nlct_socket *sock, struct nlct_bytes *bytes);
+
+enum { NLCT_EXPECT_MOST = 1 << 18 };
+
+/* Finds the first expectation that a flow with the tuple and zone of '*key' would fulfil. */
+int nlct_expect_get(struct nlct_socket *sock, const struct nlct_expect *key,
+                    struct nlct_expect *found);
+
+/* Creates '*expect', which has a master, a tuple and a mask; -EEXIST if another one takes the same
+   tuple. */
+int nlct_expect_create(struct nlct_socket *sock, const struct nlct_expect *expect);
+
+/* Deletes the expectation with the tuple, zone and id of '*expect'; -EINVAL if it lacks the id, or
+   if the tuple lacks an address, the protocol or its ports. */
+int nlct_expect_delete(struct nlct_socket *sock, const struct nlct_expect *expect);
+
+/* Deletes all expectations, of every zone. */
+int nlct_expect_flush_all(struct nlct_socket *sock);
 
 /* Filters ------------------------------------------------------------------------------------- */
 

@@ -8,7 +8,7 @@ List, filter and flush conntrack entries, zone by zone, exactly and fast::
 
 from nlct.capabilities import Capabilities, probe
 from nlct.conntrack import Conntrack
-from nlct.enums import DccpState, EventKind, Proto, SctpState, Status, TcpState
+from nlct.enums import DccpState, EventKind, ExpectFlags, Proto, SctpState, Status, TcpState
 from nlct.errors import (
     Error,
     ExistsError,
@@ -21,6 +21,7 @@ from nlct.errors import (
     UnsupportedError,
 )
 from nlct.events import Event, Events, Overrun
+from nlct.expect import Expectation, Expectations
 from nlct.filter import ALL, Filter
 from nlct.flow import Flow, Tuple
 from nlct.flush import FlushResult
@@ -44,7 +45,10 @@ __all__ = [
     "EventKind",
     "Events",
     "ExistsError",
+    "ExpectFlags",
+    "Expectation",
     "ExpectationCounters",
+    "Expectations",
     "Filter",
     "Flow",
     "FlowCounters",

@@ -16,6 +16,7 @@ from nlct.counts import Counts
 from nlct.enums import EventKind, Status
 from nlct.errors import Error, InterruptedDumpError, NotFoundError, UnsupportedError, error
 from nlct.events import Events
+from nlct.expect import Expectations
 from nlct.filter import Filter, Zones, to_delete, to_zero, zone_set
 from nlct.flow import Flow, Lines, Tuple, flows_from, to_c
 from nlct.flush import FlushResult, delete_flows, flush
@@ -370,6 +371,11 @@ class Conntrack(Holder):
         It takes no dump.
         """
         return stats.read(self._handle)
+
+    @property
+    def expectations(self) -> Expectations:
+        """The flows that helpers expect: a table of its own (``conntrack -L expect``)."""
+        return Expectations(self._handle)
 
     @property
     def limit(self) -> int:

@@ -45,6 +45,18 @@ class Status(enum.IntFlag):
     HW_OFFLOAD = 0x8000
 
 
+class ExpectFlags(enum.IntFlag):
+    """The flags of an expectation (``CTA_EXPECT_FLAGS``).
+
+    PERMANENT: it stays when a flow fulfils it. INACTIVE: no flow fulfils it. USERSPACE: it comes
+    from a helper in user space.
+    """
+
+    PERMANENT = 0x1
+    INACTIVE = 0x2
+    USERSPACE = 0x4
+
+
 class TcpState(enum.IntEnum):
     """States of a TCP connection (``CTA_PROTOINFO_TCP_STATE``, ``conntrack --state``)."""
 

@@ -246,6 +246,13 @@ def _set_family(row: bytearray, name: str, value: Address) -> None:
 # Flows ------------------------------------------------------------------------------------------
 
 
+def tuple_from(row: bytes) -> Tuple:
+    """Make a tuple of a ``struct nlct_tuple``."""
+    one: Tuple = object.__new__(Tuple)
+    one._row = row
+    return one
+
+
 def _tuple_of_flow(name: str) -> Any:
     at = TUPLES[name]
     end = at + TUPLE_SIZE

@@ -1,4 +1,4 @@
-/* What is known of each attribute of a flow: the tables for decode.c and build.c. */
+/* What is known of each attribute of a flow: the tables for decode.c and build.c, and these two. */
 #ifndef NLCT_ATTRIBUTES_H
 #define NLCT_ATTRIBUTES_H
 
@@ -26,6 +26,16 @@ struct table {
 /* Of the attributes of a flow message, and of those inside a tuple. */
 extern const struct table flow_table;
 extern const struct table tuple_table;
+
+/* Decodes attributes into 'base', the struct of the table; 'view' is the message that they are in.
+   Sets '*unknown' where one is not in the table. Returns 0 or -EBADMSG. */
+int table_decode(const struct table *table, struct wire wire, struct view *view, void *base,
+                 bool *unknown);
+
+/* Puts the fields of 'base' that are in the table, in 'wanted' and present. 'bytes' holds the
+   spans. */
+void table_put(struct message *message, const struct table *table, uint8_t family, const void *base,
+               uint64_t wanted, const uint8_t *bytes);
 
 /* The fields of a flow that a request may set, a bit each. */
 extern const uint64_t flow_settable;

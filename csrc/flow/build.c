@@ -58,9 +58,8 @@ static bool is_wanted(const struct rule *rule, uint8_t family, const void *base,
     return rule->kind == NEST || has(fields, rule->bit);
 }
 
-/* Puts the fields of 'base' that are in 'table', in 'wanted' and present. */
-static void put(struct message *message, const struct table *table, uint8_t family,
-                const void *base, uint64_t wanted, const uint8_t *bytes)
+void table_put(struct message *message, const struct table *table, uint8_t family, const void *base,
+               uint64_t wanted, const uint8_t *bytes)
 {
     uint64_t present;
     uint16_t type;
@@ -76,12 +75,12 @@ static void put(struct message *message, const struct table *table, uint8_t fami
         switch (rule->kind) {
         case NEST:
             nest = message_nest_begin(message, type);
-            put(message, rule->nest, family, base, wanted, bytes);
+            table_put(message, rule->nest, family, base, wanted, bytes);
             message_nest_end_full(message, nest);
             break;
         case TUPLE:
             nest = message_nest_begin(message, type);
-            put(message, rule->nest, family, from, UINT64_MAX, bytes);
+            table_put(message, rule->nest, family, from, UINT64_MAX, bytes);
             message_nest_end(message, nest);
             break;
         default:
@@ -108,7 +107,7 @@ static void put_tuple(struct message *message, uint16_t type, uint8_t family,
 {
     const size_t nest = message_nest_begin(message, type);
 
-    put(message, &tuple_table, family, tuple, UINT64_MAX, NULL);
+    table_put(message, &tuple_table, family, tuple, UINT64_MAX, NULL);
     message_nest_end(message, nest);
 }
 
@@ -139,8 +138,8 @@ void flow_put_update(struct message *message, const struct nlct_flow *flow, cons
     struct nlct_flow whole = *flow;
 
     confirm(&whole);
-    put(message, &flow_table, flow->family, &whole,
-        flow_settable | bit(NLCT_FLOW_ORIG) | zone_bit(flow), bytes);
+    table_put(message, &flow_table, flow->family, &whole,
+              flow_settable | bit(NLCT_FLOW_ORIG) | zone_bit(flow), bytes);
 }
 
 static uint8_t reverse_icmp(uint8_t proto, uint8_t type)
@@ -215,7 +214,7 @@ static bool has_translation(const struct nlct_flow *flow)
     return has(flow->present, NLCT_FLOW_REPLY) && (flow->reply.present & addresses) == addresses;
 }
 
-static bool has_ports(uint8_t proto)
+bool tuple_has_ports(uint8_t proto)
 {
     return proto == IPPROTO_TCP || proto == IPPROTO_UDP || proto == IPPROTO_GRE ||
            proto == IPPROTO_SCTP || proto == IPPROTO_DCCP || proto == IPPROTO_UDPLITE;
@@ -226,7 +225,7 @@ static bool tuple_fits(const struct nlct_tuple *tuple, uint8_t proto)
 {
     const bool icmp = proto == IPPROTO_ICMP || proto == IPPROTO_ICMPV6;
 
-    if ((tuple->sport || tuple->dport) && !has_ports(proto))
+    if ((tuple->sport || tuple->dport) && !tuple_has_ports(proto))
         return false;
     return icmp || !(tuple->icmp_id || tuple->icmp_type || tuple->icmp_code);
 }
@@ -266,10 +265,10 @@ int nlct_flow_build(const struct nlct_flow *flow, const uint8_t *bytes, void *bu
     message_begin(&message, buffer, capacity,
                   message_type(NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_NEW),
                   NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL, flow->family);
-    put(&message, &flow_table, flow->family, &whole,
-        flow_settable | bit(NLCT_FLOW_ORIG) | bit(NLCT_FLOW_REPLY) | bit(NLCT_FLOW_MASTER) |
-            zone_bit(flow),
-        bytes);
+    table_put(&message, &flow_table, flow->family, &whole,
+              flow_settable | bit(NLCT_FLOW_ORIG) | bit(NLCT_FLOW_REPLY) | bit(NLCT_FLOW_MASTER) |
+                  zone_bit(flow),
+              bytes);
     /* Without this the kernel would choose another source port if the reply is taken. */
     if (nat)
         nat_put(&message, CTA_NAT_SRC, flow->reply);

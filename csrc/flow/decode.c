@@ -122,15 +122,12 @@ static int store_value(const struct rule *rule, const struct attr *attr, const s
     return 0;
 }
 
-static int decode(const struct table *table, struct wire wire, struct view *view, void *base,
-                  bool *unknown);
-
 /* The reply tuple precedes it. */
 static int decode_nat(const struct rule *rule, const struct attr *attr, struct view *view,
                       bool *unknown)
 {
     struct translation to = {0};
-    int rc = decode(rule->nest, wire_nest(attr), view, &to, unknown);
+    int rc = table_decode(rule->nest, wire_nest(attr), view, &to, unknown);
 
     if (rc < 0)
         return rc;
@@ -151,12 +148,12 @@ static int decode_attr(const struct rule *rule, const struct attr *attr, struct 
     case PADDING:
         return 0;
     case NEST:
-        return decode(rule->nest, wire_nest(attr), view, base, unknown);
+        return table_decode(rule->nest, wire_nest(attr), view, base, unknown);
     case NAT:
         return decode_nat(rule, attr, view, unknown);
     case TUPLE:
         ((struct nlct_tuple *)(void *)to)->family = view->family;
-        rc = decode(rule->nest, wire_nest(attr), view, to, unknown);
+        rc = table_decode(rule->nest, wire_nest(attr), view, to, unknown);
         break;
     default:
         rc = store_value(rule, attr, view, to);
@@ -173,8 +170,8 @@ static const struct rule *find_rule(const struct table *table, unsigned type)
     return &table->rules[type];
 }
 
-static int decode(const struct table *table, struct wire wire, struct view *view, void *base,
-                  bool *unknown)
+int table_decode(const struct table *table, struct wire wire, struct view *view, void *base,
+                 bool *unknown)
 {
     uint32_t seen = 0;
     struct attr attr;

@@ -1,7 +1,7 @@
 /*
  * One flow: the table of its attributes, and its forms. Of netlink it needs only messages. The
  * other rooms may see this much of it, in reading order: bits, bytes, a hash with a key, the fields
- * of a flow, decoding, building, translation, matching, text.
+ * of a flow, decoding, building, translation, matching, text; and an expectation.
  */
 #ifndef NLCT_FLOW_H
 #define NLCT_FLOW_H
@@ -230,6 +230,9 @@ void flow_reverse(const struct nlct_flow *flow, struct nlct_tuple *reply);
 /* Puts what changes a flow: its key and all of its settable fields. */
 void flow_put_update(struct message *message, const struct nlct_flow *flow, const uint8_t *bytes);
 
+/* Do tuples of this protocol have ports, or keys in their place? */
+bool tuple_has_ports(uint8_t proto);
+
 /* Would the kernel keep all of a new flow? It silently drops values of another protocol and, with a
    timeout of 0, the flow itself. */
 bool flow_fits(const struct nlct_flow *flow);
@@ -268,6 +271,11 @@ char *text_address(char *at, const uint8_t *address, uint8_t family);
 /* The name of a state of TCP, SCTP or DCCP; NULL if it has none. */
 const char *text_state(uint8_t proto, unsigned state);
 
+/* Each writes at 'at' and returns the end: the ports of a tuple, or what its protocol has instead,
+   with a space behind each; what an event begins with. */
+char *text_keys(char *at, const struct nlct_tuple *tuple);
+char *text_event(char *at, uint8_t event);
+
 /* save.c -------------------------------------------------------------------------------------- */
 
 /* Reads one line of `conntrack -o save`, without its end, as nlct_save_read() does. Returns 1, 0 if
@@ -284,5 +292,13 @@ char *value_put(char *at, const struct nlct_flow *flow, const uint8_t *bytes,
                 const struct field *field, const struct nlct_word *words, bool json);
 size_t value_room(const struct field *field, const struct nlct_word *words);
 size_t value_spans(const struct nlct_flow *flow);
+
+/* expect.c: an expectation and its forms ------------------------------------------------------ */
+
+/* Decodes the payload of a message. Returns 0 or -EBADMSG. */
+int expect_read(struct wire payload, struct nlct_expect *expect);
+
+/* Puts the fields of '*expect' that are in 'wanted', a bit each, and present. */
+void expect_put(struct message *message, const struct nlct_expect *expect, uint64_t wanted);
 
 #endif

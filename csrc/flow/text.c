@@ -163,9 +163,16 @@ static const struct protocol {
     [IPPROTO_SCTP] = {"sctp    ", put_ports},   [IPPROTO_UDPLITE] = {"udplite ", put_ports},
 };
 
-static char *put_event(char *at, const struct nlct_flow *flow)
+char *text_keys(char *at, const struct nlct_tuple *tuple)
 {
-    switch (flow->event) {
+    const struct protocol *protocol = &protocols[tuple->proto];
+
+    return protocol->put_keys ? protocol->put_keys(at, tuple) : at;
+}
+
+char *text_event(char *at, uint8_t event)
+{
+    switch (event) {
     case NLCT_EVENT_NEW:
         return WORD(at, "    [NEW] ");
     case NLCT_EVENT_UPDATE:
@@ -239,13 +246,11 @@ static char *put_states(char *at, const struct nlct_flow *flow)
 /* An absent tuple has no family and no protocol; an absent address is printed as zero. */
 static char *put_tuple(char *at, const struct nlct_tuple *tuple)
 {
-    const struct protocol *protocol = &protocols[tuple->proto];
-
     if (tuple->family == AF_INET)
         at = put_addresses(at, tuple, put_ipv4);
     else if (tuple->family == AF_INET6)
         at = put_addresses(at, tuple, put_ipv6);
-    return protocol->put_keys ? protocol->put_keys(at, tuple) : at;
+    return text_keys(at, tuple);
 }
 
 static char *put_counters(char *at, uint64_t packets, uint64_t bytes)
@@ -343,7 +348,7 @@ int nlct_flow_text(const struct nlct_flow *flow, const uint8_t *bytes, char *buf
 
     if (capacity < NLCT_TEXT_MAX || capacity - NLCT_TEXT_MAX < flow->secctx.size)
         return -EMSGSIZE;
-    at = put_event(at, flow);
+    at = text_event(at, flow->event);
     at = put_protocol(at, flow->orig.proto);
     if (has(flow->present, NLCT_FLOW_TIMEOUT))
         at = NUMBER(at, "", flow->timeout);
