@@ -98,7 +98,8 @@ class Expectation:
     (``CTA_EXPECT_FN``).
     ``id``: the kernel's id of this very expectation (``CTA_EXPECT_ID``).
 
-    ``str()`` is the line that ``conntrack -L expect`` prints. Expectations compare by all fields.
+    ``str()`` is the line that ``conntrack -L expect`` prints. Expectations compare by what names
+    one: tuple, zone and id. To compare everything, compare to_dict().
     """
 
     __slots__ = ("_row",)
@@ -179,10 +180,13 @@ class Expectation:
         return _expectation_of, (self._fields(),)
 
     def __eq__(self, other: object) -> bool:
-        return self._row == other._row if isinstance(other, Expectation) else NotImplemented
+        return self._key() == other._key() if isinstance(other, Expectation) else NotImplemented
 
     def __hash__(self) -> int:
-        return hash(self._row)
+        return hash(self._key())
+
+    def _key(self) -> Any:
+        return self.tuple, self.zone, self.id
 
 
 _NAMES = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import pickle
 import socket
+from collections.abc import Iterable
 
 import pytest
 
@@ -17,22 +18,11 @@ COUNT = 4
 ZONE = 7
 
 
-@pytest.fixture
-def filled(ct: nlct.Conntrack, netns: nlct.Netns) -> nlct.Conntrack:
-    """Expectations in two zones; the first two tuples are in both. The last is of IPv6."""
-    for zone in (0, ZONE):
-        masters = expectations.masters(ct, COUNT, zone)
-        for place, master in enumerate(masters):
-            one = expected(place if place < 2 else place + zone)
-            more = (number(expectations.ZONE, zone, 2),) if zone else ()
-            assert expectations.create(netns, master, one, *more) == 0
-    (six,) = expectations.masters(ct, 1, family=6)
-    assert expectations.create(netns, six, expected(0, 6)) == 0
-    return ct
+def fill(netns: nlct.Netns) -> dict[bytes, expectations.Found]:
+    """Have one expectation of each master in two zones, and nothing else. Returns the table.
 
-
-def refill(ct: nlct.Conntrack, netns: nlct.Netns) -> dict[bytes, expectations.Found]:
-    """Have all of those again, and one of each master alone. Returns the table."""
+    The first two tuples are in both zones.
+    """
     assert expectations.ask(netns, DELETE)[0] == 0
     assert expectations.dump(netns) == {}
     for zone in (0, ZONE):
@@ -44,12 +34,22 @@ def refill(ct: nlct.Conntrack, netns: nlct.Netns) -> dict[bytes, expectations.Fo
     return expectations.dump(netns)
 
 
+@pytest.fixture
+def filled(ct: nlct.Conntrack, netns: nlct.Netns) -> nlct.Conntrack:
+    """Those, and one of IPv6."""
+    for zone in (0, ZONE):
+        expectations.masters(ct, COUNT, zone)
+    fill(netns)
+    (six,) = expectations.masters(ct, 1, family=6)
+    assert expectations.create(netns, six, expected(0, 6)) == 0
+    return ct
+
+
 # What the code relies on, and what it avoids, because every kernel does it so -----------------
 
 
-def test_a_delete_without_a_tuple_empties_the_table(
-    filled: nlct.Conntrack, netns: nlct.Netns
-) -> None:
+@pytest.mark.usefixtures("filled")
+def test_a_delete_without_a_tuple_empties_the_table(netns: nlct.Netns) -> None:
     """Why each delete is read back before it is sent: all of these succeed, in every zone."""
     zone = number(expectations.ZONE, ZONE, 2)
     for attributes in (
@@ -62,14 +62,13 @@ def test_a_delete_without_a_tuple_empties_the_table(
         (expectations.attr(expectations.MASK, expected(0)), number(ID, 1)),
         (number(40, 1),),
     ):
-        assert len(refill(filled, netns)) == 2 * COUNT
+        assert len(fill(netns)) == 2 * COUNT
         assert expectations.ask(netns, DELETE, *attributes)[0] == 0
         assert expectations.dump(netns) == {}
 
 
-def test_a_delete_with_a_tuple_hits_one_or_nothing(
-    filled: nlct.Conntrack, netns: nlct.Netns
-) -> None:
+@pytest.mark.usefixtures("filled")
+def test_a_delete_with_a_tuple_hits_one_or_nothing(netns: nlct.Netns) -> None:
     """With a wrong tuple, zone, id or family, without a zone, with a helper beside it."""
     zone = number(expectations.ZONE, ZONE, 2)
     shared, alone = (expectations.attr(TUPLE, expected(place)) for place in (0, ZONE + 3))
@@ -83,12 +82,12 @@ def test_a_delete_with_a_tuple_hits_one_or_nothing(
         ((netlink.attr(TUPLE | netlink.NESTED),), socket.AF_INET, errno.EINVAL),
         ((alone,), socket.AF_INET6, errno.EINVAL),
     ):
-        before = refill(filled, netns)
+        before = fill(netns)
         assert expectations.ask(netns, DELETE, *attributes, family=family)[0] == meant
         assert expectations.dump(netns) == before
     helper = netlink.attr(expectations.HELPER, b"sip\0")
     for attributes in ((shared,), (shared, helper), (shared, zone), (alone, zone)):
-        before = refill(filled, netns)
+        before = fill(netns)
         _, found = expectations.ask(netns, GET, *attributes)
         assert expectations.ask(netns, DELETE, *attributes)[0] == 0
         del before[found[0][ID]]
@@ -107,3 +106,158 @@ def test_the_kernel_tells_no_zone_and_drops_the_oldest(
     after = expectations.dump(netns)
     assert before.keys() - after.keys() == {oldest[ID]}
     assert len(after) == len(before) == filled.expectations.count()
+
+
+# nlct's own --------------------------------------------------------------------------------------
+
+
+def test_one_at_a_time(filled: nlct.Conntrack, netns: nlct.Netns) -> None:
+    """What is dumped, got and deleted is what the kernel has; nothing else goes."""
+    table = expectations.dump(netns)
+    found = filled.expectations
+    assert {one.id for one in found.dump()} == {int.from_bytes(one, "big") for one in table}
+    assert {one.zone for one in found.dump()} == {None}
+    zoned = list(found.dump(zone=ZONE))
+    assert {one.zone for one in zoned} == {ZONE}
+    assert {one.tuple.dport for one in zoned} == {50_000, 50_001, 50_009, 50_010}
+    assert [found.count(zone=zone) for zone in (0, ZONE, 9)] == [COUNT + 1, COUNT, 0]
+    for one in zoned:
+        assert found.get(one.tuple, zone=ZONE) == one
+        # Any source port: the mask says so.
+        assert found.get(one.tuple.replace(sport=1234), zone=ZONE).id == one.id
+        for wrong in (
+            one.replace(zone=None),
+            one.replace(zone=9),
+            one.replace(id=(one.id or 0) ^ 1),
+            one.replace(tuple=one.tuple.replace(dport=1)),
+        ):
+            with pytest.raises(nlct.NotFoundError):
+                found.delete(wrong)
+        assert expectations.dump(netns) == table
+        found.delete(one)
+        del table[(one.id or 0).to_bytes(4, "big")]
+        assert expectations.dump(netns) == table
+        with pytest.raises(nlct.NotFoundError):
+            found.get(one.tuple, zone=ZONE)
+        with pytest.raises(nlct.NotFoundError):
+            found.delete(one)
+    for one in found.dump(zone=0):
+        found.delete(one.replace(zone=None))
+    assert expectations.dump(netns) == {}
+
+
+def test_a_delete_that_names_none_is_not_sent(filled: nlct.Conntrack, netns: nlct.Netns) -> None:
+    """Without an id, an address, the protocol or its ports."""
+    before = expectations.dump(netns)
+    (one,) = (one for one in filled.expectations.dump(zone=0) if one.family == socket.AF_INET6)
+    with pytest.raises(ValueError, match="an id"):
+        filled.expectations.delete(one.replace(id=None))
+    for name in ("src", "dst", "proto", "sport", "dport"):
+        with pytest.raises(nlct.InvalidRequestError):
+            filled.expectations.delete(one.replace(tuple=one.tuple.replace(**{name: None})))
+    with pytest.raises(nlct.InvalidRequestError):
+        filled.expectations.delete(one.replace(tuple=one.tuple.replace(zone=0)))
+    with pytest.raises(TypeError, match="Expectation"):
+        filled.expectations.delete(one.tuple)  # type: ignore[arg-type]
+    assert expectations.dump(netns) == before
+    filled.expectations.flush_all()
+    assert expectations.dump(netns) == {}
+
+
+def untimed(lines: Iterable[str]) -> list[str]:
+    """Leave the seconds left out of lines."""
+    return sorted(line.split(" ", 1)[1] for line in lines)
+
+
+def tool_lines(netns: nlct.Netns) -> list[str]:
+    """What the real tool lists of both families."""
+    listed = (
+        tool.run(netns, "conntrack", "-L", "expect", "-f", family) for family in ("ipv4", "ipv6")
+    )
+    return untimed(line for said in listed for line in said.splitlines())
+
+
+def test_created_is_what_was_meant(ct: nlct.Conntrack, netns: nlct.Netns) -> None:
+    """Of both families, in a zone, with every field; beside what the real tool prints and makes."""
+    masters = expectations.masters(ct, 6, ZONE)
+    (six,) = expectations.masters(ct, 1, family=6)
+    flags = ExpectFlags.PERMANENT | ExpectFlags.INACTIVE
+    address = "10.9.9.9"
+    meant = [
+        Expectation(Tuple("10.0.0.2", "10.0.0.1", "tcp", dport=1), master=masters[0], zone=ZONE),
+        Expectation(Tuple(None, "10.0.0.1", "tcp", 7, 2), master=masters[1], zone=ZONE),
+        Expectation(expected(3), master=masters[2], zone=ZONE, flags=flags, timeout=5),
+        Expectation(
+            *(expected(4), Tuple("255.255.255.0", "255.255.255.255", "tcp", 0, 0xFFFF)),
+            **{"master": masters[3], "zone": ZONE, "helper": "ftp", "expect_class": 0},
+            **{"nat": Tuple(address, "0.0.0.0", "tcp", 9, 0), "nat_direction": 1},
+            function="nat-follow-master",
+        ),
+        Expectation(expected(5), master=masters[4], zone=ZONE, flags=ExpectFlags.PERMANENT),
+        Expectation(expected(6, 6), master=six),
+    ]
+    for one in meant:
+        ct.expectations.create(one)
+    found = {one.tuple.dport: one for one in ct.expectations.dump()}
+    for one in meant:
+        made = found[one.tuple.dport]
+        for name in ("src", "sport"):
+            bits = getattr(made.mask, name)
+            assert bool(int(bits)) == (getattr(one.tuple, name) is not None) or one.mask
+        assert (made.master, made.helper, made.expect_class) == (one.master, "ftp", 0)
+        assert (made.flags, made.nat_direction) == (one.flags or 0, one.nat_direction)
+        assert made.timeout is not None
+        assert 5 < made.timeout <= 300
+    translated = found[50_004]
+    assert translated.mask == meant[3].mask
+    assert translated.nat is not None
+    assert (str(translated.nat.src), translated.nat.sport) == (address, 9)
+    assert translated.function == "nat-follow-master"
+    assert translated.to_dict()["nat"]["src"] == address
+    assert found[50_003].to_dict()["flags"] == ["permanent", "inactive"]
+    for one in found.values():
+        assert pickle.loads(pickle.dumps(one)).to_dict() == one.to_dict()
+        assert len({one, one.replace(timeout=1), one.replace(id=1), one.replace(zone=1)}) == 3
+        assert repr(one).startswith("Expectation(tuple=Tuple(src=")
+    assert untimed(map(str, found.values())) == tool_lines(netns)
+
+
+def test_refusals(ct: nlct.Conntrack, netns: nlct.Netns) -> None:
+    """Each as its own kind of error, and the table as it was."""
+    first, second, third = expectations.masters(ct, 3)
+    ct.create(nlct.Flow(Tuple("10.0.0.1", "10.0.0.2", "udp", 1, 2), timeout=60))
+    create = ct.expectations.create
+    create(Expectation(expected(1), master=first))
+    before = expectations.dump(netns)
+    with pytest.raises(nlct.ExistsError):
+        create(Expectation(expected(1), master=second))
+    with pytest.raises(nlct.NotFoundError):
+        create(Expectation(expected(2), master=second.replace(sport=1)))
+    with pytest.raises(nlct.NotFoundError):
+        create(Expectation(expected(2), master=second, zone=ZONE))
+    with pytest.raises(nlct.UnsupportedError):
+        create(Expectation(expected(2), master=Tuple("10.0.0.1", "10.0.0.2", "udp", 1, 2)))
+    with pytest.raises(nlct.InvalidRequestError):
+        create(Expectation(expected(2), master=second, expect_class=9))
+    with pytest.raises(nlct.InvalidRequestError):
+        create(Expectation(expected(2), master=second, function="nonesuch"))
+    with pytest.raises(ValueError, match="master"):
+        create(Expectation(expected(2)))
+    with pytest.raises(ValueError, match="go together"):
+        create(Expectation(expected(2), master=third, nat_direction=1))
+    with pytest.raises(nlct.InvalidRequestError):
+        ct.expectations.get(Tuple("10.0.0.1", "10.0.0.2", "tcp"))
+    assert expectations.dump(netns) == before
+    for bad, error in (
+        ({"helper": "sixteen-letters-"}, ValueError),
+        ({"function": "a\0b"}, ValueError),
+        ({"helper": 7}, TypeError),
+        ({"zone": 65536}, ValueError),
+        ({"flags": -1}, ValueError),
+        ({"mask": "all"}, TypeError),
+        ({"mask": expected(0, 6)}, ValueError),
+        ({"nat": Tuple(proto="tcp")}, ValueError),
+    ):
+        (name,) = bad
+        with pytest.raises(error, match=name):
+            Expectation(expected(1), **bad)  # type: ignore[arg-type]

@@ -94,8 +94,12 @@ class Modules(Mapping[str, click.Command]):
         return len(self._names)
 
 
-class App(_Named, click.Group):
-    """A group of commands that keeps our exit codes."""
+class Group(_Named, click.Group):
+    """A group of commands."""
+
+
+class App(Group):
+    """The group of all commands, which keeps our exit codes."""
 
     def main(
         self,

@@ -25,6 +25,7 @@ def _version(_ctx: click.Context) -> str:
             "demo",
             "dump",
             "events",
+            "expect",
             "fill",
             "flush",
             "load",
