@@ -808,6 +808,35 @@ def public_names() -> Iterator[str]:
                 yield f"{name}.{attribute}"
 
 
+@covers(
+    "Conntrack.expectations", "Expectations", "Expectations.dump", "Expectations.count", times=60
+)
+@covers("Expectations.get", "Expectations.create", "Expectations.delete", times=60)
+@covers("Expectations.flush_all", "Expectation", "Expectation.to_dict", "Expectation.replace")
+@covers("ExpectFlags", "Expectation.family")
+def expectations(bench: Bench) -> None:
+    """What is refused, and what is found, if there is the helper of FTP."""
+    found = bench.ct.expectations
+    orig = nlct.Tuple("10.1.0.1", "10.1.0.2", "tcp", 1, 21)
+    one = nlct.Expectation(
+        nlct.Tuple("10.1.0.2", "10.1.0.1", "tcp", 0, 9),
+        master=orig,
+        flags=nlct.ExpectFlags.INACTIVE,
+    )
+    for call in (lambda: found.create(one), lambda: found.delete(one.replace(id=1))):
+        with contextlib.suppress(nlct.NotFoundError):
+            call()
+    with contextlib.suppress(nlct.UnsupportedError):
+        bench.ct.create(nlct.Flow(orig, timeout=600, helper="ftp", status=nlct.Status.SEEN_REPLY))
+        found.create(one)
+        assert found.count(zone=0) == 1
+        for made in found.dump(zone=0):
+            assert (made.family, made.to_dict()["helper"]) == (socket.AF_INET, "ftp")
+            found.delete(found.get(made.tuple, zone=0))
+        bench.ct.delete_flow(bench.ct.get(orig))
+    found.flush_all()
+
+
 def test_every_public_name_has_a_leak_test() -> None:
     """Whoever adds a public name adds a leak test, and whoever takes one away takes it away."""
     assert set(public_names()) == COVERED
