@@ -808,12 +808,15 @@ def public_names() -> Iterator[str]:
                 yield f"{name}.{attribute}"
 
 
+EXPECTED = tuple(nlct.Expectation(nlct.Tuple("::1")).to_dict())
+
+
 @covers(
     "Conntrack.expectations", "Expectations", "Expectations.dump", "Expectations.count", times=60
 )
 @covers("Expectations.get", "Expectations.create", "Expectations.delete", times=60)
 @covers("Expectations.flush_all", "Expectation", "Expectation.to_dict", "Expectation.replace")
-@covers("ExpectFlags", "Expectation.family")
+@covers("ExpectFlags", "Expectation.family", *(f"Expectation.{name}" for name in EXPECTED))
 def expectations(bench: Bench) -> None:
     """What is refused, and what is found, if there is the helper of FTP."""
     found = bench.ct.expectations

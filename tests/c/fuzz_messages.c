@@ -222,6 +222,35 @@ static void check_text(const struct nlct_flow *flow, const struct nlct_bytes *by
     free(room);
 }
 
+/* Whatever is parsed has a line, and a delete of it names one or is not sent. */
+static void parse_expectation(const uint8_t *data, size_t size)
+{
+    struct nlct_expect expect;
+    char line[NLCT_TEXT_MAX];
+    struct nlct_socket *sock;
+    int rc;
+
+    if (nlct_expect_parse(data, size, &expect) < 0)
+        return;
+    rc = nlct_expect_text(&expect, line, sizeof(line));
+    ASSERT(rc > 0 && line[rc - 1] == '\n');
+    sock = fake_open();
+    fake_reset();
+    fake_answer(fake_acknowledge);
+    rc = nlct_expect_delete(sock, &expect);
+    ASSERT(rc == 0 || rc == -EINVAL || rc == -EBADMSG);
+    ASSERT((rc == 0) == (fake_sent.size != 0));
+    if (rc == 0) {
+        size_t tuple;
+        size_t id;
+
+        ASSERT(find_attr(fake_sent.bytes, fake_sent.size, CTA_EXPECT_TUPLE, &tuple) && tuple > 4);
+        ASSERT(find_attr(fake_sent.bytes, fake_sent.size, CTA_EXPECT_ID, &id) && id == 8);
+        ASSERT(!find_attr(fake_sent.bytes, fake_sent.size, CTA_EXPECT_HELP_NAME, &id));
+    }
+    fake_close(sock);
+}
+
 static void parse(size_t capacity, const uint8_t *data, size_t size)
 {
     struct nlct_bytes bytes = {0};
@@ -235,6 +264,7 @@ static void parse(size_t capacity, const uint8_t *data, size_t size)
             build(&flow, &bytes, capacity);
     }
     nlct_bytes_free(&bytes);
+    parse_expectation(data, size);
 }
 
 /* Counters of processors, and flows that are zeroed, from the same answers. */
