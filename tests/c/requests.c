@@ -190,6 +190,47 @@ static void a_delete_that_does_not_name_one_flow_is_never_sent(void)
 
 /* Gets and updates ---------------------------------------------------------------------------- */
 
+static void an_expectation_is_deleted_by_name_or_not_at_all(void)
+{
+    struct nlct_expect whole = {
+        .present = BIT(NLCT_EXPECT_TUPLE) | BIT(NLCT_EXPECT_ID) | BIT(NLCT_EXPECT_ZONE) |
+                   BIT(NLCT_EXPECT_HELPER) | BIT(NLCT_EXPECT_MASTER),
+        .tuple = tuple_of("10.0.0.2", "10.0.0.1", IPPROTO_TCP, 0, 50000),
+        .family = AF_INET,
+        .id = 7,
+        .zone = 9,
+        .helper = "ftp",
+    };
+    struct nlct_socket *sock = open_acknowledging();
+    unsigned i;
+
+    expect(NFNL_SUBSYS_CTNETLINK_EXP << 8 | IPCTNL_MSG_EXP_DELETE, NLM_F_REQUEST | NLM_F_ACK,
+           AF_INET);
+    packet_tuple(&expected, CTA_EXPECT_TUPLE, "10.0.0.2", "10.0.0.1", IPPROTO_TCP, 0, 50000);
+    packet_be32(&expected, CTA_EXPECT_ID, 7);
+    packet_be16(&expected, CTA_EXPECT_ZONE, 9);
+    CHECK_IS(nlct_expect_delete(sock, &whole), 0);
+    memcpy(expected.bytes + 8, fake_sent.bytes + 8, 4); /* the number of the request */
+    check_sent();
+    for (i = 0; i < 8; i++) {
+        struct nlct_expect broken = whole;
+
+        if (i < 5)
+            broken.tuple.present &= ~BIT(i);
+        else if (i == 5)
+            broken.present &= ~BIT(NLCT_EXPECT_ID);
+        else if (i == 6)
+            broken.present &= ~BIT(NLCT_EXPECT_TUPLE);
+        else
+            broken.family = AF_UNSPEC;
+        fake_reset();
+        fake_answer(fake_acknowledge);
+        CHECK_IS(nlct_expect_delete(sock, &broken), -EINVAL);
+        CHECK_IS(fake_sent.size, 0);
+    }
+    fake_close(sock);
+}
+
 static void a_get_names_tuple_and_zone(void)
 {
     struct nlct_socket *sock = open_acknowledging();
@@ -693,6 +734,7 @@ const struct test_case request_cases[] = {
     CASE(a_delete_leaves_the_zone_in_its_tuple),
     CASE(a_delete_names_no_zone_where_there_is_none),
     CASE(a_delete_that_does_not_name_one_flow_is_never_sent),
+    CASE(an_expectation_is_deleted_by_name_or_not_at_all),
     CASE(a_get_names_tuple_and_zone),
     CASE(an_update_says_what_changes_and_nothing_else),
     CASE(an_update_says_all_that_may_change),
