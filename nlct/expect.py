@@ -295,7 +295,8 @@ class Expectations:
         Without a zone it is looked for in zone 0.
 
         Raises ValueError without an id. Raises NotFoundError if it is gone, and also if the kernel
-        finds another one first, whose mask lets both be fulfilled by the same flow.
+        finds another one first, whose mask lets both be fulfilled by the same flow. Raises
+        UnsupportedError where the kernel gives one id and compares another, as Linux 5.10 does.
         """
         self._require(expectation)
         if expectation.id is None:
@@ -306,6 +307,9 @@ class Expectations:
             rc = lib.nlct_expect_delete(sock.handle, row)
             if rc != -errno.ENOENT:
                 sock.check(rc, "delete an expectation")
+        if rc == -errno.ENOENT and self._is_in(expectation, expectation.zone or 0):
+            why = "this kernel does not find an expectation by its id"
+            raise error(errno.EOPNOTSUPP, "delete an expectation", reason=why)
         if rc == -errno.ENOENT:
             reason = "" if expectation.zone is not None else "none in zone 0, as no zone is given"
             raise NotFoundError(errno.ENOENT, "delete an expectation", reason=reason)

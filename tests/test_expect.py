@@ -144,7 +144,10 @@ def test_one_at_a_time(filled: nlct.Conntrack, netns: nlct.Netns) -> None:
             with pytest.raises(nlct.NotFoundError):
                 found.delete(wrong)
         assert expectations.dump(netns) == table
-        found.delete(one)
+        try:
+            found.delete(one)
+        except nlct.UnsupportedError:
+            pytest.skip("MISSING: a kernel that finds an expectation by its id")
         del table[(one.id or 0).to_bytes(4, "big")]
         assert expectations.dump(netns) == table
         with pytest.raises(nlct.NotFoundError):
