@@ -1,14 +1,15 @@
 """Does an expression restrict anything? delete() checks this before it trusts a filter.
 
-For a single field the answer is exact: a test is a set of numbers, and sets are joined and inverted
-as the tests are. A flow without the field counts as one more number. Masked values are no
+The answer is exact unless a filter is too large, and as far as the fields of a flow are independent
+of each other. For one field a test is a set of numbers, and sets are joined and inverted as the
+tests are. A flow without the field counts as one more number. Masked values are no
 intervals: a search, bit by bit, looks for a number that agrees with none of them.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 
 from nlct._expression import EVERYTHING, And, Node, Not, Or, Pair, Test, all_of, any_of, joined
@@ -18,10 +19,13 @@ from nlct.enums import Status
 # Beyond so many masked values of one field, or steps of the search, the answer is UNTOLD.
 MOST_MASKED = 1000
 MOST_STEPS = 2_000_000
+# Alternatives about several fields: beyond so many each is judged by itself.
+MOST_JOINT = 64
+MOST_CLAUSES = 1000
 
 _IN_EVERY_FLOW = (
     *("family", "zone", "src", "dst", "reply_src", "reply_dst", "proto"),
-    *("status", "timeout", "mark", "id"),
+    *("status", "timeout", "mark", "id", "use"),
 )
 _ABSENT = -1
 
@@ -60,15 +64,51 @@ def _cover(node: Node) -> Cover:
             if least is Cover.PART:
                 break
         return least
-    most = Cover.PART
-    by_field: dict[str, list[Node]] = {}
-    for part in _alternatives(node):
-        fields = {test.field for test in _tests(part)}
-        if len(fields) == 1:
-            by_field.setdefault(fields.pop(), []).append(part)
+    alone, joint = _split(_alternatives(node))
+    if len(joint) > MOST_JOINT:
+        return max(_cover_alone(alone), *map(_cover, joint))
+    return _cover_clauses(alone, joint, [MOST_CLAUSES])
+
+
+def _split(parts: Iterable[Node]) -> tuple[list[Node], list[And]]:
+    """Return the alternatives about one field each, and those about several."""
+    alone: list[Node] = []
+    joint: list[And] = []
+    for part in parts:
+        if isinstance(part, And) and len({test.field for test in _tests(part)}) != 1:
+            joint.append(part)
         else:
-            most = max(most, _cover(part))
-    return max((most, *(_cover_of(field, parts) for field, parts in by_field.items())))
+            alone.append(part)
+    return alone, joint
+
+
+def _cover_alone(parts: list[Node]) -> Cover:
+    """Judge alternatives about one field each: they are everything if those of one field are."""
+    by_field: dict[str, list[Node]] = {}
+    for part in parts:
+        by_field.setdefault(next(_tests(part)).field, []).append(part)
+    return max((_cover_of(*one) for one in by_field.items()), default=Cover.PART)
+
+
+def _cover_clauses(alone: list[Node], joint: list[And], left: list[int]) -> Cover:
+    """Judge alternatives: "a and b, or c" is "a or c" and "b or c", until no "and" is left.
+
+    ``left``: how many such steps may be taken; beyond them a filter counts as PART.
+    """
+    found = _cover_alone(alone)
+    if found is Cover.WHOLE or not joint:
+        return found
+    left[0] -= 1
+    if left[0] < 0:
+        return Cover.PART
+    least = Cover.WHOLE
+    for part in joint[0].parts:
+        more_alone, more_joint = _split(_alternatives(part))
+        clause = _cover_clauses(alone + more_alone, joint[1:] + more_joint, left)
+        least = min(least, clause)
+        if least is Cover.PART:
+            break
+    return least
 
 
 def _alternatives(node: Node) -> tuple[Node, ...]:

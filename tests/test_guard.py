@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import functools
 import ipaddress
 import itertools
+import operator
 import pickle
 import random
 from typing import Any
@@ -155,15 +157,46 @@ def test_several_fields(spec: filters.Spec) -> None:
             assert filters.matches(spec, facts)
 
 
+# Every value of these behaves like one of those.
+SEVERAL: dict[str, tuple[st.SearchStrategy[Any], list[Any]]] = {
+    "mark": (st.sampled_from([(0, 1), (1, 1), 7, slice(8, None)]), [0, 1, 7, 8, 9]),
+    "zone": (st.sampled_from([0, range(1, 65536), slice(None)]), [0, 1]),
+    "sport": (st.sampled_from([range(100), slice(100, None)]), [None, 0, 100]),
+}
+
+
+@examples(150)
+@given(
+    filters.joined(
+        st.lists(st.sampled_from(sorted(SEVERAL)), max_size=2, unique=True).flatmap(
+            lambda names: st.fixed_dictionaries({name: SEVERAL[name][0] for name in names})
+        )
+    )
+)
+def test_several_fields_that_are_joined(spec: filters.Spec) -> None:
+    """However they are joined, inverted and nested: the answer is exact."""
+    names = list(SEVERAL)
+    every = (
+        {name: value for name, value in zip(names, values) if value is not None}
+        for values in itertools.product(*(SEVERAL[name][1] for name in names))
+    )
+    whole = all(filters.matches(spec, facts) for facts in every)
+    assert filters.build(spec).restricts_nothing is whole
+
+
 def test_a_field_among_others(ct: nlct.Conntrack) -> None:
-    """Its alternatives are seen wherever they stand; what needs two fields at once is not."""
+    """Its alternatives are seen wherever they stand, and so are those of several fields."""
     low, high = Filter(mark=range(2**31)), Filter(mark=slice(2**31, None))
     udp = Filter(proto="udp", dport=53)
-    for whole in (low | udp | high, udp | (low | (udp | high)), ~(~low & ~udp & ~high)):
+    for whole in (udp | ~udp, low | udp | high, udp | (low | (udp | high)), ~(~low & ~udp & ~high)):
         refused(ct, whole, r"nlct\.ALL")
     for part in (low, low | udp, (low | high) & udp, ~(low | high) | udp, low & high):
         assert not part.restricts_nothing
-    assert not (udp | ~udp).restricts_nothing
+    # Beyond so many alternatives each of them is judged by itself.
+    for count in (_guard.MOST_JOINT - 2, _guard.MOST_JOINT):
+        others = (Filter(zone=zone, mark=7) for zone in range(count))
+        many = functools.reduce(operator.or_, others, udp | ~udp)
+        assert many.restricts_nothing is (count < _guard.MOST_JOINT)
 
 
 def test_very_many_values_of_one_field(ct: nlct.Conntrack) -> None:
