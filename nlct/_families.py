@@ -65,6 +65,9 @@ def _of_test(test: Test, name: str) -> Families:
         # They are sorted, IPv4 before IPv6.
         matched = frozenset(field.family(low) for low, _ in (test.values[0], test.values[-1]))
         whole = frozenset(family for family in matched if field.whole[family] in test.values)
+        # Few flows have a master: of any family, most do not match.
+        if field.part == "master":
+            whole = _NONE
     else:
         # An empty set contradicts nothing.
         return Families()

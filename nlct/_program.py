@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 from itertools import chain
+from typing import Any
 
 from nlct._expression import And, Node, Not, Or, Test
 from nlct._ffi import ffi, lib, slot
@@ -53,10 +54,15 @@ class _Program:
     def compile(self) -> ffi.CData:
         count = len(self._backwards)
         tests = ffi.new("struct nlct_test[]", count)
-        keep = []
+        keep: list[Any] = []
+        before: Test | None = None
         for test, (node, yes, no) in zip(tests, reversed(self._backwards)):
-            test.kind, values = _pack(node)
-            keep.append(ffi.from_buffer(values))
+            # The core compiles values once for tests in a row that share them.
+            if before is None or not _shares(node, before):
+                kind, values = _pack(node)
+                keep.append(ffi.from_buffer(values))
+            before = node
+            test.kind = kind
             test.field = FIELDS[node.field].number
             test.yes, test.no = (to if to < 0 else count - 1 - to for to in (yes, no))
             test.count = len(node.values)
@@ -64,6 +70,13 @@ class _Program:
         made = slot("struct nlct_filter **", lib.nlct_filter_free)
         check(lib.nlct_filter_new(made, tests, count), "compile a filter")
         return made
+
+
+def _shares(test: Test, other: Test) -> bool:
+    return (
+        test.values is other.values
+        and FIELDS[test.field].kind == FIELDS[other.field].kind == lib.NLCT_ADDRESS
+    )
 
 
 def _pack(test: Test) -> tuple[int, bytes]:

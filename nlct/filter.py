@@ -6,10 +6,12 @@ import copy
 import functools
 import ipaddress
 import operator
+import re
 from collections.abc import Collection, Iterable, Iterator
-from typing import Any, Callable, NamedTuple, SupportsIndex, TypeVar, Union, get_args
+from typing import Any, Callable, NamedTuple, Optional, SupportsIndex, TypeVar, Union, get_args
 
 from nlct import _check, _guard, _program
+from nlct import labels as _label_names
 from nlct._expression import (
     EVERYTHING,
     And,
@@ -53,13 +55,18 @@ NamedNumbers = _Some[Union[_Number, str, range, slice]]
 MaskedNumbers = _Some[Union[_Number, _Pair, range, slice]]
 MaskedBits = _Some[Union[_Number, str, _Pair, range, slice]]
 Bits = _Some[Union[_Number, str]]
-Labels = _Some[Union[_Number, _Pair]]
-Networks = _Some[Union[AddressLike, Network, _Interface]]
+Labels = _Some[Union[_Number, str, _Pair]]
+_Network = Union[AddressLike, Network, _Interface]
+Networks = _Some[_Network]
+# An address and ports, either of which may be None.
+Targets = _Some[Union[_Network, tuple[Optional[_Network], Union[Numbers, None]]]]
 Texts = _Some[str]
 
 _ADDRESSES = get_args(Union[Address, Network])
 
-STATUS_NAMES = ", ".join(Status.__members__).lower()
+# What text shows as [UNREPLIED]: a bit that is not set.
+UNREPLIED = (0, int(Status.SEEN_REPLY))
+STATUS_NAMES = ", ".join((*Status.__members__, "unreplied")).lower()
 
 
 # Values ------------------------------------------------------------------------------------------
@@ -193,11 +200,17 @@ def read_network(text: str) -> Any:
     return found
 
 
-def _addresses(field: str, value: Any, name: str = "") -> Node:
+def _addresses(field: str, value: Any, name: str = "") -> Test:
     one = FIELDS[field]
     assert isinstance(one, AddressField)
     found = {one.interval(_network(name or field, item)) for item in _items(value)}
     return Test(field, tuple(sorted(found)))
+
+
+def _any_address(value: Any) -> Node:
+    """Test both addresses of both directions. They share their values, which may be many."""
+    test = _addresses("src", value, "address")
+    return any_of(test._replace(field=field) for field in ("src", "dst", "reply_src", "reply_dst"))
 
 
 def _texts(field: str, value: Any) -> Node:
@@ -245,50 +258,115 @@ def _stateful(item: Any, given: list[str] | None) -> list[str]:
     return found
 
 
-def _status(value: Any) -> Any:
-    """Replace names by the bits they stand for."""
-    if isinstance(value, str):
-        try:
-            return Status[value.upper()]
-        except KeyError:
-            raise ValueError(
-                f"status must be bits or one of {STATUS_NAMES}, not {value!r}"
-            ) from None
-    if isinstance(value, (set, frozenset, list)):
-        return [_status(item) for item in value]
-    return value
+def _status_bit(value: Any, name: str) -> Any:
+    """Replace a name by the bit that it stands for."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return Status[value.upper()]
+    except KeyError:
+        raise ValueError(f"{name} must be bits or one of {STATUS_NAMES}, not {value!r}") from None
 
 
-def _none_of(name: str, value: Any) -> Node:
+def _status(value: Any) -> Node:
+    def read(item: Any) -> Any:
+        unreplied = isinstance(item, str) and item.lower() == "unreplied"
+        return UNREPLIED if unreplied else _status_bit(item, "status")
+
+    return _numbers("status", [read(item) for item in _items(value)], pairs=True, bits=True)
+
+
+def _none_of(value: Any) -> Node:
+    name = "status_none"
     status = FIELDS["status"]
     assert isinstance(status, NumberField)
     bits = functools.reduce(
-        operator.or_, (status.check(_status(b), name) for b in _items(value)), 0
+        operator.or_, (status.check(_status_bit(b, name), name) for b in _items(value)), 0
     )
     return Test("status", (_pair(status, name, (0, bits)),), masked=True)
 
 
-def _translated(name: str, value: Any, ways: dict[Status, str]) -> Node:
-    """Test for NAT by the status; compare an address with the reply's."""
+def _labels(value: Any) -> Node:
+    """Test labels; a name is resolved now."""
+    found = [
+        1 << _label_names.number(item) if isinstance(item, str) else item for item in _items(value)
+    ]
+    return _numbers("labels", found, pairs=True, bits=True)
+
+
+# NAT ---------------------------------------------------------------------------------------------
+
+_PORT = "0|[1-9][0-9]{0,4}"
+_TARGET = re.compile(rf"(?:\[([^\]]*)\]|([^:\[\]]*)):({_PORT})(?:-({_PORT}))?")
+
+
+def read_target(text: str) -> Any:
+    """Read "10.0.0.1:80", "[fd00::1]:80-90" or ":80" as a pair, and anything else as a network."""
+    match = _TARGET.fullmatch(text)
+    if match is None:
+        return read_network(text)
+    host = match[1] if match[1] is not None else match[2] or None
+    first, last = int(match[3]), int(match[4] or match[3])
+    if last < first:
+        raise ValueError(f"the ports of {text} begin after their end")
+    return None if host is None else read_network(host), range(first, last + 1)
+
+
+def _target(name: str, item: Any) -> tuple[Any, Any]:
+    """Return an address or a network, and ports; either may be None."""
+    if isinstance(item, str):
+        try:
+            item = read_target(item)
+        except ValueError as exc:
+            raise ValueError(
+                f"{name} must be an address or a network, or one with a port as in 10.0.0.1:80 or "
+                f"[fd00::1]:80, not {item!r}: {exc}"
+            ) from None
+    if not isinstance(item, tuple):
+        return item, None
+    if len(item) != 2 or item == (None, None):
+        raise ValueError(f"{name} must be a pair (address, ports), not {item!r}")
+    return item
+
+
+def _targets(address: str, port: str, value: Any, name: str) -> Node:
+    """Test where a flow is translated to. Addresses without ports, perhaps many, are one test."""
+    alone: list[Any] = []
+    tests: list[Node] = []
+    for host, ports in (_target(name, item) for item in _items(value)):
+        if ports is None:
+            alone.append(host)
+            continue
+        test = _numbers(port, ports, f"{name}'s port")
+        tests.append(test if host is None else all_of((_addresses(address, host, name), test)))
+    return any_of([_addresses(address, alone, name), *tests] if alone or not tests else tests)
+
+
+def _translated(name: str, value: Any, ways: dict[Status, tuple[str, str]]) -> Node:
+    """Test for NAT by the status; compare an address and ports with the reply's."""
     if value is False:
         return Not(_translated(name, True, ways))
     tests: list[Node] = []
-    for status, field in ways.items():
+    for status, to in ways.items():
         test = _numbers("status", int(status), name, bits=True)
-        tests.append(test if value is True else all_of((test, _addresses(field, value, name))))
+        tests.append(test if value is True else all_of((test, _targets(*to, value, name))))
     return any_of(tests)
 
 
-_SOURCE = {Status.SRC_NAT: "reply_dst"}
-_DESTINATION = {Status.DST_NAT: "reply_src"}
+_SOURCE = {Status.SRC_NAT: ("reply_dst", "reply_dport")}
+_DESTINATION = {Status.DST_NAT: ("reply_src", "reply_sport")}
+
+# Arguments ---------------------------------------------------------------------------------------
+
 # Arguments that mean more than a field and its alternatives.
 _READERS: dict[str, Callable[[Any], Node]] = {
     "zone": _zones,
     "family": _family,
     "mark": lambda value: _numbers("mark", value, pairs=True),
-    "labels": lambda value: _numbers("labels", value, pairs=True, bits=True),
-    "status": lambda value: _numbers("status", _status(value), pairs=True, bits=True),
-    "status_none": functools.partial(_none_of, "status_none"),
+    "labels": _labels,
+    "status": _status,
+    "status_none": _none_of,
+    "address": _any_address,
     "snat": lambda value: _translated("snat", value, _SOURCE),
     "dnat": lambda value: _translated("dnat", value, _DESTINATION),
     "any_nat": lambda value: _translated("any_nat", value, {**_SOURCE, **_DESTINATION}),
@@ -345,11 +423,13 @@ class Filter:
     its end, or ``slice(1000, None)``, which has no end.
 
     ``zone``: ids from 0 to 65535 (``CTA_ZONE``, ``-w``), whichever direction they apply to; since
-    Linux 4.3 a zone may apply to one direction alone.
+    Linux 4.3 a zone may apply to one direction alone. ``orig_zone``, ``reply_zone``: ids of a zone
+    that applies to this direction alone (``CTA_TUPLE_ZONE``, ``--orig-zone``, ``--reply-zone``);
+    other flows have neither.
     ``family``: "ipv4" or "ipv6", or ``socket.AF_INET`` or ``AF_INET6`` (``-f``).
     ``proto``: 0 to 255 or a name, "tcp", "udp", ... (``CTA_PROTO_NUM``, ``-p``).
     ``src``, ``dst``, ``reply_src``, ``reply_dst``: addresses and networks, as text or ``ipaddress``
-    objects (``CTA_TUPLE_IP``, ``-s``, ``-d``, ``-r``, ``-q``).
+    objects (``CTA_TUPLE_IP``, ``-s``, ``-d``, ``-r``, ``-q``). ``address``: any of these four.
     ``sport``, ``dport``, ``reply_sport``, ``reply_dport``: 0 to 65535 (``CTA_PROTO_SRC_PORT``,
     ``CTA_PROTO_DST_PORT``, ``--sport``, ``--dport``, ``--reply-port-src``, ``--reply-port-dst``).
     ``icmp_type``, ``icmp_code``: 0 to 255; ``icmp_id``: 0 to 65535; of ICMP and ICMPv6
@@ -358,21 +438,29 @@ class Filter:
     ``mark``: 0 to 2**32 - 1, or pairs (value, mask), the value within the mask (``CTA_MARK``,
     ``-m``).
     ``status``: bits that are all set, at least one, as a Status or by name, or pairs (value, mask)
-    (``CTA_STATUS``, ``-u``). ``status_none``: bits none of which is set. OFFLOAD came with Linux
-    4.16, HW_OFFLOAD with 5.8.
+    (``CTA_STATUS``, ``-u``); "unreplied" is for SEEN_REPLY not set. ``status_none``: bits none of
+    which is set. OFFLOAD came with Linux 4.16, HW_OFFLOAD with 5.8.
     ``state``: a name or a number, the state of the protocols that ``proto`` in the same filter
     names, of TCP without ``proto`` (``CTA_PROTOINFO``, ``--state``). "listen" is TCP's SYN_SENT2. A
     TcpState, SctpState or DccpState is a state of its own protocol.
+    ``sctp_vtag_orig``, ``sctp_vtag_reply``: 0 to 2**32 - 1 (``CTA_PROTOINFO_SCTP_VTAG_...``,
+    ``--orig-vtag``, ``--reply-vtag``).
     ``labels``: a number whose bits, the labels 0 to 127, are all set, or pairs (value, mask)
-    (``CTA_LABELS``, ``-l``).
+    (``CTA_LABELS``, ``-l``); or the name of one label, which nlct.labels looks up at once.
     ``helper``: a name, up to 15 bytes (``CTA_HELP_NAME``).
     ``timeout``: seconds left, 0 to 2**32 - 1 (``CTA_TIMEOUT``, ``-t``). ``id``: 0 to 2**32 - 1
-    (``CTA_ID``).
+    (``CTA_ID``). ``use``: references to the flow (``CTA_USE``).
+    ``timestamp_start``, ``timestamp_stop``: nanoseconds since 1970 (``CTA_TIMESTAMP_...``).
     ``packets_orig``, ``bytes_orig``, ``packets_reply``, ``bytes_reply``: 0 to 2**64 - 1
     (``CTA_COUNTERS_ORIG``, ``CTA_COUNTERS_REPLY``).
     ``snat``, ``dnat``, ``any_nat``: True for flows that are translated in this way, False for the
     others; or the addresses and networks that they are translated to (``CTA_STATUS`` and the reply,
-    ``-n``, ``-g``, ``-j``).
+    ``-n``, ``-g``, ``-j``). With ports these are text, "10.0.0.1:80", "[fd00::1]:80-90" or ":80",
+    or pairs (address, ports) of which the address may be None; the flow has this address and this
+    port, whichever of them the translation has changed.
+    ``master_src``, ``master_dst``, ``master_proto``, ``master_sport``, ``master_dport``,
+    ``master_icmp_type``, ``master_icmp_code``, ``master_icmp_id``, ``master_zone``: the same of the
+    flow that an expected flow belongs to (``CTA_TUPLE_MASTER``).
 
     Join filters with ``a & b``, ``a | b`` and ``~a``, nested up to 100 deep; a chain such as
     ``a | b | c`` may have any length.
@@ -396,6 +484,8 @@ class Filter:
         self,
         *,
         zone: Zones | slice | None = None,
+        orig_zone: Numbers | None = None,
+        reply_zone: Numbers | None = None,
         family: int | str | None = None,
         proto: NamedNumbers | None = None,
         src: Networks | None = None,
@@ -404,6 +494,7 @@ class Filter:
         dport: Numbers | None = None,
         reply_src: Networks | None = None,
         reply_dst: Networks | None = None,
+        address: Networks | None = None,
         reply_sport: Numbers | None = None,
         reply_dport: Numbers | None = None,
         icmp_type: Numbers | None = None,
@@ -413,17 +504,31 @@ class Filter:
         status: MaskedBits | None = None,
         status_none: Bits | None = None,
         state: NamedNumbers | None = None,
+        sctp_vtag_orig: Numbers | None = None,
+        sctp_vtag_reply: Numbers | None = None,
         labels: Labels | None = None,
         helper: Texts | None = None,
         timeout: Numbers | None = None,
         id: Numbers | None = None,
+        use: Numbers | None = None,
+        timestamp_start: Numbers | None = None,
+        timestamp_stop: Numbers | None = None,
         packets_orig: Numbers | None = None,
         bytes_orig: Numbers | None = None,
         packets_reply: Numbers | None = None,
         bytes_reply: Numbers | None = None,
-        snat: bool | Networks | None = None,
-        dnat: bool | Networks | None = None,
-        any_nat: bool | Networks | None = None,
+        snat: bool | Targets | None = None,
+        dnat: bool | Targets | None = None,
+        any_nat: bool | Targets | None = None,
+        master_src: Networks | None = None,
+        master_dst: Networks | None = None,
+        master_proto: NamedNumbers | None = None,
+        master_sport: Numbers | None = None,
+        master_dport: Numbers | None = None,
+        master_icmp_type: Numbers | None = None,
+        master_icmp_code: Numbers | None = None,
+        master_icmp_id: Numbers | None = None,
+        master_zone: Numbers | None = None,
     ) -> None:
         """Check the fields."""
         given = {k: v for k, v in locals().items() if k != "self" and v is not None}
@@ -549,12 +654,12 @@ class Filter:
     def restricts_nothing(self) -> bool:
         """True if the filter matches every flow, or if nlct cannot tell.
 
-        nlct judges each field by itself, in one filter or in several joined by ``&``, ``|`` and
-        ``~``. It is exact for numbers, ranges and networks, however many, and for up to 1,000
-        masked values; more of them, and combinations that take too long to judge, count as
-        everything. It knows that every flow is CONFIRMED. It does not notice if several fields
-        together leave nothing out, nor if no flow ever has a bit of the status or a number of a
-        state.
+        It is exact for numbers, ranges and networks, however many, and for up to 1,000 masked
+        values of a field; more of them, and combinations that take too long to judge, count as
+        everything. Of filters joined by ``|`` it sees that they leave nothing out together, as
+        ``a | ~a`` does; beyond 64 that are about several fields each it judges each alone. It knows
+        that every flow is CONFIRMED, but not which bits of the status or numbers of a state no flow
+        ever has, nor what one field says of another.
         """
         return self._covered() is not _guard.Cover.PART
 

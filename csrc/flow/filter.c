@@ -31,6 +31,7 @@ struct test {
     struct nlct_range *ranges; /* others, sorted, disjoint */
     struct nlct_mask *masks;
     struct prefixes *prefixes;
+    bool borrowed; /* they are those of an earlier test */
 };
 
 struct nlct_filter {
@@ -323,6 +324,25 @@ static int compile(struct test *test, const struct nlct_test *from)
     return -EINVAL;
 }
 
+/* Networks, perhaps very many, may be looked for in one field after the other: such tests share
+   them. Returns false if the test before has others. */
+static bool borrow_prefixes(struct test *test, const struct nlct_test *from)
+{
+    const struct nlct_test *before = from - 1;
+    const struct field *field = flow_field(from->field);
+
+    if (from->kind != NLCT_TEST_PREFIXES || before->kind != from->kind || !field ||
+        before->values != from->values || before->count != from->count ||
+        test[-1].field->public.kind != field->public.kind)
+        return false;
+    *test = test[-1];
+    test->field = field;
+    test->yes = from->yes;
+    test->no = from->no;
+    test->borrowed = true;
+    return true;
+}
+
 int nlct_filter_new(struct nlct_filter **filter, const struct nlct_test *tests, size_t count)
 {
     struct nlct_filter *new = calloc(1, sizeof(*new) + count * sizeof(new->tests[0]));
@@ -334,7 +354,10 @@ int nlct_filter_new(struct nlct_filter **filter, const struct nlct_test *tests, 
         if (!leads_on(tests[i].yes, i, count) || !leads_on(tests[i].no, i, count))
             break;
         new->count = i + 1;
-        rc = compile(&new->tests[i], &tests[i]);
+        if (i == 0 || !borrow_prefixes(&new->tests[i], &tests[i]))
+            rc = compile(&new->tests[i], &tests[i]);
+        else
+            rc = 0;
     }
     *filter = new;
     if (rc < 0)
@@ -350,11 +373,11 @@ void nlct_filter_free(struct nlct_filter **filter)
     for (i = 0; taken && i < taken->count; i++) {
         struct test *test = &taken->tests[i];
 
-        if (test->prefixes) {
+        if (test->prefixes && !test->borrowed) {
             free(test->prefixes->tags);
             free(test->prefixes->slots);
+            free(test->prefixes);
         }
-        free(test->prefixes);
         free(test->masks);
         free(test->ranges);
         free(test->bitmap);

@@ -36,7 +36,8 @@ STEP = 100_000
 
 # Facts that a message may lack; all others are in each.
 OPTIONAL = (
-    *("tcp_state", "sctp_state", "dccp_state", "labels"),
+    *("tcp_state", "sctp_state", "dccp_state", "sctp_vtag_orig", "sctp_vtag_reply", "labels"),
+    *("timestamp_start", "timestamp_stop"),
     *("packets_orig", "bytes_orig", "packets_reply", "bytes_reply"),
 )
 
@@ -44,11 +45,10 @@ OPTIONAL = (
 def _facts(message: bytes) -> Facts:
     flow = encoder.decode(message)
     facts: Facts = {name: flow[name] for name in ("family", "status", "timeout", "mark", "id")}
-    for prefix, direction in (("", "orig"), ("reply_", "reply")):
-        for name, value in flow[direction].items():
-            if name != "zone":
-                made = ipaddress.ip_address(value) if isinstance(value, bytes) else value
-                facts[prefix + name] = made
+    for prefix, direction in (("", "orig"), ("reply_", "reply"), ("master_", "master")):
+        for name, value in flow.get(direction, {}).items():
+            made = ipaddress.ip_address(value) if isinstance(value, bytes) else value
+            facts[(prefix or "orig_" if name == "zone" else prefix) + name] = made
     facts["zone"] = flow["zone"]
     facts.update({name: flow[name] for name in OPTIONAL if name in flow})
     if "helper" in flow:
@@ -65,10 +65,14 @@ def read(netns: nlct.Netns) -> list[Facts]:
 
 FAMILIES = {"ipv4": socket.AF_INET, "ipv6": socket.AF_INET6}
 PROTOS = {"icmp": 1, "tcp": 6, "udp": 17, "gre": 47, "icmpv6": 58, "sctp": 132, "dccp": 33}
-ADDRESSES = ("src", "dst", "reply_src", "reply_dst")
+SIDES = ("src", "dst", "reply_src", "reply_dst")
+ADDRESSES = (*SIDES, "address", "master_src", "master_dst")
 STATES = {TcpState: "tcp_state", SctpState: "sctp_state", DccpState: "dccp_state"}
-# By argument: the status bit that says that it happened, and where the new address stands.
-TRANSLATED = {"snat": [(0x10, "reply_dst")], "dnat": [(0x20, "reply_src")]}
+# By argument: the status bit that says that it happened, and where the new address and port stand.
+TRANSLATED = {
+    "snat": [(0x10, "reply_dst", "reply_dport")],
+    "dnat": [(0x20, "reply_src", "reply_sport")],
+}
 TRANSLATED["any_nat"] = TRANSLATED["snat"] + TRANSLATED["dnat"]
 
 
@@ -97,6 +101,8 @@ def _agrees(name: str, value: Any, facts: Facts, spec: dict[str, Any]) -> bool:
         return "labels" in facts and any(_has_bits(facts["labels"], item) for item in values)
     if name == "state":
         return any(_in_state(item, facts, spec) for item in values)
+    if name == "address":
+        return any(_agrees(side, value, facts, spec) for side in SIDES)
     if name not in facts:
         return False
     if name in ADDRESSES:
@@ -105,7 +111,7 @@ def _agrees(name: str, value: Any, facts: Facts, spec: dict[str, Any]) -> bool:
 
 
 def _named(name: str, values: list[Any]) -> list[Any]:
-    names = {"family": FAMILIES, "proto": PROTOS}.get(name, {})
+    names = {"family": FAMILIES, "proto": PROTOS, "master_proto": PROTOS}.get(name, {})
     return [names[item] if isinstance(item, str) and names else item for item in values]
 
 
@@ -127,6 +133,8 @@ def _bits(item: Any) -> int:
 def _has_bits(number: int, item: Any) -> bool:
     if isinstance(item, tuple):
         return _is_number(number, item)
+    if item == "unreplied":
+        return not number & 2
     return number & _bits(item) == _bits(item)
 
 
@@ -153,11 +161,27 @@ def _is_in(address: Any, item: Any) -> bool:
     return bool(address.version == network.version and address in network)
 
 
-def _translated(ways: list[tuple[int, str]], value: Any, facts: Facts) -> bool:
-    happened = [name for bit, name in ways if facts["status"] & bit]
+def target(item: Any) -> tuple[Any, Any]:
+    """The address and the ports that a flow is translated to; None for any."""
+    if isinstance(item, tuple):
+        return item
+    host, colon, port = str(item).rpartition(":")
+    if not colon or (":" in host and not host.endswith("]")):
+        return item, None
+    first, _, last = port.partition("-")
+    return host.strip("[]") or None, range(int(first), int(last or first) + 1)
+
+
+def _translated(ways: list[tuple[int, str, str]], value: Any, facts: Facts) -> bool:
+    happened = [way[1:] for way in ways if facts["status"] & way[0]]
     if isinstance(value, bool):
         return bool(happened) is value
-    return any(_is_in(facts[name], item) for name in happened for item in _alternatives(value))
+    return any(
+        (host is None or _is_in(facts[address], host))
+        and (ports is None or (port in facts and _is_number(facts[port], ports)))
+        for address, port in happened
+        for host, ports in map(target, _alternatives(value))
+    )
 
 
 # What contradicts itself -------------------------------------------------------------------------
@@ -198,11 +222,14 @@ def _versions_of(name: str, value: Any, inverted: bool) -> set[int]:
         return BOTH - found if inverted else found
     if value is None or isinstance(value, bool) or name not in (*ADDRESSES, *TRANSLATED):
         return set() if value is None and inverted else BOTH
-    networks = [ipaddress.ip_network(item) for item in values]
+    hosts = [target(item)[0] for item in values] if name in TRANSLATED else values
+    if None in hosts:
+        return BOTH
+    networks = [ipaddress.ip_network(item) for item in hosts]
     if inverted:
-        # Without a translation an address does not match, whatever it is.
+        # Without a translation or a master an address does not match, whatever it is.
         whole = {net.version for net in networks if net.prefixlen == 0}
-        return BOTH if name in TRANSLATED else BOTH - whole
+        return BOTH if name in TRANSLATED or name[:7] == "master_" else BOTH - whole
     return {net.version for net in networks} or BOTH
 
 
@@ -242,7 +269,9 @@ def _status_is_none(spec: dict[str, Any]) -> bool:
 
 
 def _mask(item: Any) -> int:
-    return int(item[1]) if isinstance(item, tuple) else _bits(item)
+    if isinstance(item, tuple):
+        return int(item[1])
+    return 2 if item == "unreplied" else _bits(item)
 
 
 def _subsets(bits: int) -> Iterator[int]:
@@ -344,6 +373,18 @@ def random_flows(seed: int, count: int) -> list[Flow]:
     return list({(flow.orig.replace(zone=None), flow.zone): flow for flow in made}.values())
 
 
+def expected_flows(masters: Iterable[Flow]) -> list[Flow]:
+    """Flows that others expected: each has the original tuple of its master, one port higher."""
+    found = []
+    for master in masters:
+        orig = master.orig
+        one_zone = orig.zone is None and (master.reply is None or master.reply.zone is None)
+        if orig.sport is not None and orig.sport < 65535 and one_zone:
+            new = orig.replace(sport=orig.sport + 1, dport=7)
+            found.append(Flow(new, zone=master.zone, timeout=STEP, master=orig))
+    return found
+
+
 def prepare(netns: nlct.Netns) -> None:
     """Make labels work: the kernel keeps none unless a rule speaks of them."""
     if os.geteuid() != 0:
@@ -429,11 +470,19 @@ _STATUS_ITEM = (
     | _STATUS.map(Status)
     | st.sampled_from(("assured", "seen_reply", "CONFIRMED", "src_nat", "dst_nat"))
 )
+_UNREPLIED = st.just("unreplied")
 _LABELS = _bit_sets(128, 1, 1 << 5, 1 << 127, 1 << 64)
 # Never near to a timeout that a flow may have.
 _BETWEEN = st.integers(0, 7).map(lambda number: number * STEP + STEP // 2)
 _TCP = st.sampled_from(list(TcpState))
-_NAT = st.booleans() | _addresses()
+_PORT = st.sampled_from(PORTS)
+_TARGET = (
+    st.tuples(st.sampled_from((*TRANSLATIONS.values(), *NETWORKS, None)), _PORT | _intervals(_PORT))
+    | _PORT.map(lambda port: f":{port}")
+    | _PORT.map(lambda port: f"{TRANSLATIONS[4]}:{port}")
+    | _PORT.map(lambda port: f"[{TRANSLATIONS[6]}]:{port}-65535")
+)
+_NAT = st.booleans() | _addresses() | _one_or_many(_TARGET | st.just(TRANSLATIONS[4]))
 
 FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "zone": st.sampled_from(ZONES)
@@ -444,11 +493,16 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "proto": _one_or_many(st.sampled_from(sorted(PROTOS))) | _numbers(8, *PROTOS.values()),
     **dict.fromkeys(ADDRESSES, _addresses()),
     **dict.fromkeys(("sport", "dport", "reply_sport", "reply_dport"), _numbers(16, *PORTS)),
-    "icmp_type": _numbers(8, 0, 8, 13, 128),
-    "icmp_code": _numbers(8, 0, 1),
-    "icmp_id": _numbers(16, *PORTS),
+    **dict.fromkeys(("master_sport", "master_dport"), _numbers(16, *PORTS)),
+    **dict.fromkeys(("orig_zone", "reply_zone", "master_zone"), _numbers(16, *ZONES)),
+    "master_proto": _one_or_many(st.sampled_from(("tcp", "udp", 132, 47))),
+    **dict.fromkeys(("icmp_type", "master_icmp_type"), _numbers(8, 0, 8, 13, 128)),
+    **dict.fromkeys(("icmp_code", "master_icmp_code"), _numbers(8, 0, 1)),
+    **dict.fromkeys(("icmp_id", "master_icmp_id"), _numbers(16, *PORTS)),
+    **dict.fromkeys(("sctp_vtag_orig", "sctp_vtag_reply"), _numbers(32, 0, 1, 2)),
+    **dict.fromkeys(("timestamp_start", "timestamp_stop"), _numbers(64, 0, 1_700_000_000 * 10**9)),
     "mark": _one_or_many(_MARK | _intervals(_MARK) | _pairs(_MARK)),
-    "status": _one_or_many(_STATUS_ITEM | _pairs(_STATUS | st.just(0))),
+    "status": _one_or_many(_STATUS_ITEM | _UNREPLIED | _pairs(_STATUS | st.just(0))),
     "status_none": _STATUS_ITEM | st.lists(_STATUS_ITEM, min_size=1, max_size=4),
     "state": _one_or_many(
         _TCP
