@@ -18,6 +18,8 @@ from nlct.errors import Error, PrivilegeError, UnsupportedError
 PARTIAL = 1
 NO_PRIVILEGE = 3
 UNSUPPORTED = 4
+# Where a context keeps the order of the options.
+_GIVEN = f"{__name__}.given"
 # As a shell reports a program that the signal ended.
 INTERRUPTED = 130
 BROKEN_PIPE = 141
@@ -64,7 +66,19 @@ class _Named(click.Command):
 
 
 class Command(_Named):
-    """A command."""
+    """A command. ``given(ctx)`` tells in which order it was given its options."""
+
+    def make_parser(self, ctx: click.Context) -> Any:
+        """Make click's parser, and keep what it says of the order."""
+        parser = super().make_parser(ctx)
+        parse = parser.parse_args
+
+        def parse_args(args: list[str]) -> Any:
+            values, rest, ctx.meta[_GIVEN] = parse(args)
+            return values, rest, ctx.meta[_GIVEN]
+
+        setattr(parser, "parse_args", parse_args)  # noqa: B010 - to mypy it is a method
+        return parser
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run, now that everything is loaded."""
@@ -72,6 +86,11 @@ class Command(_Named):
             gc.freeze()
             gc.enable()
         return super().invoke(ctx)
+
+
+def given(ctx: click.Context) -> list[click.Parameter]:
+    """Return the options in the order in which they were given, each as often as it was."""
+    return list(ctx.meta[_GIVEN])
 
 
 class Modules(Mapping[str, click.Command]):

@@ -26,14 +26,27 @@ def refuse_leading_zeros(text: str) -> None:
         raise click.BadParameter(f"{text!r} has a leading zero, which other tools read as octal")
 
 
-def number_range(text: str, high: int, *, open_end: bool = False) -> range:
-    """Read "7" or "10-20"; where the end may be open, also "10-"."""
+_NUMBER = "0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20}"
+
+
+def integer(text: str) -> int:
+    """Read a number, hexadecimal after 0x."""
     refuse_leading_zeros(text)
-    match = re.fullmatch(r"([0-9]{1,20})(?:(-)([0-9]{0,20}))?", text)
+    if re.fullmatch(_NUMBER, text) is None:
+        raise click.BadParameter(f"{text!r} is not a number")
+    return int(text, 16 if text[:2] in ("0x", "0X") else 10)
+
+
+def number_range(text: str, high: int, *, open_end: bool = False) -> range:
+    """Read "7", "0x1f" or "10-20"; where the end may be open, also "10-"."""
+    refuse_leading_zeros(text)
+    match = re.fullmatch(rf"({_NUMBER})(?:(-)({_NUMBER}|))?", text)
     if match is None or (match[2] and not match[3] and not open_end):
         raise click.BadParameter(f"{text!r} is not a number (7) or a range (10-20)")
-    first = int(match[1])
-    last = int(match[3] or high) if match[2] else first
+    first = integer(match[1])
+    last = first
+    if match[2]:
+        last = integer(match[3]) if match[3] else high
     if max(first, last) > high:
         raise click.BadParameter(f"from 0 to {high}, not {max(first, last)}")
     if last < first:
