@@ -506,14 +506,15 @@ def test_very_many_joined_filters(where: Where) -> None:
 
 def test_a_hundred_thousand_addresses_of_any_side(where: Where) -> None:
     """Each side is looked up, among very many; the core keeps them once."""
-    many: set[Any] = {ipaddress.IPv4Address(0x0B000000 + 3 * number) for number in range(100_000)}
-    for some in (["10.0.0.2"], ["198.51.100.7", "fd00::2", "2001:db8:1::7"]):
-        meant = filters.ids(where.table, {"address": some})
-        for ct in where.both:
-            found = sorted(flow.id or 0 for flow in ct.dump(Filter(address=many | set(some))))
-            assert found == meant != []
-        for field in filters.SIDES:
-            assert set(filters.ids(where.table, {field: some})) <= set(meant)
+    some = ["198.51.100.7", "fd00::2", "2001:db8:1::7"]
+    many = {ipaddress.IPv4Address(0x0B000000 + 3 * number) for number in range(100_000)}
+    meant = filters.ids(where.table, {"address": some})
+    wanted = Filter(address=[*many, *some])
+    for ct in where.both:
+        assert sorted(flow.id or 0 for flow in ct.dump(wanted)) == meant
+    for field in filters.SIDES:
+        of_one = set(filters.ids(where.table, {field: some}))
+        assert of_one < set(meant)
 
 
 # Names of labels ---------------------------------------------------------------------------------
@@ -896,6 +897,7 @@ def test_what_does_not_contradict_itself(where: Where) -> None:
         ("and", {"zone": 1}, {"zone": [2, 3]}),
         ("and", {"src": "10.0.0.1"}, {"src": "10.0.0.2"}),
         ("and", {"status": "assured"}, {"status_none": "assured"}),
+        ("and", ("not", {"master_src": "0.0.0.0/0"}), {"family": "ipv4"}),
     ]
     for spec in fine:
         found = sorted(flow.id or 0 for flow in where.asking.dump(filters.build(spec)))

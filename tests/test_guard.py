@@ -165,14 +165,15 @@ SEVERAL: dict[str, tuple[st.SearchStrategy[Any], list[Any]]] = {
 }
 
 
-@examples(150)
-@given(
-    filters.joined(
-        st.lists(st.sampled_from(sorted(SEVERAL)), max_size=2, unique=True).flatmap(
-            lambda names: st.fixed_dictionaries({name: SEVERAL[name][0] for name in names})
-        )
+JOINED = filters.joined(
+    st.lists(st.sampled_from(sorted(SEVERAL)), max_size=2, unique=True).flatmap(
+        lambda names: st.fixed_dictionaries({name: SEVERAL[name][0] for name in names})
     )
 )
+
+
+@examples(150)
+@given(JOINED | JOINED.map(lambda spec: ("or", spec, ("not", spec))))
 def test_several_fields_that_are_joined(spec: filters.Spec) -> None:
     """However they are joined, inverted and nested: the answer is exact."""
     names = list(SEVERAL)

@@ -404,6 +404,34 @@ static void one_prefix_of_many(void)
     CHECK_IS(match_one("dst", NLCT_TEST_PREFIXES, prefixes, MANY), 0);
 }
 
+static void networks_are_looked_for_in_one_field_after_the_other(void)
+{
+    const struct nlct_prefix one[] = {prefix_of("192.0.2.1", 32), prefix_of("fd00::", 16)};
+    const struct nlct_prefix other[] = {prefix_of("10.0.0.0", 8), prefix_of("192.0.2.1", 32)};
+    struct nlct_test tests[] = {
+        test_of("src", NLCT_TEST_PREFIXES, one, COUNT(one)),
+        test_of("reply_src", NLCT_TEST_PREFIXES, one, COUNT(one)),
+        test_of("dst", NLCT_TEST_PREFIXES, one, COUNT(one)),
+    };
+
+    tests[0].no = 1;
+    begin(AF_INET);
+    CHECK_IS(match(tests, 2), 0);
+    tests[1].no = 2;
+    CHECK_IS(match(tests, 3), 1);
+    tests[2].count = 0;
+    CHECK_IS(match(tests, 3), 0);
+    tests[2].count = COUNT(one);
+    tests[1].values = other;
+    CHECK_IS(match(tests, 3), 1);
+    tests[0].yes = NLCT_DROP;
+    tests[0].values = other;
+    CHECK_IS(match(tests, 3), 0);
+    /* The same bytes are no text. */
+    tests[1] = test_of("helper", NLCT_TEST_PREFIXES, other, COUNT(other));
+    CHECK_IS(compile(tests, COUNT(tests)), -EINVAL);
+}
+
 static void an_absent_address_is_in_no_network(void)
 {
     const struct nlct_prefix all[] = {prefix_of("0.0.0.0", 0), prefix_of("::", 0)};
@@ -663,6 +691,7 @@ const struct test_case filter_cases[] = {
     CASE(prefixes_of_every_length),
     CASE(prefixes_of_one_family_do_not_match_the_other),
     CASE(one_prefix_of_many),
+    CASE(networks_are_looked_for_in_one_field_after_the_other),
     CASE(an_absent_address_is_in_no_network),
     CASE(texts_match_as_a_whole),
     CASE(masks_on_numbers),
