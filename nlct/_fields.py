@@ -10,12 +10,13 @@ import enum
 import functools
 import ipaddress
 import operator
+import re
 import struct
 import sys
 from collections.abc import Mapping
 from typing import Any, Callable, ClassVar, Literal, Union
 
-from nlct import _check
+from nlct import _check, _protocols
 from nlct._ffi import ffi, lib, text
 from nlct.enums import DccpState, EventKind, Proto, SctpState, Status, TcpState
 
@@ -105,6 +106,28 @@ def _pack_attributes(attributes: Mapping[int, bytes]) -> bytes:
     return packed
 
 
+def _protocol(name: str, text: str) -> int:
+    """Read a protocol: its number, its name in Proto, or a name in /etc/protocols."""
+    known = Proto.__members__.get(text.upper().replace("-", "_"))
+    if known is not None:
+        return int(known)
+    # Others read a leading zero as octal.
+    if re.fullmatch("0|[1-9][0-9]{0,19}", text):
+        return int(text)
+    where = f"in {_protocols.FILE}"
+    try:
+        number = _protocols.numbered(text)
+    except OSError as exc:
+        number = None
+        where += f" (which cannot be read: {exc.strerror})"
+    if number is None:
+        raise ValueError(
+            f"{name} must be from 0 to 255, a name such as tcp, udp, icmp, icmpv6, gre, "
+            f"esp or sctp, or a name {where}, not {text!r}"
+        )
+    return number
+
+
 # Showing values -----------------------------------------------------------------------------------
 
 
@@ -147,6 +170,11 @@ def _number_of(kind: str) -> int:
     return int(kind)
 
 
+def _word(one: enum.IntEnum) -> str:
+    word = one.name.lower()
+    return word.replace("_", "-") if isinstance(one, Proto) else word
+
+
 # The types of enumerations are none of these.
 _PLAIN = (int, str, list, dict, type(None))
 
@@ -158,7 +186,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, Status):
         return list(status_names(int(value)))
     if isinstance(value, enum.IntEnum):
-        return value.name.lower()
+        return _word(value)
     return _ipv6_text(value) if isinstance(value, ipaddress.IPv6Address) else str(value)
 
 
@@ -241,7 +269,7 @@ class NumberField(Field):
         self.highest = 2 ** (8 * self.size) - 1
         self.names: type[enum.IntEnum] | None = _NAMES.get(self.name)
         self.make: Callable[[int], int] | None = Status if self.name == "status" else self.names
-        self.words = {int(one): one.name.lower() for one in self.names or ()}
+        self.words = {int(one): _word(one) for one in self.names or ()}
         if self.name == "family":
             self.words = {IPV4: "ipv4", IPV6: "ipv6"}
 
@@ -250,6 +278,8 @@ class NumberField(Field):
         name = name or self.name
         if self.names is None or not isinstance(value, str):
             return _check.integer(name, value, 0, self.highest)
+        if self.names is Proto:
+            return _check.integer(name, _protocol(name, value), 0, self.highest)
         try:
             return int(self.names[value.upper()])
         except KeyError:
@@ -442,10 +472,10 @@ def store(row: bytearray, at: int, bit: int, value: bytes) -> None:
     row[byte] |= mask
 
 
-def reader(field: Field, start: int = 0, *, named: bool = True) -> Any:
+def reader(field: Field, start: int = 0) -> Any:
     """Make the property that reads a field from a ``_row``; its struct begins there at ``start``.
 
-    ``named``: a number that has a name is a member of its enumeration.
+    A number that has a name is a member of its enumeration.
     """
     at, end, family = start + field.at, start + field.at + field.size, start + TUPLE_FAMILY
     byte, mask = place(field.bit)
@@ -470,6 +500,10 @@ def reader(field: Field, start: int = 0, *, named: bool = True) -> Any:
         row = self._row
         return _member(make, read(row, at)[0]) if row[byte] & mask else None
 
+    def get_listed(self: Any) -> Any:
+        row = self._row
+        return members[row[at]] if row[byte] & mask else None
+
     def get_bytes(self: Any) -> Any:
         row = self._row
         return value(row[at:end]) if row[byte] & mask else None
@@ -487,9 +521,13 @@ def reader(field: Field, start: int = 0, *, named: bool = True) -> Any:
         return property(get_address)
     if isinstance(field, NumberField):
         read = read_number[field.size]
-        if not named or field.make is None:
+        if field.make is None:
             return property(get_number)
         make = field.make
+        if field.size == 1:
+            # Enumerations are slow.
+            members = [*map(functools.partial(_member, make), range(field.highest + 1))]
+            return property(get_listed)
         return property(get_named)
     return property(get_span if isinstance(field, SpanField) else get_bytes)
 

@@ -6,19 +6,57 @@ import enum
 
 
 class Proto(enum.IntEnum):
-    """Layer-4 protocols with a name in conntrack (``CTA_PROTO_NUM``, ``conntrack -p``).
+    """Protocols above IP, by IANA's names (``CTA_PROTO_NUM``, ``conntrack -p``).
 
-    Every other number from 0 to 255 is valid too.
+    They are shown in lower case and with hyphens: "esp", "mpls-in-ip". Every other number from 0 to
+    255 is valid too. conntrack(8) prints only icmp, tcp, udp, dccp, gre, icmpv6, sctp and udplite
+    by name, and all others as "unknown".
     """
 
     ICMP = 1
+    IGMP = 2
+    IPENCAP = 4
+    IPV4 = 4  # what IANA calls it
     TCP = 6
+    EGP = 8
+    IGP = 9
     UDP = 17
+    RDP = 27
     DCCP = 33
+    IPV6 = 41
+    IPV6_ROUTE = 43
+    IPV6_FRAG = 44
+    RSVP = 46
     GRE = 47
+    ESP = 50
+    AH = 51
     ICMPV6 = 58
+    IPV6_ICMP = 58  # what IANA calls it
+    IPV6_NONXT = 59
+    IPV6_OPTS = 60
+    EIGRP = 88
+    OSPF = 89
+    OSPFIGP = 89  # what IANA calls it
+    IPIP = 94  # IPv4 in IPv4 is 4
+    ETHERIP = 97
+    ENCAP = 98
+    PIM = 103
+    IPCOMP = 108
+    VRRP = 112
+    PGM = 113
+    L2TP = 115
+    ISIS = 124
     SCTP = 132
+    FC = 133
+    MOBILITY_HEADER = 135
     UDPLITE = 136
+    MPLS_IN_IP = 137
+    MANET = 138
+    HIP = 139
+    SHIM6 = 140
+    WESP = 141
+    ROHC = 142
+    ETHERNET = 143
 
 
 class Status(enum.IntFlag):

@@ -427,7 +427,8 @@ class Filter:
     that applies to this direction alone (``CTA_TUPLE_ZONE``, ``--orig-zone``, ``--reply-zone``);
     other flows have neither.
     ``family``: "ipv4" or "ipv6", or ``socket.AF_INET`` or ``AF_INET6`` (``-f``).
-    ``proto``: 0 to 255 or a name, "tcp", "udp", ... (``CTA_PROTO_NUM``, ``-p``).
+    ``proto``: 0 to 255, a number as text, or a name, of Proto ("tcp", "esp", "ipv6-icmp") or of
+    /etc/protocols (``CTA_PROTO_NUM``, ``-p``).
     ``src``, ``dst``, ``reply_src``, ``reply_dst``: addresses and networks, as text or ``ipaddress``
     objects (``CTA_TUPLE_IP``, ``-s``, ``-d``, ``-r``, ``-q``). ``address``: any of these four.
     ``sport``, ``dport``, ``reply_sport``, ``reply_dport``: 0 to 65535 (``CTA_PROTO_SRC_PORT``,

@@ -102,8 +102,7 @@ _ADDRESSES = get_args(Address)
 
 
 def _of_tuple(member: str) -> Any:
-    # A protocol is a number here: tuples are for comparing.
-    return reader(MEMBERS[member], named=False)
+    return reader(MEMBERS[member])
 
 
 def _of_flow(name: str) -> Any:
@@ -128,7 +127,9 @@ class Tuple:
     """One direction of a flow (``CTA_TUPLE_ORIG``, ``CTA_TUPLE_REPLY``).
 
     ``src``, ``dst``: addresses of one family, as ``ipaddress`` objects or text (``CTA_TUPLE_IP``).
-    ``proto``: layer-4 protocol, 0 to 255 or a name: "tcp", "udp", ... (``CTA_PROTO_NUM``, ``-p``).
+    ``proto``: layer-4 protocol: 0 to 255, a number as text, or a name, of Proto ("tcp", "esp",
+    "ipv6-icmp") or of /etc/protocols (``CTA_PROTO_NUM``, ``-p``). It reads as a Proto, as a number
+    where there is none.
     ``sport``, ``dport``: ports, 0 to 65535; for GRE the keys (``CTA_PROTO_SRC_PORT``,
     ``CTA_PROTO_DST_PORT``). ICMP and ICMPv6 have ``icmp_id`` (0 to 65535), ``icmp_type`` and
     ``icmp_code`` (0 to 255) instead (``CTA_PROTO_ICMP_...``, ``CTA_PROTO_ICMPV6_...``).

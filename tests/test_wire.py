@@ -943,7 +943,7 @@ def test_repr_is_how_to_make_it(flow: nlct.Flow) -> None:
     again = eval(repr(plain), {name: getattr(nlct, name) for name in nlct.__all__})
     assert everything(again) == everything(plain)
     bare = nlct.Flow(nlct.Tuple("10.0.0.1", proto="udp"))
-    assert repr(bare) == "Flow(orig=Tuple(src='10.0.0.1', proto=17), zone=0)"
+    assert repr(bare) == "Flow(orig=Tuple(src='10.0.0.1', proto=Proto.UDP), zone=0)"
 
 
 @some
