@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import subprocess
 import time
 from array import array
 from collections.abc import Iterable
@@ -54,6 +55,24 @@ class Sources(SyntheticTable):
 
     def tables(self) -> Iterable[nlct.FlowTable]:  # noqa: D102
         return self._whole
+
+
+class Counted(SyntheticTable):
+    """Flows with counters. ``inside``: the command that runs another one in their namespace."""
+
+    def __init__(self, ct: nlct.Conntrack, flows: int, zones: int, inside: tuple[str, ...]) -> None:
+        super().__init__(ct, flows, zones)
+        self._inside = inside
+
+    def fill(self) -> None:  # noqa: D102
+        self._count(1)
+        super().fill()
+        # A flow keeps its counters; the next table has none.
+        self._count(0)
+
+    def _count(self, on: int) -> None:
+        command = f"echo {on} > /proc/sys/net/netfilter/nf_conntrack_acct"
+        subprocess.run([*self._inside, "sh", "-c", command], check=True)
 
 
 def _in_zone(table: nlct.FlowTable, zone: int) -> nlct.FlowTable:

@@ -90,6 +90,8 @@ TARGETS = (
     Target("dump", "nlct.table", "floor", 1.20),
     Target("dump", "nlct.count_by", "floor", 1.05),
     Target("dump", "nlct.loop", "floor", 3),
+    Target("groups", "nlct.count_by", "floor", 1.10),
+    Target("groups", "nlct.sum_by", "floor", 1.10),
     Target("dump", "nlct.table", "pyroute2", 1 / 50),
     Target("dump", "nlct.loop", "pyroute2", 1 / 20),
     Target("arrow", "nlct.arrow", "nlct.table", 0.10),

@@ -572,19 +572,41 @@ size_t nlct_values_room(const struct nlct_sink *sink);
 /* The bytes written since the last call; the sink then starts again at the first. */
 size_t nlct_values_take(struct nlct_sink *sink);
 
-/* Sink: counts flows by one or two fields; -EINVAL for more fields, or for spans. */
-int nlct_counts_new(struct nlct_sink **sink, const unsigned *fields, size_t nfields);
+/* What flows are grouped by: a field; of an address only its first bits, the others being 0. */
+struct nlct_group {
+    unsigned field;
+    uint8_t ipv4; /* of an IPv4 address so many bits, 0 to 32 */
+    uint8_t ipv6; /* of an IPv6 address, 0 to 128 */
+};
+
+enum { NLCT_GROUPS = 3, NLCT_SUMS = 4 };
+
+/* Sink: counts flows by up to NLCT_GROUPS fields, and adds up to NLCT_SUMS fields of each group.
+   -EINVAL for more, for a prefix that is longer than its address, for groups of spans, and for sums
+   of what is no number. */
+int nlct_counts_new(struct nlct_sink **sink, const struct nlct_group *groups, size_t ngroups,
+                    const unsigned *sums, size_t nsums);
 
 /* How many flows have these values. */
 struct nlct_count {
     uint64_t count;
-    uint8_t values[2][16]; /* as they are in struct nlct_flow */
-    uint8_t present[2];    /* 0 where the value is absent */
+    uint8_t values[3][16]; /* as they are in struct nlct_flow */
+    uint8_t present[3];    /* 0 where the value is absent */
     uint8_t family;        /* of the addresses among them */
+};
+
+/* A sum of 128 bits, which flows cannot overflow. */
+struct nlct_sum {
+    uint64_t low;
+    uint64_t high;
+    uint64_t count; /* of the flows that have the field */
 };
 
 /* The counts so far, 'count' of them; valid until the sink is used again. */
 const struct nlct_count *nlct_counts_get(const struct nlct_sink *sink, size_t *count);
+
+/* The sums of each count, in the same order, 'nsums' a count; valid as long. */
+const struct nlct_sum *nlct_counts_sums(const struct nlct_sink *sink);
 
 /* Tables -------------------------------------------------------------------------------------- */
 

@@ -16,7 +16,7 @@ from nlct._ffi import ffi, lib, new_sink, slot
 from nlct._fields import FIELDS, FLOW_SIZE, AddressField
 from nlct._forks import process
 from nlct._handle import Socket
-from nlct.counts import COUNT_SIZE, by_value
+from nlct.counts import COUNT_SIZE, Group, by_value
 from nlct.errors import check
 from nlct.filter import Filter
 from nlct.flow import Flow, flows_from, pointers
@@ -125,7 +125,7 @@ class Memory(Closing):
 
     def zones(self) -> set[int]:
         """Return the zones that hold flows."""
-        return set(by_value([FIELDS["zone"]], self.counts_by("zone")))
+        return set(by_value([Group(FIELDS["zone"])], self.counts_by("zone")))
 
     def counts_by(self, name: str) -> bytearray | None:
         """Return how many flows each value of a field has, for counts.by_value().

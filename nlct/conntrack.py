@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import sys
 from collections.abc import Collection, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, overload
 
 from nlct import _check, _lookup, _missing, _reasons, stats
 from nlct._dump import Progress, dump, require, undisturbed
@@ -112,17 +112,79 @@ class Conntrack(Holder):
     ) -> dict[Any, int]:
         """Return the number of flows for each value of a field, in one dump.
 
-        ``fields``: one or two of "zone", "proto", "state" (that of TCP), "mark", "src", "dst",
-        "status", or any other column of fixed size (nlct.table.COLUMNS). With two, the keys are
-        pairs. Flows without the field count for None. ``progress``: see count().
+        ``fields``: up to three of "zone", "proto", "state" (that of TCP), "mark", "src", "dst",
+        "status", or any other column of fixed size (nlct.table.COLUMNS). With several, the keys are
+        tuples. Flows without the field count for None.
 
-        Raises TypeError unless there are one or two fields, ValueError for an unknown one, and
-        InterruptedDumpError as count() does.
+        Behind an address may stand the length of a prefix; the keys are then networks of
+        ``ipaddress``. "src/24/64": IPv4 by 24 bits, IPv6 by 64. A number alone is for IPv4 up to
+        32, for IPv6 from 33 on; addresses of the other family stay whole, as networks of one
+        address.
+
+        ``progress``: see count(). Raises TypeError unless there are one to three fields, ValueError
+        for an unknown one or a prefix that is wrong, and InterruptedDumpError as count() does.
         """
         counter = Counts(fields)
-        wanted = self._wanted(filter, zone, progress)
-        undisturbed(self._handle, wanted, "count_by", counter.make_sink, progress)
+        self._group("count_by", counter, filter, zone, progress)
         return counter.counts()
+
+    @overload
+    def sum_by(
+        self,
+        *fields: str,
+        of: str,
+        filter: Filter | None = None,
+        zone: Zones | None = None,
+        progress: Progress | None = None,
+    ) -> dict[Any, int | None]: ...
+
+    @overload
+    def sum_by(
+        self,
+        *fields: str,
+        of: tuple[str, ...] | list[str],
+        filter: Filter | None = None,
+        zone: Zones | None = None,
+        progress: Progress | None = None,
+    ) -> dict[Any, tuple[int | None, ...]]: ...
+
+    def sum_by(
+        self,
+        *fields: str,
+        of: str | tuple[str, ...] | list[str],
+        filter: Filter | None = None,
+        zone: Zones | None = None,
+        progress: Progress | None = None,
+    ) -> dict[Any, Any]:
+        """Return the sum of a counter for each value of a field, in one dump.
+
+        ``fields``: as for count_by(). ``of``: "packets_orig", "bytes_orig", "packets_reply" or
+        "bytes_reply" (``CTA_COUNTERS_ORIG``, ``CTA_COUNTERS_REPLY``); or several of them in a
+        tuple, then the sums of a group are a tuple too. Sums are exact, however large.
+
+        Flows have counters if the sysctl nf_conntrack_acct was on when they began. A flow without
+        adds nothing, and where no flow of a group has any the sum is None, not 0.
+        ``progress``: see count().
+
+        Raises as count_by() does, and ValueError for a counter that is unknown or named twice.
+        """
+        if not isinstance(of, (str, tuple, list)) or not of:
+            raise TypeError(f"of must be the name of a counter or a tuple of names, not {of!r}")
+        counter = Counts(fields, (of,) if isinstance(of, str) else of)
+        self._group("sum_by", counter, filter, zone, progress)
+        sums = counter.sums()
+        return {key: found[0] for key, found in sums.items()} if isinstance(of, str) else sums
+
+    def _group(
+        self,
+        operation: str,
+        counter: Counts,
+        filter: Filter | None,
+        zone: Zones | None,
+        progress: Progress | None,
+    ) -> None:
+        wanted = self._wanted(filter, zone, progress)
+        undisturbed(self._handle, wanted, operation, counter.make_sink, progress)
 
     def dump(self, filter: Filter | None = None, *, zone: Zones | None = None) -> Iterator[Flow]:
         """Yield the flows that match, one by one, in constant memory (``conntrack -L``).

@@ -26,7 +26,7 @@ from nlct._handle import Handle
 from nlct._keeper import Keeper
 from nlct._memory import INDEXES, KEPT, Lists
 from nlct.conntrack import Conntrack
-from nlct.counts import by_value
+from nlct.counts import Group, by_value
 from nlct.errors import Error, NotFoundError
 from nlct.events import LEAST_BUFFER, MOST_BUFFER
 from nlct.filter import Filter, Zones, to_delete, zone_set
@@ -249,7 +249,7 @@ class Mirror(Closing):
                     ready = keeper.is_ready() and not keeper.hides(None)
                     counts = keeper.memory.counts_by(fields[0]) if ready else None
             if counts is not None:
-                return by_value([FIELDS[fields[0]]], counts)
+                return by_value([Group(FIELDS[fields[0]])], counts)
         return self._ct.count_by(*fields, filter=wanted)
 
     def flows(self, filter: Filter | None = None, *, zone: Zones | None = None) -> Iterator[Flow]:

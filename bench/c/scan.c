@@ -43,13 +43,13 @@ static int make_sink(struct nlct_sink **sink, const char *work, struct nlct_sock
 {
     const struct nlct_target all = {.wants = NLCT_WANTS_ALL};
     static uint8_t wanted[128];
-    const unsigned zone = field_named("zone");
+    const struct nlct_group zone = {.field = field_named("zone")};
 
     memset(wanted, 1, sizeof(wanted));
     if (strcmp(work, "flush") == 0)
         return nlct_deletes_new(sink, sock, &all, 1);
     if (strcmp(work, "count") == 0)
-        return nlct_counts_new(sink, &zone, 1);
+        return nlct_counts_new(sink, &zone, 1, NULL, 0);
     if (strcmp(work, "table") == 0)
         return nlct_columns_new(sink, wanted, SIZE_MAX);
     return nlct_text_new(sink, NLCT_FORM_LIST, lines, LINES);

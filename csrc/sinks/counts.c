@@ -1,17 +1,34 @@
-/* Sink: counts the flows that have the same values in one or two fields. */
+/* Sink: counts the flows that have the same values in some fields, and adds up other fields. */
 #include "sinks.h"
 
 #include <linux/netfilter/nfnetlink_conntrack.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 
 enum { FIRST_SLOTS = 1024 };
+
+enum { ADDRESS_WORDS = 2 };
+
+/* Which bits of an address count. */
+struct prefix {
+    uint64_t words[ADDRESS_WORDS];
+};
+
+struct group {
+    const struct field *field;
+    struct prefix ipv4;
+    struct prefix ipv6;
+};
 
 /* Slots hold the number of a row plus one, so that zero is empty. */
 struct counts {
     struct nlct_sink sink;
-    const struct field *fields[2];
-    size_t nfields;
+    struct group groups[NLCT_GROUPS];
+    size_t ngroups;
+    const struct field *summed[NLCT_SUMS];
+    size_t nsums;
     struct nlct_count *rows;
+    struct nlct_sum *sums; /* 'nsums' a row */
     size_t nrows;
     size_t capacity;
     uint32_t *slots;
@@ -21,19 +38,19 @@ struct counts {
 
 static uint64_t hash_count(const struct counts *counts, const struct nlct_count *count)
 {
-    const uint64_t last =
-        (uint64_t)count->family << 16 | (uint64_t)count->present[0] << 8 | count->present[1];
-    uint64_t words[4];
+    uint64_t words[NLCT_GROUPS * ADDRESS_WORDS];
+    uint64_t last = count->family;
     size_t nwords = 0;
     size_t i;
 
-    for (i = 0; i < counts->nfields; i++) {
-        const size_t size = counts->fields[i]->public.size > sizeof(words[0]) ? 16 : 8;
+    for (i = 0; i < counts->ngroups; i++) {
+        const size_t size = counts->groups[i].field->public.size > sizeof(words[0]) ? 16 : 8;
 
         memcpy(words + nwords, count->values[i], size);
         nwords += size / sizeof(words[0]);
+        last = last << 8 | count->present[i];
     }
-    return hash_words(&counts->key, words, nwords, last, 3);
+    return hash_words(&counts->key, words, nwords, last, 1 + NLCT_GROUPS);
 }
 
 static bool same(const struct nlct_count *a, const struct nlct_count *b)
@@ -56,14 +73,18 @@ static uint32_t *find(const struct counts *counts, const struct nlct_count *want
 static int grow(struct counts *counts)
 {
     const size_t slots = counts->mask ? (counts->mask + 1) * 2 : FIRST_SLOTS;
+    const size_t nsums = slots / 2 * counts->nsums;
     struct nlct_count *grown = realloc(counts->rows, slots / 2 * sizeof(*grown));
+    struct nlct_sum *sums = nsums ? realloc(counts->sums, nsums * sizeof(*sums)) : NULL;
     uint32_t *fresh = calloc(slots, sizeof(*fresh));
     uint32_t i;
     int rc = counts->mask ? 0 : hash_key_new(&counts->key);
 
     if (grown)
         counts->rows = grown;
-    if (!grown || !fresh || slots > UINT32_MAX)
+    if (sums)
+        counts->sums = sums;
+    if (!grown || (nsums && !sums) || !fresh || slots > UINT32_MAX)
         rc = -ENOMEM;
     if (rc < 0) {
         free(fresh);
@@ -91,9 +112,24 @@ static int set_zone(struct nlct_count *count, size_t which, const struct view *v
     return 0;
 }
 
-static int set_value(struct nlct_count *count, size_t which, const struct field *field,
+static void set_address(struct nlct_count *count, size_t which, const struct group *group,
+                        uint8_t family)
+{
+    const struct prefix *prefix = family == AF_INET ? &group->ipv4 : &group->ipv6;
+    uint64_t words[ADDRESS_WORDS];
+    size_t i;
+
+    count->family = family;
+    memcpy(words, count->values[which], sizeof(words));
+    for (i = 0; i < ADDRESS_WORDS; i++)
+        words[i] &= prefix->words[i];
+    memcpy(count->values[which], words, sizeof(words));
+}
+
+static int set_value(struct nlct_count *count, size_t which, const struct group *group,
                      struct view *view)
 {
+    const struct field *field = group->field;
     int rc;
 
     if (field->attr == CTA_ZONE)
@@ -104,8 +140,29 @@ static int set_value(struct nlct_count *count, size_t which, const struct field 
     count->present[which] = 1;
     memcpy(count->values[which], flow_value(&view->flow, field), field->public.size);
     if (field->public.kind == NLCT_ADDRESS)
-        count->family = view->family;
+        set_address(count, which, group, view->family);
     return 0;
+}
+
+static struct nlct_sum *sums_of(const struct counts *counts, size_t row)
+{
+    return counts->sums + row * counts->nsums;
+}
+
+/* Adds the fields of a flow that are decoded. */
+static void add(const struct counts *counts, struct nlct_sum *sums, const struct nlct_flow *flow)
+{
+    size_t i;
+
+    for (i = 0; i < counts->nsums; i++) {
+        if (flow_has(flow, counts->summed[i])) {
+            const uint64_t number = flow_number(flow, counts->summed[i]);
+
+            sums[i].low += number;
+            sums[i].high += sums[i].low < number;
+            sums[i].count++;
+        }
+    }
 }
 
 static int take(struct nlct_sink *sink, struct view *view)
@@ -116,18 +173,24 @@ static int take(struct nlct_sink *sink, struct view *view)
     size_t i;
     int rc = 0;
 
-    for (i = 0; i < counts->nfields && rc == 0; i++)
-        rc = set_value(&count, i, counts->fields[i], view);
+    for (i = 0; i < counts->ngroups && rc == 0; i++)
+        rc = set_value(&count, i, &counts->groups[i], view);
+    for (i = 0; i < counts->nsums && rc == 0; i++)
+        rc = view_decode(view, counts->summed[i]);
     if (rc == 0 && counts->nrows == counts->capacity)
         rc = grow(counts);
     if (rc < 0)
         return rc;
     slot = find(counts, &count);
     if (!*slot) {
+        if (counts->nsums)
+            memset(sums_of(counts, counts->nrows), 0, counts->nsums * sizeof(*counts->sums));
         counts->rows[counts->nrows++] = count;
         *slot = (uint32_t)counts->nrows;
     }
     counts->rows[*slot - 1].count++;
+    if (counts->nsums)
+        add(counts, sums_of(counts, *slot - 1), &view->flow);
     return 0;
 }
 
@@ -136,25 +199,54 @@ static void free_counts(struct nlct_sink *sink)
     struct counts *counts = (struct counts *)sink;
 
     free(counts->rows);
+    free(counts->sums);
     free(counts->slots);
 }
 
-int nlct_counts_new(struct nlct_sink **sink, const unsigned *fields, size_t nfields)
+static struct prefix prefix_of(unsigned bits)
+{
+    uint8_t bytes[sizeof(struct prefix)] = {0};
+    struct prefix prefix;
+    unsigned i;
+
+    for (i = 0; i < bits; i++)
+        bytes[i / 8] |= (uint8_t)(0x80 >> i % 8);
+    memcpy(&prefix, bytes, sizeof(prefix));
+    return prefix;
+}
+
+static bool makes_sense(const struct nlct_group *group)
+{
+    const struct field *field = flow_field(group->field);
+
+    return field && field->public.kind != NLCT_SPAN && group->ipv4 <= 32 && group->ipv6 <= 128;
+}
+
+int nlct_counts_new(struct nlct_sink **sink, const struct nlct_group *groups, size_t ngroups,
+                    const unsigned *sums, size_t nsums)
 {
     struct counts *new;
     size_t i;
 
-    for (i = 0; i < nfields; i++)
-        if (nfields > 2 || !flow_field(fields[i]) ||
-            flow_field(fields[i])->public.kind == NLCT_SPAN)
+    if (ngroups > NLCT_GROUPS || nsums > NLCT_SUMS)
+        return -EINVAL;
+    for (i = 0; i < ngroups; i++)
+        if (!makes_sense(&groups[i]))
+            return -EINVAL;
+    for (i = 0; i < nsums; i++)
+        if (!flow_field(sums[i]) || flow_field(sums[i])->public.kind != NLCT_NUMBER)
             return -EINVAL;
     new = calloc(1, sizeof(*new));
     if (!new)
         return -ENOMEM;
     new->sink = (struct nlct_sink){.take = take, .free = free_counts};
-    new->nfields = nfields;
-    for (i = 0; i < nfields; i++)
-        new->fields[i] = flow_field(fields[i]);
+    new->ngroups = ngroups;
+    for (i = 0; i < ngroups; i++)
+        new->groups[i] = (struct group){flow_field(groups[i].field), prefix_of(groups[i].ipv4),
+                                        prefix_of(groups[i].ipv6)};
+    new->nsums = nsums;
+    for (i = 0; i < nsums; i++)
+        new->summed[i] = flow_field(sums[i]);
     *sink = &new->sink;
     return 0;
 }
@@ -165,4 +257,9 @@ const struct nlct_count *nlct_counts_get(const struct nlct_sink *sink, size_t *c
 
     *count = counts->nrows;
     return counts->rows;
+}
+
+const struct nlct_sum *nlct_counts_sums(const struct nlct_sink *sink)
+{
+    return ((const struct counts *)sink)->sums;
 }

@@ -489,7 +489,7 @@ static int count_zones(const struct nlct_mirror *mirror, uint32_t *at, struct nl
         *at = in_use ? zone + 1U : (*at / 64 + 1) * 64;
         if (!in_use)
             continue;
-        counts[filled] = (struct nlct_count){.count = mirror->zones[zone].count, .present = {1, 0}};
+        counts[filled] = (struct nlct_count){.count = mirror->zones[zone].count, .present = {1}};
         memcpy(counts[filled++].values[0], &zone, sizeof(zone));
     }
     return (int)filled;

@@ -27,11 +27,22 @@ static inline struct nlct_sink *make_values(const struct nlct_item *items, size_
     return nlct_values_new(&sink, items, count, json, buffer, capacity) < 0 ? NULL : sink;
 }
 
+/* By whole addresses. */
+static inline struct nlct_sink *make_sums(const unsigned *fields, size_t nfields,
+                                          const unsigned *sums, size_t nsums)
+{
+    struct nlct_group groups[NLCT_GROUPS + 1];
+    struct nlct_sink *sink = NULL;
+    size_t i;
+
+    for (i = 0; i < nfields; i++)
+        groups[i] = (struct nlct_group){fields[i], 32, 128};
+    return nlct_counts_new(&sink, groups, nfields, sums, nsums) < 0 ? NULL : sink;
+}
+
 static inline struct nlct_sink *make_counts(const unsigned *fields, size_t nfields)
 {
-    struct nlct_sink *sink = NULL;
-
-    return nlct_counts_new(&sink, fields, nfields) < 0 ? NULL : sink;
+    return make_sums(fields, nfields, NULL, 0);
 }
 
 static inline struct nlct_sink *make_columns(const uint8_t *wanted, size_t limit)

@@ -4,6 +4,7 @@
  */
 #define nlct_counts_new tables_counts_new
 #define nlct_counts_get tables_counts_get
+#define nlct_counts_sums tables_counts_sums
 #define nlct_filter_new tables_filter_new
 #define nlct_filter_free tables_filter_free
 #define nlct_filter_match tables_nlct_filter_match
@@ -65,7 +66,7 @@ static void choose(uint8_t address[16], uint64_t i, bool as_count)
     memcpy(address, "\x20\1\xd\xb8\0\0\0\1", 8);
     memcpy(words, address, 8);
     if (as_count)
-        words[1] = second_word(words[0], (uint64_t)AF_INET6 << 16 | 1 << 8, seed_of(i << 32));
+        words[1] = second_word(words[0], (uint64_t)AF_INET6 << 8 | 1, seed_of(i << 32));
     else
         words[1] = second_word(words[0], (uint64_t)AF_INET6 << 8 | 128, i << 32);
     memcpy(address + 8, words + 1, 8);
