@@ -59,7 +59,7 @@ class Group(NamedTuple):
 
 def _prefix(field: Field, given: str, rest: str) -> dict[int, int]:
     """Read "24", the bits of one family, or "24/64", those of each."""
-    found = re.fullmatch("([0-9]{1,3})(?:/([0-9]{1,3}))?", rest)
+    found = re.fullmatch("(0|[1-9][0-9]{0,2})(?:/(0|[1-9][0-9]{0,2}))?", rest)
     ipv4, ipv6 = (int(found[1]), int(found[2] or _BITS[IPV6])) if found else (-1, -1)
     # A number alone is of one family; of the other, addresses stay whole.
     if found and found[2] is None and ipv4 > _BITS[IPV4]:

@@ -178,6 +178,15 @@ def count_by(bench: Bench) -> None:
         bench.ct.count_by("weather")
 
 
+@covers("Conntrack.sum_by", times=DUMPS)
+def sum_by(bench: Bench) -> None:
+    """By networks, ports and zones."""
+    found = bench.ct.sum_by("src/24", "dport", "zone", of=("bytes_orig", "packets_reply"))
+    assert len(found) >= ZONES
+    with pytest.raises(ValueError, match="bytes_orig"):
+        bench.ct.sum_by("zone", of="weather")
+
+
 @covers("Conntrack.table", "Conntrack.batches", times=DUMPS)
 def columns(bench: Bench) -> None:
     """The table at once, in batches, and left half-way."""

@@ -46,7 +46,7 @@ enum {
 struct wish {
     uint8_t sink;
     uint8_t filter;
-    uint8_t zone[2]; /* for counts: the fields */
+    uint8_t zone[2]; /* for counts: the fields, of which the first is added up */
 };
 
 /* An independent look at what is sent ---------------------------------------------------------- */
@@ -358,17 +358,32 @@ struct target {
     uint64_t taken;
 };
 
+/* By one to three fields, and addresses as many bits as the fields say; with sums where the first
+   field is a number. */
+static struct nlct_sink *wish_counts(const struct wish *wish)
+{
+    const unsigned sums[] = {wish->zone[0], field_number("bytes_orig")};
+    const bool adds = wish->filter & ASK_ZONE;
+    struct nlct_group groups[NLCT_GROUPS];
+    struct nlct_sink *sink = NULL;
+    size_t i;
+
+    for (i = 0; i < NLCT_GROUPS; i++)
+        groups[i] = (struct nlct_group){wish->zone[i % 2], wish->zone[1] % 33, wish->zone[1] % 129};
+    i = wish->filter & FAMILY ? 1 : wish->filter & OTHER_ZONES ? 3 : 2;
+    return nlct_counts_new(&sink, groups, i, sums, adds ? 2 : 0) < 0 ? NULL : sink;
+}
+
 static void target_begin(struct target *target, const struct wish *wish, struct nlct_socket *sock)
 {
     static uint8_t wanted[FLOW_FIELDS_MAX];
-    const unsigned fields[] = {wish->zone[0], wish->zone[1]};
 
     switch (target->kind) {
     case ROWS:
         target->sink = make_rows(target->rows, ROOM, &target->bytes);
         break;
     case COUNTS:
-        target->sink = make_counts(fields, wish->filter & FAMILY ? 1 : 2);
+        target->sink = wish_counts(wish);
         break;
     case DELETES:
     case SILENT_DELETES:
@@ -468,19 +483,29 @@ static uint64_t target_take(struct target *target)
     return 0;
 }
 
-static void target_end(struct target *target, const struct nlct_progress *progress)
+/* Every flow is counted once, and a sum is of no more flows than its count. */
+static void check_counts(const struct nlct_sink *sink, uint64_t matched)
 {
-    const struct nlct_count *counts;
-    uint64_t sum = 0;
     size_t count;
+    const struct nlct_count *counts = nlct_counts_get(sink, &count);
+    const struct nlct_sum *sums = nlct_counts_sums(sink);
+    uint64_t counted = 0;
     size_t i;
 
-    if (target->kind == COUNTS && target->sink) {
-        counts = nlct_counts_get(target->sink, &count);
-        for (i = 0; i < count; i++)
-            sum += counts[i].count;
-        ASSERT(sum == progress->matched);
+    for (i = 0; i < count; i++)
+        counted += counts[i].count;
+    ASSERT(counted == matched);
+    for (i = 0; sums && i < 2 * count; i++) {
+        ASSERT(sums[i].count <= counts[i / 2].count);
+        ASSERT(sums[i].high < sums[i].count || !sums[i].count);
+        ASSERT(sums[i].count || !(sums[i].low | sums[i].high));
     }
+}
+
+static void target_end(struct target *target, const struct nlct_progress *progress)
+{
+    if (target->kind == COUNTS && target->sink)
+        check_counts(target->sink, progress->matched);
     if (target->kind == ROWS || target->kind == COLUMNS)
         ASSERT(target->taken == progress->matched);
     nlct_sink_free(&target->sink);

@@ -1,4 +1,4 @@
-/* Sinks by themselves: rows, text, counts, columns. */
+/* Sinks by themselves: rows, text, counts and sums, columns. */
 #include "cases.h"
 #include "check.h"
 #include "fake.h"
@@ -278,9 +278,10 @@ static struct nlct_sink *counts_by(const char *first, const char *second)
     return sink;
 }
 
-static void counts_are_by_one_or_two_fields_without_spans(void)
+static void counts_are_by_up_to_three_fields_without_spans(void)
 {
     const unsigned zone = field_number("zone");
+    const unsigned bytes = field_number("bytes_orig");
     const unsigned wrong[][3] = {
         {field_number("secctx"), 0, 0},
         {field_number("helper_info"), 0, 0},
@@ -288,10 +289,20 @@ static void counts_are_by_one_or_two_fields_without_spans(void)
         {9999, 0, 0},
         {UINT32_MAX, 0, 0},
     };
-    unsigned fields[3] = {zone, zone, zone};
+    unsigned fields[] = {zone, zone, zone, zone};
+    const unsigned sums[] = {bytes, bytes, bytes, bytes, bytes};
+    const unsigned no_numbers[] = {field_number("src"), field_number("labels"), wrong[0][0], 9999};
+    const struct nlct_group too_long[] = {{field_number("src"), 33, 0},
+                                          {field_number("dst"), 0, 129}};
+    struct nlct_sink *sink = NULL;
     size_t i;
 
-    CHECK(!make_counts(fields, 3));
+    CHECK(!make_counts(fields, 4));
+    CHECK(!make_sums(fields, 1, sums, NLCT_SUMS + 1));
+    for (i = 0; i < sizeof(no_numbers) / sizeof(no_numbers[0]); i++)
+        CHECK(!make_sums(fields, 1, &no_numbers[i], 1));
+    for (i = 0; i < 2; i++)
+        CHECK_IS(nlct_counts_new(&sink, &too_long[i], 1, NULL, 0), -EINVAL);
     for (i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
         CHECK(!make_counts(wrong[i], 1));
         fields[1] = wrong[i][0];
@@ -427,6 +438,112 @@ static void counts_by_text_labels_zone_and_family(void)
     CHECK_IS(counts[1].values[0][0], 0);
     nlct_sink_free(&by_text);
     nlct_sink_free(&by_zone);
+}
+
+/* Begins a flow with a counter, or with none. */
+static void begin_counted(unsigned number, const uint64_t *bytes)
+{
+    begin(number);
+    if (bytes) {
+        const size_t nest = packet_nest(&packet, CTA_COUNTERS_ORIG);
+
+        packet_be64(&packet, CTA_COUNTERS_BYTES, *bytes);
+        packet_end_nest(&packet, nest);
+    }
+}
+
+/* More groups than there is room for at first; of each, two flows whose sum needs 65 bits, and one
+   without a counter. The last group has no counter at all. */
+static void sums_are_exact_and_of_what_is_there(void)
+{
+    enum { MANY = 3000 };
+    const unsigned by[] = {field_number("zone"), field_number("sport"), field_number("dport")};
+    const unsigned of[] = {field_number("packets_orig"), field_number("bytes_orig")};
+    struct nlct_sink *sink = make_sums(by, 3, of, 2);
+    const uint64_t most = UINT64_MAX;
+    const uint64_t zero = 0;
+    const struct nlct_count *counts;
+    const struct nlct_sum *sums;
+    size_t count;
+    unsigned i;
+
+    CHECK(sink);
+    for (i = 0; i < 3 * MANY; i++) {
+        begin_counted(i % MANY, i < 2 * MANY ? &most : NULL);
+        CHECK_IS(give(sink), 0);
+    }
+    begin_counted(MANY, NULL);
+    CHECK_IS(give(sink), 0);
+    begin_counted(MANY + 1, &zero);
+    CHECK_IS(give(sink), 0);
+    counts = nlct_counts_get(sink, &count);
+    sums = nlct_counts_sums(sink);
+    CHECK_IS(count, MANY + 2);
+    for (i = 0; i < MANY; i++) {
+        uint16_t port;
+
+        memcpy(&port, counts[i].values[1], sizeof(port));
+        CHECK_IS(port, i);
+        CHECK_IS(counts[i].count, 3);
+        CHECK_IS(sums[2 * i].count, 0);
+        CHECK_IS(sums[2 * i].low, 0);
+        CHECK_IS(sums[2 * i + 1].count, 2);
+        CHECK_IS(sums[2 * i + 1].low, UINT64_MAX - 1);
+        CHECK_IS(sums[2 * i + 1].high, 1);
+    }
+    CHECK_IS(sums[2 * MANY + 1].count, 0);
+    CHECK_IS(sums[2 * MANY + 3].count, 1);
+    CHECK_IS(sums[2 * MANY + 3].low, 0);
+    nlct_sink_free(&sink);
+}
+
+static void prefixes_are_of_their_family(void)
+{
+    static const uint8_t expected[][16] = {{10, 64}, {0x20, 0x01, 0x0d, 0xb8, 0xff, 0xfe}};
+    const struct nlct_group by = {field_number("src"), 11, 47};
+    struct nlct_sink *sink = NULL;
+    const struct nlct_count *counts;
+    size_t count;
+    unsigned i;
+
+    CHECK_IS(nlct_counts_new(&sink, &by, 1, NULL, 0), 0);
+    for (i = 0; i < 4; i++) {
+        packet_begin_flow(&packet, i % 2 ? AF_INET6 : AF_INET);
+        packet_tuple(&packet, CTA_TUPLE_ORIG,
+                     i % 2 ? "2001:db8:ffff:1::"
+                     : i   ? "10.95.1.1"
+                           : "10.64.0.1",
+                     i % 2 ? "::" : "0.0.0.0", IPPROTO_UDP, 1, 2);
+        CHECK_IS(give(sink), 0);
+    }
+    counts = nlct_counts_get(sink, &count);
+    CHECK_IS(count, 2);
+    for (i = 0; i < 2; i++) {
+        CHECK_IS(counts[i].count, 2);
+        CHECK_IS(counts[i].family, i ? AF_INET6 : AF_INET);
+        CHECK_BYTES(counts[i].values[0], expected[i], 16);
+    }
+    nlct_sink_free(&sink);
+}
+
+/* It is not counted, and does not add a part. */
+static void sums_refuse_what_is_malformed(void)
+{
+    const unsigned zone = field_number("zone");
+    const unsigned of[] = {field_number("bytes_orig"), field_number("mark")};
+    struct nlct_sink *sink = make_sums(&zone, 1, of, 2);
+    const uint64_t bytes = 7;
+    size_t count;
+
+    begin_counted(1, &bytes);
+    packet_attr(&packet, CTA_MARK, "12", 2);
+    CHECK_IS(give(sink), -EBADMSG);
+    nlct_counts_get(sink, &count);
+    CHECK_IS(count, 0);
+    begin_counted(1, &bytes);
+    CHECK_IS(give(sink), 0);
+    CHECK_IS(nlct_counts_sums(sink)->low, 7);
+    nlct_sink_free(&sink);
 }
 
 static void counts_refuse_what_is_malformed(void)
@@ -740,11 +857,14 @@ const struct test_case sink_cases[] = {
     CASE(values_say_what_the_flow_says),
     CASE(values_keep_to_their_buffer),
     CASE(values_refuse_items_without_sense),
-    CASE(counts_are_by_one_or_two_fields_without_spans),
+    CASE(counts_are_by_up_to_three_fields_without_spans),
     CASE(counts_tell_absent_from_zero),
     CASE(counts_grow),
     CASE(counts_tell_the_same_bytes_apart),
     CASE(counts_by_text_labels_zone_and_family),
+    CASE(sums_are_exact_and_of_what_is_there),
+    CASE(prefixes_are_of_their_family),
+    CASE(sums_refuse_what_is_malformed),
     CASE(counts_refuse_what_is_malformed),
     CASE(columns_keep_absent_values_apart),
     CASE(columns_start_anew_when_taken),
