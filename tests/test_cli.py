@@ -1144,7 +1144,7 @@ def test_what_this_kernel_cannot_is_exit_code_4(
         ("count", "--netns", "no-such-namespace"),
         ("count", "--netns", "/etc/passwd"),
         ("count", "--by", "colour"),
-        ("count", "--by", "zone,proto,src"),
+        ("count", "--by", "zone,proto,src,dst"),
         ("count", "--by", "zone,zone"),
         ("count", "--top", "3"),
         ("dump", "--columns", "colour"),
@@ -1409,7 +1409,7 @@ def test_completion_offers_commands_options_and_values() -> None:
 
 def test_completion_offers_names_in_lists() -> None:
     """Behind each comma."""
-    assert complete("count", "--by", "s") == {"state", "src", "status"}
+    assert {"state", "src", "status"} <= complete("count", "--by", "s")
     assert {"zone,src", "zone,status"} <= complete("count", "--by", "zone,s")
     assert {"src,dst", "src,dport"} <= complete("dump", "--columns", "src,d")
 
