@@ -163,7 +163,7 @@ class Conntrack(Holder):
         tuple, then the sums of a group are a tuple too. Sums are exact, however large.
 
         Flows have counters if the sysctl nf_conntrack_acct was on when they began. A flow without
-        adds nothing, and where no flow of a group has any the sum is None, not 0.
+        adds nothing, and where no flow of a group has any the sum is None, not 0; see missing().
         ``progress``: see count().
 
         Raises as count_by() does, and ValueError for a counter that is unknown or named twice.
