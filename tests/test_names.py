@@ -44,6 +44,11 @@ def test_every_protocol_in_every_form(ct: nlct.Conntrack, netns: nlct.Netns, whe
         assert said["protocol"] == words.get(number, str(number))
         assert said["orig"]["proto"] == number
         assert f"{flow.orig.proto:d}" == json.dumps(flow.orig.proto) == str(number)
+    shown = sorted(words.get(number, str(number)) for number in numbers)
+    lines = b"".join(ct.dump_text(columns=["proto"])).decode().splitlines()
+    assert sorted(lines) == shown
+    objects = map(json.loads, b"".join(ct.dump_json()).splitlines())
+    assert sorted(one["protocol"] for one in objects) == shown
     assert ct.count_by("proto") == dict.fromkeys(numbers, 1)
     found = json.loads(nlct_("count", where, "--by", "proto", "--json").stdout)
     assert found["counts"] == {words.get(number, str(number)): 1 for number in numbers}
