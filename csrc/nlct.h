@@ -3,8 +3,8 @@
  *
  * The public C contract, in reading order: flows, descriptors and namespaces, sockets, single
  * requests, expectations, filters, dumps and the sinks they feed, tables, zeroing, deletes and
- * flushes, events, loading, mirrors, Arrow's arrays. The Python binding is cut from between the two
- * markers below, so only plain declarations stand there.
+ * flushes, events, loading, updates, mirrors, Arrow's arrays. The Python binding is cut from between
+ * the two markers below, so only plain declarations stand there.
  *
  * Functions that can fail return 0, a count, or a negative errno. Nothing prints, nothing is
  * global. An object belongs to one thread at a time.
@@ -814,6 +814,35 @@ struct nlct_tally {
 int nlct_load(struct nlct_socket *sock, const struct nlct_column *columns, size_t ncolumns,
               const uint8_t *bytes, size_t bytes_size, size_t first, size_t last, bool children,
               struct nlct_tally *tally, uint8_t *created);
+
+/* Updates ------------------------------------------------------------------------------------- */
+
+/* What to change in many flows: those of status (bits to set), timeout (not 0), mark, helper and
+   labels that 'to' has; the rest of it does not matter. In mark and labels the bits of the mask
+   become those of the value. */
+struct nlct_change {
+    struct nlct_flow to;
+    uint64_t labels_mask[2];
+    uint32_t mark_mask;
+};
+
+/* What came of it. Each flow is done, refused (ENOENT: it was gone) or unchanged. A flow without a
+   mark or a timeout cannot get one; what else is to change in it is changed. */
+struct nlct_updated {
+    struct nlct_tally tally;
+    uint64_t unchanged; /* nothing was to change, so nothing was sent */
+    uint64_t no_mark;
+    uint64_t no_timeout;
+};
+
+/* Sink: changes each flow, in batches over 'sock', which no dump may be using. A request names a
+   flow by its tuple and its zone: the kernel ignores the id, so a flow that was born again since is
+   changed. None creates a flow. A flow whose zone applies to one direction is looked up first, so
+   that no other flow with its tuple is changed. Of a mask only the bits in it may be in the value,
+   and one must be. All four must outlive the sink. Returns 0, -ENOMEM, or -EINVAL for a change that
+   is none. */
+int nlct_updates_new(struct nlct_sink **sink, struct nlct_socket *sock,
+                     const struct nlct_change *change, struct nlct_updated *updated);
 
 /* Mirrors ------------------------------------------------------------------------------------- */
 

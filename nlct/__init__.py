@@ -32,6 +32,7 @@ from nlct.netns import Netns
 from nlct.saved import read_flows
 from nlct.stats import ExpectationCounters, FlowCounters, Stats
 from nlct.table import FlowTable
+from nlct.update import UpdateResult
 from nlct.zero import Zeroing
 
 __version__ = "0.1.0"
@@ -73,6 +74,7 @@ __all__ = [
     "TcpState",
     "Tuple",
     "UnsupportedError",
+    "UpdateResult",
     "Zeroing",
     "probe",
     "read_flows",

@@ -17,12 +17,13 @@ from nlct.enums import EventKind, Status
 from nlct.errors import Error, InterruptedDumpError, NotFoundError, UnsupportedError, error
 from nlct.events import Events
 from nlct.expect import Expectations
-from nlct.filter import Filter, Zones, to_delete, to_zero, zone_set
+from nlct.filter import Filter, Zones, to_delete, to_update, to_zero, zone_set
 from nlct.flow import Flow, Lines, Tuple, flows_from, to_c
 from nlct.flush import FlushResult, delete_flows, flush
 from nlct.load import LoadResult, load
 from nlct.netns import NetnsLike
 from nlct.table import ArrowStream, Columns, FlowTable, column_names, column_set
+from nlct.update import Change, Masked, UpdateResult, update_all
 from nlct.zero import Zeroing, zeroing
 
 if TYPE_CHECKING:
@@ -565,6 +566,47 @@ class Conntrack(Holder):
             self._handle.update(row, data)
         if change.seqadj_orig_pos is not None or change.seqadj_reply_pos is not None:
             self._check_seqadj(change, name)
+
+    def update_all(
+        self,
+        filter: Filter,
+        *,
+        mark: Masked | None = None,
+        timeout: int | None = None,
+        labels: Masked | None = None,
+        status: int | None = None,
+        helper: str | None = None,
+        dry_run: bool = False,
+        progress: Progress | None = None,
+    ) -> UpdateResult:
+        """Change every flow that matches, in one dump, in batches (``conntrack -U``).
+
+        ``mark``: a value, or a pair (value, mask): the bits of the mask become those of the value,
+        and the others stay (``CTA_MARK_MASK``, ``-m VALUE/MASK``). ``labels``: likewise, a number
+        whose bit n is label n (``CTA_LABELS_MASK``, ``-l``).
+        ``timeout``: seconds, 1 to 2**32 - 1; the kernel shortens more than 8,589,934 to that. With
+        0 the kernel would end the flows: delete() does that.
+        ``status``: bits to set beside those that are set: SEEN_REPLY, ASSURED, FIXED_TIMEOUT and
+        HELPER. No bit can be cleared.
+        ``helper``: its name, or "" to take it away; a flow without one cannot get one.
+        ``dry_run``: count what would be looked at, change nothing.
+        ``progress``: called now and then with the number of flows scanned so far.
+
+        The kernel changes a flow by its tuple and its zone, and ignores its id. So a flow that has
+        ended and was born again since it was seen is changed, and a plain flow whose original tuple
+        is also the reply of one with a zone for one direction may stand back for that one. A flow
+        whose own zone applies to one direction is looked up first.
+
+        A flow that the kernel refuses does not stop the rest; UpdateResult counts it. A request
+        that changes several fields may have changed some of them before it was refused.
+
+        Raises ValueError if nothing would change, for a value with bits outside of its mask, for
+        status bits that cannot be set, and for a filter that matches everything, unless it is
+        nlct.ALL; see Filter.restricts_nothing.
+        """
+        wanted = to_update(filter)
+        change = Change(mark, timeout, labels, status, helper)
+        return update_all(self._handle, wanted, change, dry_run, progress)
 
     def _check_seqadj(self, change: Flow, name: Flow) -> None:
         """Most flows that packets made have no room for it, and the kernel does not say so."""

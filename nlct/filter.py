@@ -755,6 +755,11 @@ def to_zero(filter: Filter) -> Filter:
     return _meant(filter, "is for the counters of every flow there is")
 
 
+def to_update(filter: Filter) -> Filter:
+    """Refuse a filter that would change every flow, unless it is nlct.ALL."""
+    return _meant(filter, "changes every flow there is")
+
+
 def _meant(filter: Filter, all_does: str) -> Filter:
     if not isinstance(filter, Filter):
         raise TypeError(f"filter must be a Filter, not {filter!r}")

@@ -30,6 +30,10 @@ void delete_begin(struct message *message, void *buffer, size_t capacity, uint8_
    shows what it names. */
 bool delete_read(const void *request, size_t size, struct view *view);
 
+/* Does a request name a flow by this tuple, CTA_TUPLE_ORIG or CTA_TUPLE_REPLY? It has a family,
+   addresses, a protocol, and no malformed zone. */
+bool view_names(const struct view *view, uint16_t type);
+
 /* Deletes flows by name, in batches: each by its original tuple, its zone and its id, and if that
    finds nothing, by its reply. Each request is read back before it is sent. */
 struct deleter;

@@ -52,13 +52,22 @@ static bool has_one(struct wire wire, uint16_t type)
     return found == 1 && rc == 0;
 }
 
+bool view_names(const struct view *view, uint16_t type)
+{
+    const struct attr *tuple = view_attr(view, type);
+    const struct attr *zone = view_attr(view, CTA_ZONE);
+
+    return (view->family == AF_INET || view->family == AF_INET6) && tuple &&
+           (!zone || zone->size == 2) && has_one(wire_nest(tuple), CTA_TUPLE_IP) &&
+           has_one(wire_nest(tuple), CTA_TUPLE_PROTO);
+}
+
 /* True if the request can hit only one flow: it names one tuple and an id, perhaps a zone, and
    nothing that would turn it into a filter. */
 static bool names_one_flow(const void *request, size_t size)
 {
     const uint32_t by_orig = 1U << CTA_TUPLE_ORIG | 1U << CTA_ID;
     const uint32_t by_reply = 1U << CTA_TUPLE_REPLY | 1U << CTA_ID;
-    const struct attr *tuple;
     uint32_t named;
     struct view view;
 
@@ -67,14 +76,8 @@ static bool names_one_flow(const void *request, size_t size)
     named = view.present & ~(1U << CTA_ZONE);
     if (named != by_orig && named != by_reply)
         return false;
-    if (view.family != AF_INET && view.family != AF_INET6)
-        return false;
-    if (view_attr(&view, CTA_ID)->size != 4)
-        return false;
-    if (view_attr(&view, CTA_ZONE) && view_attr(&view, CTA_ZONE)->size != 2)
-        return false;
-    tuple = view_attr(&view, named == by_orig ? CTA_TUPLE_ORIG : CTA_TUPLE_REPLY);
-    return has_one(wire_nest(tuple), CTA_TUPLE_IP) && has_one(wire_nest(tuple), CTA_TUPLE_PROTO);
+    return view_attr(&view, CTA_ID)->size == 4 &&
+           view_names(&view, named == by_orig ? CTA_TUPLE_ORIG : CTA_TUPLE_REPLY);
 }
 
 /* Copies what names this flow as the kernel sent it. The id protects another flow that has taken

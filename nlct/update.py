@@ -1,0 +1,168 @@
+"""Changing every flow that matches, in one dump."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Union
+
+from nlct import _check
+from nlct._dump import MAX_DUMPS, Progress, dump, require, undisturbed
+from nlct._ffi import ffi, lib, new_sink
+from nlct._fields import status_names
+from nlct._handle import Handle
+from nlct.enums import Status
+from nlct.filter import Filter
+from nlct.flow import Flow, Tuple, pointers
+
+# A value, or the value of the bits in a mask.
+Masked = Union[int, "tuple[int, int]"]
+
+_SETTABLE = Status.SEEN_REPLY | Status.ASSURED | Status.FIXED_TIMEOUT | Status.HELPER
+_MARK_BITS = 32
+_LABEL_BITS = 128
+_WORD = 2**64 - 1
+
+
+class UpdateResult(NamedTuple):
+    """What update_all() did.
+
+    ``scanned``: flows that the kernel sent to be looked at. ``matched``: flows among them that were
+    to be changed. Each of these counts in one of the next four.
+    ``updated``: flows that the kernel confirmed to have changed.
+    ``unchanged``: flows that had all this already, or can have none of it, see ``dropped``; nothing
+    was sent.
+    ``already_gone``: flows that vanished in between.
+    ``failed``: how many the kernel refused, by errno: ENOSPC for labels where no rule uses labels,
+    EBUSY for ASSURED without SEEN_REPLY or a helper of a flow with another, EPERM for the timeout
+    of a flow with FIXED_TIMEOUT, EOPNOTSUPP for a helper.
+    ``dropped``: by field, "mark" or "timeout", how many flows have none and so cannot get one: the
+    kernel was built without marks, or the flow is offloaded.
+    ``passes``: how many dumps it took; more than one if resizes disturbed them, and then the counts
+    are of all of them. ``seconds``: how long it took.
+    ``complete``: all that matched is as it should be: nothing failed or was dropped, and no resize
+    of the table disturbed the last dump. After a dry run: nothing matched.
+    """
+
+    scanned: int
+    matched: int
+    updated: int
+    unchanged: int
+    already_gone: int
+    failed: Mapping[int, int]
+    dropped: Mapping[str, int]
+    passes: int = 1
+    seconds: float = 0.0
+    complete: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result for JSON."""
+        named = {errno.errorcode.get(number, str(number)): n for number, n in self.failed.items()}
+        return {**self._asdict(), "failed": named}
+
+
+def _masked(name: str, given: Masked, bits: int) -> tuple[int, int]:
+    """Return value and mask. Raises ValueError for bits outside of the mask."""
+    highest = 2**bits - 1
+    pair = given if isinstance(given, tuple) else (given, highest)
+    if len(pair) != 2:
+        raise TypeError(f"{name} must be a value or a pair (value, mask), not {given!r}")
+    value = _check.integer(name, pair[0], 0, highest)
+    mask = _check.integer(f"the mask of {name}", pair[1], 1, highest)
+    if value & ~mask:
+        raise ValueError(f"{name} {value:#x} has bits outside of its mask {mask:#x}")
+    return value, mask
+
+
+class Change:
+    """What is to become of each flow, checked: a ``struct nlct_change``."""
+
+    def __init__(
+        self,
+        mark: Masked | None,
+        timeout: int | None,
+        labels: Masked | None,
+        status: int | None,
+        helper: str | None,
+    ) -> None:
+        self.c = ffi.new("struct nlct_change *")
+        values: dict[str, Any] = {}
+        if mark is not None:
+            values["mark"], self.c.mark_mask = _masked("mark", mark, _MARK_BITS)
+        if labels is not None:
+            values["labels"], mask = _masked("labels", labels, _LABEL_BITS)
+            self.c.labels_mask = [mask & _WORD, mask >> 64]
+        if timeout is not None:
+            values["timeout"] = _check.integer("timeout", timeout, 1, 2**32 - 1)
+        if status is not None:
+            values["status"] = _settable(status)
+        if helper is not None:
+            values["helper"] = helper
+        if not values:
+            raise ValueError("nothing to change: name it, as in update_all(filter, mark=7)")
+        row, _ = pointers(Flow(Tuple(), **values))
+        self.c.to = row[0]
+
+
+def _settable(status: int) -> int:
+    wanted = _check.integer("status", status, 1, 2**32 - 1)
+    if wanted & ~int(_SETTABLE):
+        able = ", ".join(status_names(int(_SETTABLE)))
+        wrong = ", ".join(status_names(wanted & ~int(_SETTABLE)))
+        raise ValueError(f"status must be of the bits {able}, which can be set, not {wrong}")
+    return wanted
+
+
+def update_all(
+    handle: Handle, wanted: Filter, change: Change, dry_run: bool, progress: Progress | None
+) -> UpdateResult:
+    """Change every flow that matches, see Conntrack.update_all()."""
+    _check.function("progress", progress)
+    started = time.monotonic()
+    require(handle, wanted.zone)
+    if wanted.matches_nothing:
+        result = UpdateResult(0, 0, 0, 0, 0, {}, {}, passes=0)
+    elif dry_run:
+        made = undisturbed(handle, wanted, "update_all", progress=progress)
+        result = UpdateResult(
+            made.scanned, made.matched, 0, 0, 0, {}, {}, complete=not made.matched
+        )
+    else:
+        result = _update(handle, wanted, change, progress)
+    return result._replace(seconds=time.monotonic() - started)
+
+
+def _update(
+    handle: Handle, wanted: Filter, change: Change, progress: Progress | None
+) -> UpdateResult:
+    said = ffi.new("struct nlct_updated *")
+    scanned = matched = passes = 0
+    disturbed = True
+    # To set the same again harms nothing, so a dump that a resize has disturbed is repeated.
+    while disturbed and passes < MAX_DUMPS:
+        with dump(handle, wanted) as made, handle.pool.lend() as sock:
+            sink = new_sink(lib.nlct_updates_new, sock.handle, change.c, said)
+            for _ in made.steps(sink):
+                if progress is not None:
+                    progress(scanned + made.scanned)
+        scanned += made.scanned
+        matched += made.matched
+        passes += 1
+        disturbed = made.disturbed
+    counts = memoryview(ffi.buffer(said.tally.refused)).cast("Q")
+    failed = {number: count for number, count in enumerate(counts) if count}
+    gone = failed.pop(errno.ENOENT, 0)
+    dropped = {"mark": int(said.no_mark), "timeout": int(said.no_timeout)}
+    dropped = {name: count for name, count in dropped.items() if count}
+    return UpdateResult(
+        scanned=scanned,
+        matched=matched,
+        updated=int(said.tally.done),
+        unchanged=int(said.unchanged),
+        already_gone=gone,
+        failed=failed,
+        dropped=dropped,
+        passes=passes,
+        complete=not (disturbed or failed or dropped),
+    )
