@@ -253,6 +253,19 @@ def delete_flows(bench: Bench) -> None:
         bench.ct.delete_flows(one for one in found if 1 // 0)
 
 
+@covers("Conntrack.update_all", "UpdateResult.to_dict", times=DUMPS)
+def update_all(bench: Bench) -> None:
+    """Flows that change, that are so already, that are refused, and what makes no sense."""
+    assert bench.ct.update_all(nlct.Filter(zone=1), mark=(1, 1)).to_dict()["matched"]
+    assert not bench.ct.update_all(nlct.Filter(zone=1), mark=(0, 1), progress=int).failed
+    assert bench.ct.update_all(nlct.ALL, labels=1).failed
+    assert bench.ct.update_all(nlct.ALL, mark=1, dry_run=True).matched == FLOWS
+    with pytest.raises(ValueError, match="mask"):
+        bench.ct.update_all(nlct.ALL, mark=(1, 2))
+    with pytest.raises(ZeroDivisionError):
+        bench.ct.update_all(nlct.ALL, mark=0, progress=lambda done: done // 0)
+
+
 @covers("Conntrack.dump", times=DUMPS)
 def dump(bench: Bench) -> None:
     """A whole dump, and one of a zone."""
