@@ -253,7 +253,7 @@ def delete_flows(bench: Bench) -> None:
         bench.ct.delete_flows(one for one in found if 1 // 0)
 
 
-@covers("Conntrack.update_all", "UpdateResult.to_dict", times=DUMPS)
+@covers("Conntrack.update_all", "UpdateResult", "UpdateResult.to_dict", times=DUMPS)
 def update_all(bench: Bench) -> None:
     """Flows that change, that are so already, that are refused, and what makes no sense."""
     assert bench.ct.update_all(nlct.Filter(zone=1), mark=(1, 1)).to_dict()["matched"]
