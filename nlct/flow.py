@@ -603,6 +603,17 @@ def to_c(flow: Flow) -> tuple[ffi.CData, ffi.CData]:
     return pointers(flow)
 
 
+def reverse(orig: Tuple) -> Tuple:
+    """Return the reply that the kernel expects to an original tuple, without its zone."""
+    row, _ = to_c(Flow(orig))
+    request, found = ffi.new("uint8_t[]", lib.NLCT_TEXT_MAX), ffi.new("struct nlct_flow *")
+    size = lib.nlct_flow_build(row, ffi.NULL, request, len(request))
+    lib.nlct_flow_parse(request, size, found, ffi.new("struct nlct_bytes *"))
+    (flow,) = flows_from(ffi.buffer(found)[:], b"")
+    assert flow.reply is not None
+    return flow.reply
+
+
 _ID_BYTE, _ID_MASK = place(lib.NLCT_FLOW_ID)
 
 
