@@ -101,6 +101,7 @@ TARGETS = (
     Target("formats", "nlct-command.parquet", "nlct-command", 1.6),
     Target("delete 10000", "nlct", "floor", 1.3),
     Target("flows 200", "nlct", "floor", 1.5),
+    Target("update *", "nlct", "floor", 1.3),
     Target("create", "nlct", "floor", 1.3),
     Target("load", "nlct-command", "conntrack", 1),
     Target("mirror_flush some", "nlct", "floor", 1.2),

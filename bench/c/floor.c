@@ -7,6 +7,7 @@
  *     create N ZONES  create N UDP flows in zones 1 to ZONES in turn, 256 a send
  *     keep ZONE COUNT keep what names each flow of so many zones: its tuple, its zone and its id
  *     delete_kept     delete these flows, 256 a send
+ *     update MARK     receive the whole table, and set the mark of each flow, 256 a send
  *     flush_by_name ZONE
  *                     receive the whole table, and delete each flow of a zone by tuple, zone and
  *                     id, one request each: how Open vSwitch flushes a zone on an old kernel
@@ -194,6 +195,50 @@ static void flush_by_name(int zone)
     close(deleting);
 }
 
+/* The requests of the batch under way: what is received meanwhile has a buffer of its own. */
+static uint8_t *updating_at;
+static unsigned updating_count;
+static uint32_t updating_mark;
+
+static void send_updates(void)
+{
+    if (updating_count) {
+        send_all(deleting, (size_t)(updating_at - buffer));
+        drain(deleting, NLMSG_ERROR);
+    }
+    updating_at = buffer;
+    updating_count = 0;
+}
+
+static void update_one(const struct name *name, int zone)
+{
+    uint8_t *message = updating_at;
+    uint8_t *at = begin(message, AF_INET);
+    uint32_t mark = htonl(updating_mark);
+
+    (void)zone;
+    memcpy(at, name->bytes, name->size);
+    at = put(at + name->size, CTA_MARK, &mark, sizeof(mark));
+    updating_count++;
+    finish(message, at, IPCTNL_MSG_CT_NEW, updating_count == BATCH ? NLM_F_ACK : 0);
+    updating_at = at;
+    if (updating_count == BATCH)
+        send_updates();
+}
+
+/* The last batch needs no answer: when send() returns, the kernel has worked on it. */
+static void update(uint32_t mark)
+{
+    deleting = open_socket();
+    updating_mark = mark;
+    updating_at = buffer;
+    updating_count = 0;
+    dump_names(-1, update_one);
+    if (updating_count)
+        send_all(deleting, (size_t)(updating_at - buffer));
+    close(deleting);
+}
+
 static void delete_kept(void)
 {
     int fd = open_socket();
@@ -225,6 +270,8 @@ static void run(const char *line)
         dump(zone);
     else if (sscanf(line, "keep %d %u", &zone, &zones) == 2)
         keep(zone, (int)zones);
+    else if (sscanf(line, "update %u", &flows) == 1)
+        update(flows);
     else if (sscanf(line, "flush_by_name %d", &zone) == 1)
         flush_by_name(zone);
     else if (strcmp(line, "delete_kept\n") == 0)

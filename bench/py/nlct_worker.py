@@ -100,6 +100,7 @@ OPERATIONS: dict[str, Callable[..., Work]] = {
     "delete": delete,
     "delete_flows": delete_flows,
     "delete_each": delete_each,
+    "update": lambda ct, mark: lambda: ct.update_all(nlct.ALL, mark=int(mark)),
     "create": create,
     "loop": lambda ct: partial(loop, ct),
     "dump": lambda ct: lambda: each(ct.dump()),
@@ -124,6 +125,10 @@ def notes(result: object) -> dict[str, Any]:
         if not result.complete:
             raise RuntimeError(str(result))
         return {"strategy": result.strategy, "deleted": result.deleted}
+    if isinstance(result, nlct.UpdateResult):
+        if not result.complete:
+            raise RuntimeError(str(result))
+        return {"updated": result.updated}
     if isinstance(result, nlct.FlowTable):
         return {"flows": len(result), "bytes_per_flow": round(result.nbytes / len(result), 1)}
     return {}

@@ -22,6 +22,7 @@ extern const struct test_case flow_cases[];
 extern const struct test_case filter_cases[];
 extern const struct test_case sink_cases[];
 extern const struct test_case delete_cases[];
+extern const struct test_case update_cases[];
 extern const struct test_case readahead_cases[];
 extern const struct test_case table_cases[];
 extern const struct test_case mirror_cases[];

@@ -1341,8 +1341,8 @@ const struct test_case dump_cases[] = {
 };
 
 static const struct test_case *const all_cases[] = {
-    dump_cases,      request_cases, flow_cases,   filter_cases, sink_cases,  delete_cases,
-    readahead_cases, table_cases,   mirror_cases, walk_cases,   event_cases,
+    dump_cases,   request_cases,   flow_cases,  filter_cases, sink_cases, delete_cases,
+    update_cases, readahead_cases, table_cases, mirror_cases, walk_cases, event_cases,
 };
 
 /* Runs the case named, or all. */
