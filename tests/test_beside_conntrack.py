@@ -26,7 +26,7 @@ def test_the_tables_hold_what_the_kernel_knows(pair: Pair) -> None:
     assert theirs == ours
     said = "\n".join(ours)
     assert len(ours) >= len(FLOWS) - 4, "a kernel may not know DCCP and UDPlite"
-    for word in ("tcp", "udp", "sctp", "gre", "icmp", "icmpv6", "50", "99"):
+    for word in ("tcp", "udp", "sctp", "gre", "icmp", "icmpv6", "esp", "99"):
         assert f'"protocol": "{word}"' in said, word
     for word in ("helper", "master", "labels", "dst_nat"):
         assert word in said, word

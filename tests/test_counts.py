@@ -23,6 +23,7 @@ from tests.support.examples import examples
 from tests.support.filters import Facts
 
 PLAIN = ("zone", "proto", "state", "mark", "status", "sport", "dport", "labels", "helper", "family")
+ADDRESSES = ("src", "dst", "reply_src", "reply_dst")
 COUNTERS = ("packets_orig", "bytes_orig", "packets_reply", "bytes_reply")
 
 
@@ -88,7 +89,7 @@ def fields() -> st.SearchStrategy[str]:
         | (ipv4 | high).map(lambda bits: f"/{bits}")
         | st.tuples(ipv4, ipv6).map(lambda bits: f"/{bits[0]}/{bits[1]}")
     )
-    addresses = st.tuples(st.sampled_from(filters.ADDRESSES), tails).map("".join)
+    addresses = st.tuples(st.sampled_from(ADDRESSES), tails).map("".join)
     return st.sampled_from(PLAIN) | addresses
 
 

@@ -114,7 +114,7 @@ def test_a_timeout_of_0_makes_no_flow(ct: nlct.Conntrack, netns: nlct.Netns) -> 
         (Flow(PING.replace(icmp_type=200), timeout=5), errno.EINVAL, "icmp_type.*not 200"),
         (Flow(PING.replace(icmp_id=None), timeout=5), errno.EINVAL, "icmp_id"),
         (Flow(PING.replace(sport=5), timeout=5), errno.EINVAL, "no sport: ICMP"),
-        (Flow(ESP.replace(sport=5), timeout=5), errno.EINVAL, "no sport: protocol 50"),
+        (Flow(ESP.replace(sport=5), timeout=5), errno.EINVAL, "no sport: ESP"),
         (Flow(PAIR.replace(icmp_type=5), timeout=5), errno.EINVAL, "no icmp_type: TCP"),
         (Flow(PAIR, timeout=5, sctp_state=3), errno.EINVAL, "sctp_state is of SCTP"),
         (Flow(PAIR.replace(proto="udp"), timeout=5, tcp_state=3), errno.EINVAL, "of UDP"),
