@@ -15,8 +15,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -240,14 +241,13 @@ def test_the_limit_is_put_back(
     raisable: int, ct: nlct.Conntrack, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Within, there is room; afterwards all is as before, after an error too; and it says so."""
-    with limit.room(ct, raisable + 1) as flows:
-        assert flows == ct.limit == raisable + 1
+    assert limit.with_room(ct, raisable + 1, lambda flows: (flows, ct.limit)) == (raisable + 1,) * 2
     assert int(limit_now()) == raisable
     said = capsys.readouterr().err
     assert f"raised from {raisable} to {raisable + 1}" in said
     assert f"put back to {raisable}" in said
-    with pytest.raises(ZeroDivisionError), limit.room(ct, raisable + 1):
-        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError):
+        limit.with_room(ct, raisable + 1, lambda flows: flows // 0)
     assert int(limit_now()) == raisable
 
 
@@ -267,6 +267,7 @@ def test_no_signal_comes_in_place_of_putting_the_limit_back(
     file = limit_of_its_own(monkeypatch, tmp_path)
     read_limit, write_limit = limit._read_limit, limit._write_limit
     values: list[int] = []
+    now: list[str] = []
 
     def read_and_be_stopped() -> int | None:
         if values:
@@ -279,8 +280,9 @@ def test_no_signal_comes_in_place_of_putting_the_limit_back(
 
     monkeypatch.setattr(limit, "_write_limit", write)
     monkeypatch.setattr(limit, "_read_limit", read_and_be_stopped)
-    with pytest.raises(KeyboardInterrupt), signals.stoppable(), limit.room(ct, 2000):
-        assert file.read_text() == "2000\n"
+    with pytest.raises(KeyboardInterrupt), signals.stoppable():
+        limit.with_room(ct, 2000, lambda _: now.append(file.read_text()))
+    assert now == ["2000\n"]
     assert file.read_text() == "1500\n"
 
     def write_and_be_stopped(value: int) -> bool:
@@ -289,11 +291,55 @@ def test_no_signal_comes_in_place_of_putting_the_limit_back(
 
     monkeypatch.setattr(limit, "_write_limit", write_and_be_stopped)
     monkeypatch.setattr(limit, "_read_limit", read_limit)
-    begun = False
-    with pytest.raises(KeyboardInterrupt), signals.stoppable(), limit.room(ct, 2000):
-        begun = True
-    assert not begun
+    with pytest.raises(KeyboardInterrupt), signals.stoppable():
+        limit.with_room(ct, 2000, lambda _: now.append("begun"))
+    assert len(now) == 1
     assert file.read_text() == "1500\n"
+
+
+def test_a_signal_while_the_limit_is_raised(
+    ct: nlct.Conntrack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Wherever it comes, the limit is put back, and the user told."""
+    file = limit_of_its_own(monkeypatch, tmp_path)
+    write_limit = limit._write_limit
+    said: list[str] = []
+    raised = False
+    steps = 0
+
+    def write(value: int) -> bool:
+        nonlocal raised
+        raised = value == 2000
+        return write_limit(value)
+
+    def trace(_frame: FrameType, event: str, _argument: object) -> object:
+        nonlocal steps
+        # Python looks for signals where functions begin and have ended.
+        if raised and event in ("call", "return"):
+            steps -= 1
+            if steps == 0:
+                signal.raise_signal(signal.SIGINT)
+        return trace
+
+    def demo() -> None:
+        sys.settrace(trace)
+        try:
+            limit.with_room(ct, 2000, lambda _: None)
+        finally:
+            sys.settrace(None)
+
+    monkeypatch.setattr(limit, "_write_limit", write)
+    monkeypatch.setattr(limit, "note", said.append)
+    step = 0
+    while steps <= 0:
+        step += 1
+        steps = step
+        with suppress(KeyboardInterrupt), signals.stoppable():
+            demo()
+        assert file.read_text() == "1500\n", step
+        assert said[-1] == "nf_conntrack_max put back to 1500", step
+        said.clear()
+    assert step > 20
 
 
 def test_a_limit_that_others_changed_is_theirs(
@@ -301,9 +347,12 @@ def test_a_limit_that_others_changed_is_theirs(
 ) -> None:
     """It is not put back over their head."""
     file = limit_of_its_own(monkeypatch, tmp_path)
-    with limit.room(ct, 2000):
+
+    def work(_: int) -> None:
         assert file.read_text() == "2000\n"
         file.write_text("3000\n")
+
+    limit.with_room(ct, 2000, work)
     assert file.read_text() == "3000\n"
 
 
@@ -312,8 +361,7 @@ def test_a_limit_that_is_large_enough_is_left_alone(
 ) -> None:
     """No write, not even of the same value."""
     monkeypatch.setattr(limit, "LIMIT", Path("/proc/version"))
-    with limit.room(ct, 1) as flows:
-        assert flows == 1
+    assert limit.with_room(ct, 1, lambda flows: flows) == 1
 
 
 def test_where_the_limit_cannot_be_raised_fewer_flows_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,13 +399,16 @@ def test_a_demo_waits_while_another_has_raised_the_limit() -> None:
 def test_the_limit_waits_for_a_demo_that_needs_its_room(raisable: int, ct: nlct.Conntrack) -> None:
     """Demos that raise nothing run side by side; one that is killed holds up nobody."""
     args = ("demo", "--flows", str(raisable + 1))
-    with limit.room(ct, 1), limit.room(ct, 1), process(*args) as demo:
-        assert demo.stderr is not None
-        assert demo.stderr.readline() == WAITING
-        assert ct.limit == raisable
-        demo.kill()
-    with limit.room(ct, raisable + 1):
-        assert ct.limit == raisable + 1
+
+    def work(_: int) -> None:
+        with process(*args) as demo:
+            assert demo.stderr is not None
+            assert demo.stderr.readline() == WAITING
+            assert ct.limit == raisable
+            demo.kill()
+
+    limit.with_room(ct, 1, lambda _: limit.with_room(ct, 1, work))
+    assert limit.with_room(ct, raisable + 1, lambda _: ct.limit) == raisable + 1
     assert int(limit_now()) == raisable
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from nlct.capabilities import Capabilities, probe, require_empty
-from nlct.cli.limit import room
+from nlct.cli.limit import with_room
 from nlct.cli.measure import Summary, SyntheticTable, ratio, summary, timed
 from nlct.cli.output import flows_word
 from nlct.cli.progress import Bar
@@ -98,9 +98,12 @@ def run(flows: int, zones: int, samples: int) -> Report:
         require_empty(ct.count())
         if not probe().zones:
             raise UnsupportedError(errno.EOPNOTSUPP, "flush zones", reason="this kernel has none")
-        fitting = stack.enter_context(room(ct, flows))
         old = stack.enter_context(Conntrack(netns, kernel_filter=False))
-        return _Demo(ct, old, fitting, min(zones, fitting), samples).run()
+
+        def work(fitting: int) -> Report:
+            return _Demo(ct, old, fitting, min(zones, fitting), samples).run()
+
+        return with_room(ct, flows, work)
 
 
 class _Demo:

@@ -33,27 +33,20 @@ def stoppable() -> Iterator[None]:
 
 
 @contextmanager
-def unstoppable() -> Iterator[list[int]]:
-    """Hold back these signals; yield the list of those that come, for raise_first().
+def unstoppable() -> Iterator[None]:
+    """Hold back these signals, and raise the first of those that came afterwards.
 
     They are not blocked: another thread would take them, and their handler would still run here.
     """
     came: list[int] = []
     before = {each: signal.signal(each, lambda number, _: came.append(number)) for each in _heard()}
     try:
-        yield came
+        yield
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
-        raise_first(came)
-
-
-def raise_first(came: list[int]) -> None:
-    """Raise the first signal that was held back, if there is one."""
-    if came:
-        first = came[0]
-        came.clear()
-        signal.raise_signal(first)
+        if came:
+            signal.raise_signal(came[0])
 
 
 def _heard() -> list[signal.Signals]:
