@@ -3,8 +3,8 @@
  *
  * The public C contract, in reading order: flows, descriptors and namespaces, sockets, single
  * requests, expectations, filters, dumps and the sinks they feed, tables, zeroing, deletes and
- * flushes, events, loading, updates, mirrors, Arrow's arrays. The Python binding is cut from between
- * the two markers below, so only plain declarations stand there.
+ * flushes, events, loading, updates, mirrors, Arrow's arrays. The Python binding is cut from
+ * between the two markers below, so only plain declarations stand there.
  *
  * Functions that can fail return 0, a count, or a negative errno. Nothing prints, nothing is
  * global. An object belongs to one thread at a time.
@@ -777,6 +777,16 @@ int nlct_events_mute(struct nlct_events *events, uint32_t port);
    on behind it; -ENOMEM: the next call goes on with the same; -ENOBUFS: the kernel says nothing
    else; -EBADF: the program has closed our descriptor. */
 int nlct_events_take(struct nlct_events *events, struct nlct_sink *sink);
+
+/* A stream of events of expectations. All else about it is as of one of flows, but that it has no
+   filter. No kernel makes NLCT_EVENT_UPDATE of them. Each of the two kinds of streams has its own
+   way to take events; the other one is -EINVAL. */
+int nlct_expect_events_open(struct nlct_events **events, const struct nlct_netns *netns,
+                            unsigned kinds, size_t buffer);
+
+/* Fills 'rows' from '*count' on, and adds to that, as nlct_events_take() feeds a sink. */
+int nlct_expect_events_take(struct nlct_events *events, struct nlct_expect *rows, size_t capacity,
+                            size_t *count);
 
 /* What a stream has seen so far. */
 struct nlct_events_progress {

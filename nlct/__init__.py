@@ -20,8 +20,8 @@ from nlct.errors import (
     TableFullError,
     UnsupportedError,
 )
-from nlct.events import Event, Events, Overrun
-from nlct.expect import Expectation, Expectations
+from nlct.events import Event, Events
+from nlct.expect import Expectation, ExpectationEvent, ExpectationEvents, Expectations
 from nlct.filter import ALL, Filter
 from nlct.flow import Flow, Tuple
 from nlct.flush import FlushResult
@@ -31,6 +31,7 @@ from nlct.mirror import Mirror, MirrorState
 from nlct.netns import Netns
 from nlct.saved import read_flows
 from nlct.stats import ExpectationCounters, FlowCounters, Stats
+from nlct.stream import Overrun
 from nlct.table import FlowTable
 from nlct.update import UpdateResult
 from nlct.zero import Zeroing
@@ -49,6 +50,8 @@ __all__ = [
     "ExpectFlags",
     "Expectation",
     "ExpectationCounters",
+    "ExpectationEvent",
+    "ExpectationEvents",
     "Expectations",
     "Filter",
     "Flow",

@@ -364,6 +364,12 @@ class Handle(Closing):
         arguments = self._netns.to_c(), kinds, matching[0], kernel_filter, buffer
         check(lib.nlct_events_open(events, *arguments), "listen to events")
 
+    def open_expect_events(self, events: ffi.CData, kinds: int, buffer: int) -> None:
+        """Begin to listen to events of expectations; see nlct_expect_events_open()."""
+        self.pool.check_open()
+        arguments = self._netns.to_c(), kinds, buffer
+        check(lib.nlct_expect_events_open(events, *arguments), "listen to events")
+
     # Sysctls -----------------------------------------------------------------------------------
 
     @property

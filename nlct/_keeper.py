@@ -26,9 +26,9 @@ from nlct._handle import EVENTS, Handle, Socket, everything
 from nlct._memory import Memory
 from nlct.enums import EventKind
 from nlct.errors import Error, error
-from nlct.events import LEAST_BUFFER, mode_of
 from nlct.filter import Filter
 from nlct.flow import Flow
+from nlct.stream import LEAST_BUFFER, mode_of
 
 # Seconds between two looks while events come: many at a time cost a third of one at a time.
 LOOK = 0.004

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import errno
 import ipaddress
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 from nlct import _check
 from nlct._dump import MAX_DUMPS, require
 from nlct._ffi import ffi, lib, text
 from nlct._fields import IPV6
 from nlct._handle import Bytes, Handle
-from nlct.enums import ExpectFlags
-from nlct.errors import InterruptedDumpError, NotFoundError, check, error
+from nlct.enums import EventKind, ExpectFlags
+from nlct.errors import InterruptedDumpError, InvalidRequestError, NotFoundError, check, error
 from nlct.flow import Tuple, tuple_from
+from nlct.stream import WORDS, Room, Stream
 
+# Of events, received at a time.
+ROWS = 64
 _SIZE = ffi.sizeof("struct nlct_expect")
 _TUPLES = ("tuple", "mask", "master", "nat")
 # The most bytes of each text, and the highest of each number.
@@ -165,12 +168,7 @@ class Expectation:
         return Expectation(**{**self._fields(), **changes})
 
     def __str__(self) -> str:
-        buffer = ffi.new("char[]", lib.NLCT_TEXT_MAX)
-        operation = "write an expectation"
-        size = check(
-            lib.nlct_expect_text(_pointer(self._row), buffer, lib.NLCT_TEXT_MAX), operation
-        )
-        return bytes(ffi.buffer(buffer, size)).decode(errors="replace").rstrip()
+        return _line(_pointer(self._row))
 
     def __repr__(self) -> str:
         values = (item for item in self._fields().items() if item[1] is not None)
@@ -187,6 +185,13 @@ class Expectation:
 
     def _key(self) -> Any:
         return self.tuple, self.zone, self.id
+
+
+def _line(row: ffi.CData) -> str:
+    buffer = ffi.new("char[]", lib.NLCT_TEXT_MAX)
+    rc = lib.nlct_expect_text(row, buffer, lib.NLCT_TEXT_MAX)
+    size = check(rc, "write an expectation")
+    return bytes(ffi.buffer(buffer, size)).decode(errors="replace").rstrip("\n")
 
 
 _NAMES = (
@@ -217,11 +222,86 @@ def _from_row(row: bytes, zone: int | None) -> Expectation:
         raise error(errno.EBADMSG, "read an expectation", reason="it has no tuple")
     if zone is None:
         return made
-    copy = ffi.new("struct nlct_expect *")
-    ffi.memmove(copy, row, _SIZE)
+    copy = _copy(row)
     _store(copy, "zone", zone)
     made._row = ffi.buffer(copy)[:]
     return made
+
+
+def _copy(row: bytes) -> ffi.CData:
+    copy = ffi.new("struct nlct_expect *")
+    ffi.memmove(copy, row, _SIZE)
+    return copy
+
+
+# Events -------------------------------------------------------------------------------------------
+
+
+class ExpectationEvent(NamedTuple):
+    """Something happened to an expectation.
+
+    ``kind``: a word, no EventKind: "new" or "destroy" (``IPCTNL_MSG_EXP_NEW``,
+    ``IPCTNL_MSG_EXP_DELETE``). "destroy" also if it was fulfilled.
+    ``expectation``: what it was then, with the seconds it had left. The kernel does not tell its
+    zone.
+    """
+
+    kind: str
+    expectation: Expectation
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the event for JSON: Expectation.to_dict() with "event" in front."""
+        return {"event": self.kind, **self.expectation.to_dict()}
+
+    def __str__(self) -> str:
+        row = _copy(self.expectation._row)
+        row.event = EventKind[self.kind.upper()]
+        return _line(row)
+
+
+class _Room(Room[ExpectationEvent]):
+    """Rows of expectations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._rows = ffi.new("struct nlct_expect[]", ROWS)
+        self._count = ffi.new("size_t *")
+
+    def take(self, events: ffi.CData) -> int:
+        return int(lib.nlct_expect_events_take(events, self._rows, ROWS, self._count))
+
+    def _make(self) -> Iterable[ExpectationEvent | Exception]:
+        rows = ffi.buffer(self._rows, self._count[0] * _SIZE)[:]
+        return [_event_of(rows[at : at + _SIZE]) for at in range(0, len(rows), _SIZE)]
+
+    def _clear(self) -> None:
+        self._count[0] = 0
+
+
+def _event_of(row: bytes) -> ExpectationEvent | Exception:
+    copy = _copy(row)
+    kind, copy.event = WORDS[copy.event], 0
+    try:
+        return ExpectationEvent(kind, _from_row(ffi.buffer(copy)[:], None))
+    except InvalidRequestError as exc:
+        return exc
+
+
+class ExpectationEvents(Stream[ExpectationEvent]):
+    """A stream of events of expectations; see Expectations.events().
+
+    Iterate over it, with ``for`` or ``async for``, or ask get(). It ends only when it is closed.
+    Any number of threads and tasks may read it; each event goes to one of them. It does not outlive
+    a fork: in the child, reading raises RuntimeError.
+    """
+
+    _room_of = _Room
+
+    def _begin(self, handle: Handle, kinds: int, buffer: int) -> None:
+        handle.open_expect_events(self._events, kinds, buffer)
+
+
+# The table ----------------------------------------------------------------------------------------
 
 
 class Expectations:
@@ -239,6 +319,8 @@ class Expectations:
 
         The kernel does not tell the zone of an expectation. With ``zone``, 0 to 65535, nlct looks
         each of them up there, and leaves out whose it is not; ``zone`` of the others then says so.
+        It also leaves out one that hides behind another, which any flow that fulfils it would
+        fulfil first: the look-up finds that other one.
 
         Raises InterruptedDumpError if one dump after another is inconsistent.
         """
@@ -317,6 +399,24 @@ class Expectations:
     def flush_all(self) -> None:
         """Delete all expectations of all zones (``conntrack -F expect``)."""
         self._handle.run("flush all expectations", lib.nlct_expect_flush_all)
+
+    def events(self, *kinds: str | EventKind, buffer: int | None = None) -> ExpectationEvents:
+        """Listen (``conntrack -E expect``): a stream of ExpectationEvent and Overrun.
+
+        ``kinds``: "new", "destroy", and "update", of which no kernel makes any (``-e``); without
+        any, "new" and "destroy".
+        ``buffer``: bytes that the kernel queues before it drops events, 4,096 to 2**30 - 1; an
+        event takes some 1,200. None is 16 MiB, or what ``net.core.rmem_max`` allows without
+        CAP_NET_ADMIN in the initial user namespace; to insist on a size then raises
+        PermissionError.
+
+        The stream stays open when the Conntrack is closed. While anybody on the host listens, every
+        new flow costs more, in every namespace. The kernel announces no expectation of a flow that
+        has no events; see ExpectationEvents.mode.
+
+        Raises UnsupportedError if the sysctl nf_conntrack_events is 0, which hides every event.
+        """
+        return ExpectationEvents(self._handle, kinds, buffer)
 
     def _zone(self, zone: int | None) -> int | None:
         """Check a zone. Refuses one where the kernel was built without."""

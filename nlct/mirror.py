@@ -28,12 +28,12 @@ from nlct._memory import INDEXES, KEPT, Lists
 from nlct.conntrack import Conntrack
 from nlct.counts import Group, by_value
 from nlct.errors import Error, NotFoundError
-from nlct.events import LEAST_BUFFER, MOST_BUFFER
 from nlct.filter import Filter, Zones, to_delete, zone_set
 from nlct.flow import Flow, flows_from, row_to_delete
 from nlct.flush import FlushResult, flush, nothing_to_do
 from nlct.flusher import Flusher
 from nlct.netns import NetnsLike
+from nlct.stream import LEAST_BUFFER, MOST_BUFFER
 
 BUFFER = 64 << 20
 AUDIT_INTERVAL = 300.0

@@ -660,7 +660,7 @@ def test_a_closed_conntrack_listens_to_nothing(ct: nlct.Conntrack) -> None:
 
 AS_NOBODY = f"""
 import ctypes, os, nlct
-import nlct.events
+import nlct.stream
 assert ctypes.CDLL(None).unshare(0x40000000) == 0
 os.setgroups([])
 os.setresgid({NOBODY}, {NOBODY}, {NOBODY})
@@ -684,7 +684,7 @@ limit = int(open("/proc/sys/net/core/rmem_max").read())
 with nlct.Netns.scratch() as netns, nlct.Conntrack(netns) as ct:
     with ct.events() as events, ct.events(buffer=4096) as small:
         assert small.buffer == 4096
-        assert events.buffer == min(limit, nlct.events.BUFFER), events.buffer
+        assert events.buffer == min(limit, nlct.stream.BUFFER), events.buffer
         ct.create(tests.support.flows.udp(1))
         assert events.get(timeout=0).kind == "new"
     try:

@@ -150,7 +150,7 @@ def test_an_event_is_what_the_library_says(
 ) -> None:
     """Its line or its object; --count is the number of events, and the end."""
     options = ["--count", "6", *["--json"] * as_json]
-    with following(netns, where, *options) as begun, ct.events(*nlct.events.KINDS) as events:
+    with following(netns, where, *options) as begun, ct.events(*nlct.stream.KINDS) as events:
         some_events(ct)
         code, output, error = ended(begun)
         found = [events.get(timeout=60) for _ in range(6)]
@@ -202,7 +202,7 @@ def test_the_count_is_exact(ct: nlct.Conntrack, netns: nlct.Netns, where: str, f
 
 def test_text_is_the_text_of_each_event(ct: nlct.Conntrack) -> None:
     """Many at a time, or none where nothing comes."""
-    with ct.events(*nlct.events.KINDS) as events, ct.events(*nlct.events.KINDS) as others:
+    with ct.events(*nlct.stream.KINDS) as events, ct.events(*nlct.stream.KINDS) as others:
         assert list(events.text(timeout=0)) == []
         assert list(events.text(timeout=0.01)) == []
         some_events(ct)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import pickle
 import re
@@ -351,3 +352,70 @@ def test_ftp_through_nat(passive: bool) -> None:
         session.transfer()
         assert [flow.master for flow in ct.dump() if flow.orig.dport == session.port] == [master]
         assert ct.expectations.count() == 0
+
+
+# Events -------------------------------------------------------------------------------------------
+
+
+def test_events(ct: nlct.Conntrack, netns: nlct.Netns) -> None:
+    """What comes and goes, in order, and nothing of flows; nor do those hear of expectations."""
+    found = ct.expectations
+    with found.events() as events, found.events("update") as none, ct.events() as of_flows:
+        first, second = expectations.masters(ct, 2)
+        made = [Expectation(expected(place), master=first) for place in range(2)]
+        for one in made:
+            found.create(one)
+        with suppress(nlct.UnsupportedError):
+            found.delete(found.get(made[1].tuple))
+        found.create(Expectation(expected(2), master=second))
+        found.flush_all()
+        # The kernel drops the first to make room for the second.
+        heard = [events.get(timeout=0) for _ in range(6)]
+        told = [item for item in heard if isinstance(item, nlct.ExpectationEvent)]
+        ports = [(item.kind, (item.expectation.tuple.dport or 0) - 50_000) for item in told]
+        assert sorted(ports) == [(kind, n) for kind in ("destroy", "new") for n in range(3)]
+        assert ports[:3] in ([("new", 0), ("destroy", 0), ("new", 1)],)
+        assert events.get(timeout=0) is none.get(timeout=0) is None
+        assert (events.received, none.received, events.mode > 0) == (6, 0, True)
+        line = str(told[0])
+        assert line.startswith("    [NEW] 300 proto=6 src=10.0.0.2 ")
+        assert line.endswith(f" {str(told[0].expectation).split(' ', 1)[1]}")
+        assert list(told[0].to_dict())[:2] == ["event", "tuple"]
+        assert told[0].expectation.helper == "ftp"
+        flows = [of_flows.get(timeout=0) for _ in range(3)]
+        assert [isinstance(item, nlct.Event) for item in flows] == [True, True, False]
+        found.create(made[0])
+        events.close()
+        assert list(events) == []
+        assert repr(events) == "<nlct.ExpectationEvents: closed>"
+    for bad, says in ((("weather",), "new, update, destroy"), ((7,), "new")):
+        with pytest.raises(ValueError, match=says):
+            found.events(*bad)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="buffer"):
+        found.events(buffer=1)
+    assert len(expectations.dump(netns)) == 1
+
+
+@pytest.mark.usefixtures("root")
+def test_an_overrun_of_expectations(ct: nlct.Conntrack) -> None:
+    """What the kernel drops is counted, and the stream goes on, also for a task."""
+    with ct.expectations.events("new", buffer=4096) as events:
+        # One of a master that nobody heard of may have no events.
+        (master,) = expectations.masters(ct, 1)
+        for place in range(40):
+            ct.expectations.create(Expectation(expected(place), master=master))
+        items = list(iter(lambda: events.get(timeout=0), None))
+        (overrun,) = (item for item in items if isinstance(item, nlct.Overrun))
+        assert overrun is items[-1]
+        assert overrun.lost in (None, 40 - events.received)
+        assert 0 < len(items) - 1 == events.received < 40
+        ct.expectations.create(Expectation(expected(40), master=master))
+
+        async def one() -> object:
+            async for item in events:
+                return item
+            return None
+
+        item = asyncio.run(one())
+        assert isinstance(item, nlct.ExpectationEvent)
+        assert item.expectation.tuple.dport == 50_040

@@ -18,6 +18,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Callable
 
@@ -772,6 +773,30 @@ def flows(bench: Bench) -> None:
         bench.flows[0].replace(mark=-1)
     with pytest.raises(ValueError, match="src"):
         nlct.Tuple(src="weather")
+
+
+@covers("Expectations.events", "ExpectationEvents", "ExpectationEvent", times=60)
+@covers(*(f"ExpectationEvents.{name}" for name in ("close", "get", "fileno")), times=60)
+@covers(*(f"ExpectationEvents.{name}" for name in ("mode", "buffer", "received")), times=60)
+@covers("ExpectationEvent.to_dict", times=60)
+def expectation_events(bench: Bench) -> None:
+    """A stream that hears of one, where there is the helper of FTP, and is left or closed."""
+    found = bench.ct.expectations
+    with found.events(buffer=4096) as stream:
+        assert (stream.mode > 0, stream.buffer, stream.fileno() >= 0) == (True, 4096, True)
+        orig = nlct.Tuple("10.0.0.1", "10.0.0.2", "tcp", 40_001, 21)
+        with suppress(nlct.Error):
+            bench.ct.create(nlct.Flow(orig, timeout=600, helper="ftp"))
+            wanted = nlct.Tuple("10.0.0.2", "10.0.0.1", "tcp", 0, 50_001)
+            found.create(nlct.Expectation(wanted, master=orig))
+        while (item := stream.get(timeout=0)) is not None:
+            item.to_dict()
+        assert stream.received >= 0
+    with suppress(nlct.Error):
+        bench.ct.delete_flow(bench.ct.get(orig))
+    found.events("destroy")
+    with pytest.raises(ValueError, match="buffer"):
+        found.events(buffer=1)
 
 
 @covers("FlushResult.to_dict", times=DUMPS)

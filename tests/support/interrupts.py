@@ -19,7 +19,7 @@ MODULES = {
     f"nlct.{name}"
     for name in (
         *("netns", "conntrack", "flush", "load", "capabilities", "table", "counts"),
-        *("events", "mirror", "_keeper", "_memory"),
+        *("events", "stream", "expect", "mirror", "_keeper", "_memory"),
         *("_ffi", "_forks", "_dump", "_handle", "_lookup"),
     )
 }

@@ -17,8 +17,9 @@ from nlct.cli.output import STANDARD_OUTPUT, NamedOutput, note
 from nlct.cli.places import Place
 from nlct.cli.streams import require_output
 from nlct.conntrack import Conntrack
-from nlct.events import KINDS, LEAST_BUFFER, MOST_BUFFER, Events, Overrun
+from nlct.events import Events
 from nlct.filter import Filter
+from nlct.stream import KINDS, LEAST_BUFFER, MOST_BUFFER, Overrun
 
 # A signal that comes between Python's last check and a wait does not end it.
 LONGEST_WAIT = 0.5
