@@ -8,6 +8,7 @@ from typing import Any, Callable, NamedTuple
 
 import click
 
+from nlct import labels
 from nlct.cli.options import LAST_ZONE, Command, Once, number_option, refuse_leading_zeros, split
 from nlct.enums import Status
 from nlct.flow import Flow, Tuple
@@ -22,7 +23,6 @@ _NAMES = {
     "icmp_code": ("--icmp-code", "", "N", "Code of ICMP or ICMPv6."),
     "icmp_id": ("--icmp-id", "", "N", "Id of ICMP or ICMPv6."),
 }
-LABELS = 128
 
 
 def number(text: str, high: int = 2**32 - 1) -> int:
@@ -55,10 +55,17 @@ def status_bits(texts: tuple[str, ...]) -> int:
 
 
 def label_bits(texts: tuple[str, ...]) -> int:
-    """Read labels; each is a bit."""
-    return functools.reduce(
-        lambda bits, text: bits | 1 << number(text, LABELS - 1), split(texts), 0
-    )
+    """Read labels, by number or by their name in connlabel.conf; each is a bit."""
+    return functools.reduce(lambda bits, text: bits | 1 << _label(text), split(texts), 0)
+
+
+def _label(text: str) -> int:
+    if text[:1].isdigit():
+        return number(text, labels.MOST)
+    try:
+        return labels.number(text)
+    except ValueError as exc:
+        raise click.BadParameter(str(exc)) from None
 
 
 def value_option(

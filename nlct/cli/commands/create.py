@@ -56,7 +56,7 @@ def _endpoint(text: str) -> tuple[str, int | None]:
 @value_option("--state", "state", "STATE", "State of TCP, SCTP or DCCP; TCP needs it.", str)
 @value_option("--orig-vtag", "vtag_orig", "N", "SCTP's tag of the original direction.", number)
 @value_option("--reply-vtag", "vtag_reply", "N", "SCTP's tag of the replies.", number)
-@value_option("--label -l", "labels", "LABEL", "Labels, 0 to 127.", label_bits, many=True)
+@value_option("--label -l", "labels", "LABEL", "Labels: 0 to 127, or names.", label_bits, many=True)
 @value_option("--helper", "helper", "NAME", "Helper: ftp, sip, ...", str)
 @value_option("--snat -n", "snat", "ADDRESS[:PORT]", "Translate the source to this.", _endpoint)
 @value_option("--dnat -g", "dnat", "ADDRESS[:PORT]", "Translate the destination.", _endpoint)

@@ -6,9 +6,10 @@ from typing import Any
 
 import click
 
+from nlct import labels
 from nlct.cli.app import Command, Failure
 from nlct.cli.filters import filter_options
-from nlct.cli.naming import LABELS, label_bits, masked, status_bits, value_option
+from nlct.cli.naming import label_bits, masked, status_bits, value_option
 from nlct.cli.options import json_option, netns_option, number_option
 from nlct.cli.output import duration, errnos_word, flows_word, print_json, say
 from nlct.cli.places import Place, in_each
@@ -18,7 +19,7 @@ from nlct.conntrack import Conntrack
 from nlct.filter import ALL, Filter, too_wide
 from nlct.update import UpdateResult
 
-_EVERY = 2**LABELS - 1
+_EVERY = 2 ** (labels.MOST + 1) - 1
 
 
 def _cleared(texts: tuple[str, ...]) -> int:
@@ -30,7 +31,9 @@ def _cleared(texts: tuple[str, ...]) -> int:
 @value_option("--set-mark", "mark", "VALUE[/MASK]", "The bits of MASK become VALUE's.", masked)
 @number_option("--set-timeout", 1, 2**32 - 1, "Seconds to live.")
 @value_option("--set-status", "status", "BIT", "Set bits: assured, ...", status_bits, many=True)
-@value_option("--set-label", "added", "LABEL", "Set labels, 0 to 127.", label_bits, many=True)
+@value_option(
+    "--set-label", "added", "LABEL", "Set labels: 0 to 127, or names.", label_bits, many=True
+)
 @value_option("--clear-label", "cleared", "LABEL", "Clear labels, or all.", _cleared, many=True)
 @value_option("--set-helper", "helper", "NAME", "Set the helper again.", str)
 @click.option("--all", "everything", is_flag=True, help="Change every flow of the namespace.")
