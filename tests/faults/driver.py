@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import nlct
-from nlct import FlushResult, LoadResult
+from nlct import FlushResult, LoadResult, UpdateResult
 from tests.faults import expected, scenarios
 from tests.faults.child import Child
 from tests.faults.injector import FAULTS, Fault, Injector, lasts
@@ -325,9 +325,9 @@ def _differences(scenario: Scenario, before: Table, after: Table) -> Iterator[st
         yield f"{len(changed)} flows were changed: {changed[0]}"
 
 
-def _results(value: Any) -> Iterator[FlushResult | LoadResult]:
+def _results(value: Any) -> Iterator[FlushResult | LoadResult | UpdateResult]:
     """What of a value says by itself that it is not complete."""
-    if isinstance(value, (FlushResult, LoadResult)):
+    if isinstance(value, (FlushResult, LoadResult, UpdateResult)):
         yield value
     elif isinstance(value, (list, tuple, dict)):
         for each in value.values() if isinstance(value, dict) else value:

@@ -217,6 +217,20 @@ def _updated(_result: bool, _before: Table, after: Table) -> list[str]:
     return _equal("mark", entry[8], (77).to_bytes(4, "big"))
 
 
+def _update_all(place: Place) -> nlct.UpdateResult:
+    named = Filter(zone=1, src=CHANGED.src, sport=CHANGED.sport)
+    return place.ct.update_all(named, mark=77)
+
+
+def _updated_all(result: nlct.UpdateResult, before: Table, after: Table) -> Iterator[str]:
+    """What an UpdateResult says must agree with what was changed."""
+    (entry,) = changed(after).values()
+    if result.complete:
+        yield from _equal("mark", entry[8], (77).to_bytes(4, "big"))
+    if result.updated and entry == changed(before).popitem()[1]:
+        yield f"updated, but nothing was changed: {result}"
+
+
 LOADED = 700
 
 
@@ -571,6 +585,7 @@ SCENARIOS: dict[str, Scenario] = {
     "delete flow": Scenario(_delete_flow, _deleted_flow, changed),
     "create": Scenario(_create, _created, makes=True),
     "update": Scenario(_update, _updated, changes=True),
+    "update all": Scenario(_update_all, _updated_all, changes=True),
     "load": Scenario(_load, _loaded, makes=True),
     "events": Scenario(_events, _told, _in_zones(NEW_ZONE), makes=True, tolerant=DROPS),
     "event batches": Scenario(

@@ -32,7 +32,7 @@ def _cleared(texts: tuple[str, ...]) -> int:
 @number_option("--set-timeout", 1, 2**32 - 1, "Seconds to live.")
 @value_option("--set-status", "status", "BIT", "Set bits: assured, ...", status_bits, many=True)
 @value_option(
-    "--set-label", "added", "LABEL", "Set labels: 0 to 127, or names.", label_bits, many=True
+    "--set-label", "added", "LABEL", "Set labels: 0 to 127, names.", label_bits, many=True
 )
 @value_option("--clear-label", "cleared", "LABEL", "Clear labels, or all.", _cleared, many=True)
 @value_option("--set-helper", "helper", "NAME", "Set the helper again.", str)
