@@ -593,9 +593,9 @@ class Conntrack(Holder):
         ``progress``: called now and then with the number of flows scanned so far.
 
         The kernel changes a flow by its tuple and its zone, and ignores its id. So a flow that has
-        ended and was born again since it was seen is changed, and a plain flow whose original tuple
-        is also the reply of one with a zone for one direction may stand back for that one. A flow
-        whose own zone applies to one direction is looked up first.
+        ended and was born again since it was seen is changed. A flow whose own zone applies to one
+        direction is looked up first. One case is left: where such a flow has the original tuple of
+        a plain flow for its reply, the kernel may change it in the place of the plain one.
 
         A flow that the kernel refuses does not stop the rest; UpdateResult counts it. A request
         that changes several fields may have changed some of them before it was refused.
