@@ -557,8 +557,8 @@ struct nlct_item {
 };
 
 /* Sink: writes each flow as a line of values into 'buffer': a JSON object in ASCII, or words with
-   tabs between. 'items' and what they point to must outlive the sink,
-   and so must 'buffer'. -EINVAL for items that make no sense. */
+   tabs between. 'items', what they point to and 'buffer' must outlive the sink. -EINVAL for items
+   that make no sense. */
 int nlct_values_new(struct nlct_sink **sink, const struct nlct_item *items, size_t count, bool json,
                     char *buffer, size_t capacity);
 

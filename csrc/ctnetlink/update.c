@@ -111,8 +111,7 @@ static int build(const struct updates *updates, const struct view *view, uint16_
     return message_end(&message);
 }
 
-/* What is to be done ----------------------------------------------------------------------------
- */
+/* What is to be done ------------------------------------------------------------------------- */
 
 /* Is the field as it should be? */
 static bool is_so(const struct nlct_change *change, const struct nlct_flow *flow, unsigned field)
@@ -167,7 +166,7 @@ static int choose(struct updates *updates, struct view *view, uint64_t *fields)
     size_t i;
 
     *fields = 0;
-    for (i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++) {
+    for (i = 0; i < COUNT(wanted); i++) {
         int found;
 
         if (!has(updates->change->to.present, wanted[i].bit))

@@ -259,11 +259,11 @@ static const struct field fields[] = {
 
 /* clang-format on */
 
-_Static_assert(sizeof(fields) / sizeof(fields[0]) <= FLOW_FIELDS_MAX, "room for every field");
+_Static_assert(COUNT(fields) <= FLOW_FIELDS_MAX, "room for every field");
 
 unsigned flow_fields(void)
 {
-    return sizeof(fields) / sizeof(fields[0]);
+    return COUNT(fields);
 }
 
 const struct field *flow_field(unsigned number)

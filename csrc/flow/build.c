@@ -154,7 +154,7 @@ static uint8_t reverse_icmp(uint8_t proto, uint8_t type)
     };
     size_t i;
 
-    for (i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++) {
+    for (i = 0; i < COUNT(pairs); i++) {
         if (pairs[i][0] != proto)
             continue;
         if (pairs[i][1] == type)

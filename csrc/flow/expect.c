@@ -15,7 +15,6 @@ _Static_assert(offsetof(struct nlct_expect, present) == 0, "'present' opens an e
 #define MEMBER(kind_, name_, NAME_)                                                                \
     .kind = kind_, .size = sizeof(((struct nlct_expect *)0)->name_),                               \
     .offset = offsetof(struct nlct_expect, name_), .bit = NLCT_EXPECT_##NAME_
-#define COUNT(array_) (sizeof(array_) / sizeof((array_)[0]))
 
 static const struct rule nat_rules[] = {
     [CTA_EXPECT_NAT_DIR] = {MEMBER(NUMBER, nat_direction, NAT_DIRECTION)},

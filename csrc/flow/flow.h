@@ -10,6 +10,9 @@
 
 #include <endian.h>
 
+/* How many elements an array has. */
+#define COUNT(array_) (sizeof(array_) / sizeof((array_)[0]))
+
 /* Bits ---------------------------------------------------------------------------------------- */
 
 /* The bit of a field in 'present'. */

@@ -10,8 +10,6 @@
 #include <linux/netfilter/nf_conntrack_common.h>
 #include <netinet/in.h>
 
-#define COUNT(array_) (sizeof(array_) / sizeof((array_)[0]))
-
 /* Protocols that conntrack(8) has options for ------------------------------------------------- */
 
 /* Options that belong together; a protocol has some of them. */

@@ -25,8 +25,6 @@ enum { OFFLOAD = 1 << 14, HW_OFFLOAD = 1 << 15 };
 
 enum { NANOSECONDS = 1000000000 };
 
-#define COUNT(array_) (sizeof(array_) / sizeof((array_)[0]))
-
 static char *put_hex(char *at, uint16_t number)
 {
     int shift = 12;
