@@ -145,6 +145,12 @@ class SocketPool:
 # Dumps -------------------------------------------------------------------------------------------
 
 
+def refused(counted: ffi.CData) -> dict[int, int]:
+    """Return how many were refused, by errno; ``counted``: a struct that has ``refused``."""
+    counts = memoryview(ffi.buffer(counted.refused)).cast("Q")
+    return {number: count for number, count in enumerate(counts) if count}
+
+
 def everything() -> ffi.CData:
     """Make a ``struct nlct_filter **`` that lets every flow through."""
     made = slot("struct nlct_filter **", lib.nlct_filter_free)

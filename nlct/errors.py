@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Mapping
 
 
 class Error(OSError):
@@ -119,6 +120,11 @@ def check(rc: int, operation: str) -> int:
     if rc < 0:
         raise error(-rc, operation)
     return rc
+
+
+def errno_names(failed: Mapping[int, int]) -> dict[str, int]:
+    """Return counts by the names of errnos, of counts by errno; for JSON."""
+    return {errno.errorcode.get(number, str(number)): count for number, count in failed.items()}
 
 
 def _signal_name(number: int) -> str:

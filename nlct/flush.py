@@ -17,7 +17,7 @@ from nlct import _check, _log, capabilities, strategy
 from nlct._dump import MAX_DUMPS, Progress, dump, require, undisturbed
 from nlct._ffi import ffi, lib, new_sink
 from nlct._handle import Dump, Handle, Socket
-from nlct.errors import UnsupportedError
+from nlct.errors import UnsupportedError, errno_names
 from nlct.filter import Filter
 from nlct.flow import Flow, row_to_delete
 
@@ -55,8 +55,7 @@ class FlushResult(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result for JSON."""
-        named = {errno.errorcode.get(number, str(number)): n for number, n in self.failed.items()}
-        return {**self._asdict(), "failed": named}
+        return {**self._asdict(), "failed": errno_names(self.failed)}
 
 
 def nothing_to_do() -> FlushResult:

@@ -11,7 +11,7 @@ from typing import Callable, NamedTuple, cast
 from nlct import _check, _lookup, _reasons
 from nlct._ffi import ffi, lib
 from nlct._fields import FIELDS
-from nlct._handle import Handle
+from nlct._handle import Handle, refused
 from nlct.errors import Error
 from nlct.flow import Flow
 from nlct.table import ArrowStream, FlowTable
@@ -56,8 +56,7 @@ class _Load:
 
     def failed(self) -> dict[int, int]:
         """Return how many were refused, by errno."""
-        counts = memoryview(ffi.buffer(self._tally.refused)).cast("Q")
-        return {number: count for number, count in enumerate(counts) if count}
+        return refused(self._tally)
 
     def run(self) -> Iterator[int]:
         """Create them all, those with a master last; yield how many were answered so far."""

@@ -11,8 +11,9 @@ from nlct import _check
 from nlct._dump import MAX_DUMPS, Progress, dump, require, undisturbed
 from nlct._ffi import ffi, lib, new_sink
 from nlct._fields import status_names
-from nlct._handle import Handle
+from nlct._handle import Handle, refused
 from nlct.enums import Status
+from nlct.errors import errno_names
 from nlct.filter import Filter
 from nlct.flow import Flow, Tuple, pointers
 
@@ -58,8 +59,7 @@ class UpdateResult(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result for JSON."""
-        named = {errno.errorcode.get(number, str(number)): n for number, n in self.failed.items()}
-        return {**self._asdict(), "failed": named}
+        return {**self._asdict(), "failed": errno_names(self.failed)}
 
 
 def _masked(name: str, given: Masked, bits: int) -> tuple[int, int]:
@@ -150,8 +150,7 @@ def _update(
         matched += made.matched
         passes += 1
         disturbed = made.disturbed
-    counts = memoryview(ffi.buffer(said.tally.refused)).cast("Q")
-    failed = {number: count for number, count in enumerate(counts) if count}
+    failed = refused(said.tally)
     gone = failed.pop(errno.ENOENT, 0)
     dropped = {"mark": int(said.no_mark), "timeout": int(said.no_timeout)}
     dropped = {name: count for name, count in dropped.items() if count}

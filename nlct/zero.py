@@ -10,7 +10,7 @@ from nlct import _check
 from nlct._closing import Closing
 from nlct._dump import Progress, dump
 from nlct._ffi import ffi, lib, new_sink
-from nlct._handle import STEP_MILLISECONDS, Bytes, Dump, Handle
+from nlct._handle import STEP_MILLISECONDS, Bytes, Dump, Handle, refused
 from nlct.filter import Filter
 from nlct.table import Columns, FlowTable, column_set
 
@@ -137,8 +137,7 @@ class Zeroing(Closing):
     @property
     def failed(self) -> dict[int, int]:
         """How many were refused, by errno."""
-        counts = memoryview(ffi.buffer(self._state.refused)).cast("Q")
-        return {number: count for number, count in enumerate(counts) if count}
+        return refused(self._state)
 
     @property
     def disturbed(self) -> bool:

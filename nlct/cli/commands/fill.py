@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-
 import click
 
 from nlct.cli.app import Command, Failure
@@ -12,6 +10,7 @@ from nlct.cli.output import duration, errnos_word, flows_word, print_json, say
 from nlct.cli.places import Place, in_each
 from nlct.cli.progress import Bar
 from nlct.conntrack import Conntrack
+from nlct.errors import errno_names
 from nlct.fill import MAX_FLOWS, fill
 from nlct.netns import inhabited
 
@@ -58,7 +57,7 @@ def _fill(place: Place, flows: int, zones: int, as_json: bool) -> None:
         with Bar("filling", flows).shown() as bar:
             result = fill(ct, flows, zones, progress=bar.at)
     if as_json:
-        failed = {errno.errorcode.get(n, str(n)): refused for n, refused in result.failed.items()}
+        failed = errno_names(result.failed)
         told = {"created": result.created, "failed": failed, "seconds": result.seconds}
         print_json(told, place.name)
     else:

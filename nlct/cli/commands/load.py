@@ -16,6 +16,7 @@ from nlct.cli.places import Place, in_each
 from nlct.cli.progress import Bar
 from nlct.cli.streams import require_open
 from nlct.conntrack import Conntrack
+from nlct.errors import errno_names
 from nlct.load import LoadResult
 from nlct.saved import read_flows
 from nlct.table import FlowTable
@@ -93,11 +94,10 @@ def _outcome(result: LoadResult, if_absent: bool) -> _Outcome:
 
 def _tell(place: Place, result: LoadResult, outcome: _Outcome, as_json: bool) -> None:
     if as_json:
-        failed = {errno.errorcode.get(n, str(n)): count for n, count in outcome.failed.items()}
         told = {
             "created": result.created,
             "existed": outcome.existed,
-            "failed": failed,
+            "failed": errno_names(outcome.failed),
             "dropped": result.dropped,
             "seconds": result.seconds,
         }
