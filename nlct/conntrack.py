@@ -448,7 +448,7 @@ class Conntrack(Holder):
         ``ct.limit = 500_000``, 0 to 2**31 - 1. A limit below the number of flows deletes none, but
         no new ones come in.
 
-        Setting it raises ValueError for another number, PermissionError without privilege, and
+        Setting it raises ValueError for another number, PrivilegeError without privilege, and
         UnsupportedError in any other namespace.
         """
         return self._handle.stats()[1]
@@ -581,14 +581,16 @@ class Conntrack(Holder):
     ) -> UpdateResult:
         """Change every flow that matches, in one dump, in batches (``conntrack -U``).
 
-        ``mark``: a value, or a pair (value, mask): the bits of the mask become those of the value,
-        and the others stay (``CTA_MARK_MASK``, ``-m VALUE/MASK``). ``labels``: likewise, a number
-        whose bit n is label n (``CTA_LABELS_MASK``, ``-l``).
-        ``timeout``: seconds, 1 to 2**32 - 1; the kernel shortens more than 8,589,934 to that. With
-        0 the kernel would end the flows: delete() does that.
+        ``mark``: a value, 0 to 2**32 - 1, or a pair (value, mask): the bits of the mask become those
+        of the value, and the others stay (``CTA_MARK_MASK``, ``-m VALUE/MASK``).
+        ``labels``: likewise, 0 to 2**128 - 1; bit n is label n (``CTA_LABELS_MASK``,
+        ``--label-add``, ``--label-del``).
+        ``timeout``: seconds, 1 to 2**32 - 1; the kernel shortens more than 8,589,934 to that
+        (``CTA_TIMEOUT``, ``-t``). With 0 the kernel would end the flows: delete() does that.
         ``status``: bits to set beside those that are set: SEEN_REPLY, ASSURED, FIXED_TIMEOUT and
-        HELPER. No bit can be cleared.
-        ``helper``: its name, or "" to take it away; a flow without one cannot get one.
+        HELPER (``CTA_STATUS``, ``-u``). No bit can be cleared.
+        ``helper``: its name, or "" to take it away (``CTA_HELP_NAME``); a flow without one cannot
+        get one.
         ``dry_run``: count what would be looked at, change nothing.
         ``progress``: called now and then with the number of flows scanned so far.
 
