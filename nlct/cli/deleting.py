@@ -55,7 +55,7 @@ def save_option(command: Command) -> Command:
 def refuse_beside_save(places: tuple[Place, ...], dry_run: bool, passes: int) -> None:
     """Refuse what contradicts --save or --print, which delete the flows of one dump."""
     if len(places) > 1:
-        raise click.UsageError("--save takes only one --netns")
+        raise click.UsageError("--save and --print take only one --netns")
     if dry_run:
         raise click.UsageError("--dry-run deletes nothing to save or print")
     if passes > 1:

@@ -18,7 +18,15 @@ from nlct._fields import FIELDS
 from nlct.cli.app import given
 from nlct.cli.options import Command, integer, number_range, refuse_leading_zeros, split, zone_set
 from nlct.enums import Proto, Status
-from nlct.filter import STATUS_NAMES, UNREPLIED, Filter, read_network, read_target
+from nlct.filter import (
+    ALL,
+    STATUS_NAMES,
+    UNREPLIED,
+    Filter,
+    read_network,
+    read_target,
+    too_wide,
+)
 
 # The value of a NAT option that is given without an address.
 _TRANSLATED = "any"
@@ -404,6 +412,21 @@ def _part(option: _Option, value: Any, proto: Any, excludes: bool) -> Filter:
 
 def _name(option: _Option, way: str) -> str:
     return f"{way}_{option.names.split()[0][2:].replace('-', '_')}"
+
+
+def meant(wanted: Filter, everything: bool, otherwise: str) -> Filter:
+    """Return what --all and the options mean; ALL for every flow, which nothing else means.
+
+    ``otherwise``: what to do instead of selecting flows.
+    """
+    if everything and not wanted.matches_everything:
+        raise click.UsageError("--all and options that select flows contradict each other")
+    reason = None if everything else too_wide(wanted)
+    if reason is not None:
+        raise click.UsageError(
+            f"the filter {reason}: select flows, for example with --src ADDRESS, or {otherwise}"
+        )
+    return ALL if everything else wanted
 
 
 def filter_options(command: Command) -> Command:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import functools
-import re
 from typing import Any, Callable, NamedTuple
 
 import click
 
 from nlct import labels
-from nlct.cli.options import LAST_ZONE, Command, Once, number_option, refuse_leading_zeros, split
+from nlct.cli.options import (
+    LAST_ZONE,
+    Command,
+    Once,
+    integer,
+    number_option,
+    refuse_leading_zeros,
+    split,
+)
 from nlct.enums import Status
 from nlct.flow import Flow, Tuple
 
@@ -25,21 +32,10 @@ _NAMES = {
 }
 
 
-def number(text: str, high: int = 2**32 - 1) -> int:
-    """Read a number that may be hexadecimal."""
-    refuse_leading_zeros(text)
-    if re.fullmatch(r"[0-9]{1,20}|0[xX][0-9a-fA-F]{1,16}", text) is None:
-        raise click.BadParameter(f"{text!r} is not a number")
-    value = int(text, 16 if text[:2] in ("0x", "0X") else 10)
-    if value > high:
-        raise click.BadParameter(f"from 0 to {high}, not {value}")
-    return value
-
-
 def masked(text: str) -> tuple[int, int]:
     """Read VALUE or VALUE/MASK."""
     value, slash, mask = text.partition("/")
-    return number(value), number(mask) if slash else 2**32 - 1
+    return integer(value), integer(mask) if slash else 2**32 - 1
 
 
 def status_bits(texts: tuple[str, ...]) -> int:
@@ -50,7 +46,7 @@ def status_bits(texts: tuple[str, ...]) -> int:
         if named is None and not text[:1].isdigit():
             known = ", ".join(name.lower() for name in Status.__members__)
             raise click.BadParameter(f"{text!r} is not one of {known}, nor a number")
-        bits |= number(text) if named is None else int(named)
+        bits |= integer(text) if named is None else int(named)
     return bits
 
 
@@ -61,7 +57,7 @@ def label_bits(texts: tuple[str, ...]) -> int:
 
 def _label(text: str) -> int:
     if text[:1].isdigit():
-        return number(text, labels.MOST)
+        return integer(text, labels.MOST)
     try:
         return labels.number(text)
     except ValueError as exc:
@@ -69,7 +65,14 @@ def _label(text: str) -> int:
 
 
 def value_option(
-    names: str, to: str, metavar: str, help: str, read: Callable[[Any], Any], *, many: bool = False
+    names: str,
+    to: str,
+    metavar: str,
+    help: str,
+    read: Callable[[Any], Any],
+    *,
+    many: bool = False,
+    required: bool = False,
 ) -> Callable[[Command], Command]:
     """Take a value, None if it is not given; ``many``: or a list of them."""
 
@@ -81,7 +84,12 @@ def value_option(
 
     attributes: dict[str, Any] = {"multiple": True} if many else {"cls": Once}
     return click.option(
-        *names.split(), to, metavar=metavar, callback=given, help=help, **attributes
+        *(*names.split(), to),
+        metavar=metavar,
+        callback=given,
+        help=help,
+        required=required,
+        **attributes,
     )
 
 
@@ -114,20 +122,21 @@ def name_options(command: Command) -> Command:
 
     decorated: Any = number_option("--zone", 0, LAST_ZONE, "Zone of both directions.")(with_name)
     for name, (own, back, metavar, says) in reversed(_NAMES.items()):
-        plain = str if name in ("src", "dst") else number
+        plain = str if name in ("src", "dst") else integer
         if back:
             replies = f"{says.split(';')[0].rstrip('.')} of the replies."
             decorated = value_option(back, f"reply_{name}", metavar, replies, plain)(decorated)
         decorated = value_option(own, name, metavar, says, plain)(decorated)
-    return click.option(  # type: ignore[no-any-return]
-        "--proto",
-        "-p",
-        cls=Once,
-        metavar="PROTO",
+    proto = value_option(
+        *("--proto -p", "proto", "PROTO", "Protocol: tcp, udp, ... or its number.", _protocol),
         required=True,
-        callback=lambda _ctx, _param, texts: tuple(int(t) if t.isdigit() else t for t in texts),
-        help="Protocol: tcp, udp, ... or its number.",
-    )(decorated)
+    )
+    return proto(decorated)  # type: ignore[no-any-return]
+
+
+def _protocol(text: str) -> str:
+    refuse_leading_zeros(text)
+    return text
 
 
 def _known(values: dict[str, Any]) -> dict[str, Any]:

@@ -29,12 +29,15 @@ def refuse_leading_zeros(text: str) -> None:
 _NUMBER = "0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20}"
 
 
-def integer(text: str) -> int:
-    """Read a number, hexadecimal after 0x."""
+def integer(text: str, high: int | None = None) -> int:
+    """Read a number up to ``high``, hexadecimal after 0x."""
     refuse_leading_zeros(text)
     if re.fullmatch(_NUMBER, text) is None:
         raise click.BadParameter(f"{text!r} is not a number")
-    return int(text, 16 if text[:2] in ("0x", "0X") else 10)
+    value = int(text, 16 if text[:2] in ("0x", "0X") else 10)
+    if high is not None and value > high:
+        raise click.BadParameter(f"from 0 to {high}, not {value}")
+    return value
 
 
 def number_range(text: str, high: int, *, open_end: bool = False) -> range:

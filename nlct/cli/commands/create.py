@@ -13,13 +13,12 @@ from nlct.cli.naming import (
     label_bits,
     make,
     name_options,
-    number,
     status_bits,
     value_option,
     words,
     zone_of,
 )
-from nlct.cli.options import LAST_ZONE, json_option, netns_option, number_option
+from nlct.cli.options import LAST_ZONE, integer, json_option, netns_option, number_option
 from nlct.cli.output import print_json, say
 from nlct.cli.places import Place, in_each
 from nlct.conntrack import Conntrack
@@ -43,7 +42,7 @@ def _endpoint(text: str) -> tuple[str, int | None]:
     if match is None:
         return text, None
     port = match[2] or match[4]
-    return match[1] or match[3], None if port is None else number(port, 65535)
+    return match[1] or match[3], None if port is None else integer(port, 65535)
 
 
 @click.command("create", cls=Command)
@@ -51,11 +50,11 @@ def _endpoint(text: str) -> tuple[str, int | None]:
 @number_option("--orig-zone", 0, LAST_ZONE, "Zone of the original direction alone.")
 @number_option("--reply-zone", 0, LAST_ZONE, "Zone of the replies alone.")
 @number_option("--timeout", 1, 2**32 - 1, "Seconds to live.", required=True)
-@value_option("--mark -m", "mark", "MARK", "Mark; 0x for hexadecimal.", number)
+@value_option("--mark -m", "mark", "MARK", "Mark; 0x for hexadecimal.", integer)
 @value_option("--status -u", "status", "BIT", "Bits: seen_reply, assured.", status_bits, many=True)
 @value_option("--state", "state", "STATE", "State of TCP, SCTP or DCCP; TCP needs it.", str)
-@value_option("--orig-vtag", "vtag_orig", "N", "SCTP's tag of the original direction.", number)
-@value_option("--reply-vtag", "vtag_reply", "N", "SCTP's tag of the replies.", number)
+@value_option("--orig-vtag", "vtag_orig", "N", "SCTP's tag of the original direction.", integer)
+@value_option("--reply-vtag", "vtag_reply", "N", "SCTP's tag of the replies.", integer)
 @value_option("--label -l", "labels", "LABEL", "Labels: 0 to 127, or names.", label_bits, many=True)
 @value_option("--helper", "helper", "NAME", "Helper: ftp, sip, ...", str)
 @value_option("--snat -n", "snat", "ADDRESS[:PORT]", "Translate the source to this.", _endpoint)

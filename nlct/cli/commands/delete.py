@@ -16,13 +16,13 @@ from nlct.cli.deleting import (
     save_option,
     tell,
 )
-from nlct.cli.filters import filter_options
+from nlct.cli.filters import filter_options, meant
 from nlct.cli.options import json_option, netns_option
 from nlct.cli.places import Place, in_each, tell_missing
 from nlct.cli.progress import Bar, expected
 from nlct.cli.streams import require_output
 from nlct.conntrack import Conntrack
-from nlct.filter import ALL, Filter, too_wide
+from nlct.filter import ALL, Filter
 
 
 @click.command("delete", cls=Command)
@@ -63,14 +63,7 @@ def command(
       nlct delete --mark 0x100/0xff00 --status-none assured --json
       nlct delete --src 10.0.0.9 --save undo.json && nlct load undo.json
     """
-    reason = too_wide(wanted)
-    if everything and not wanted.matches_everything:
-        raise click.UsageError("--all and options that select flows contradict each other")
-    if not (everything or reason is None):
-        raise click.UsageError(
-            f"the filter {reason}: select flows, for example with --src ADDRESS, or delete every "
-            "flow with --all --yes"
-        )
+    chosen = meant(wanted, everything, "delete every flow with --all --yes")
     if save is not None or print_:
         refuse_beside_save(places, dry_run, passes)
     if print_ and as_json:
@@ -79,8 +72,6 @@ def command(
         require_output()
     if everything and not (yes or dry_run) and not confirm(places, yes, as_json):
         return
-    # Nothing but ALL means every flow.
-    chosen = ALL if everything else wanted
     if save is not None or print_:
         _delete_known(places[0], chosen, save, print_, as_json)
         return

@@ -10,14 +10,14 @@ import click
 
 from nlct.cli import formats
 from nlct.cli.app import Command
-from nlct.cli.filters import filter_options
+from nlct.cli.filters import filter_options, meant
 from nlct.cli.options import Once, file_names, files, json_option, names_in, netns_option, offer
 from nlct.cli.output import STANDARD_OUTPUT, NamedOutput
 from nlct.cli.places import Place, flows_in, in_each, tell_missing
 from nlct.cli.progress import Bar, expected
 from nlct.cli.streams import require_output
 from nlct.conntrack import Conntrack
-from nlct.filter import ALL, Filter, too_wide
+from nlct.filter import Filter
 from nlct.table import COLUMNS
 
 
@@ -154,17 +154,11 @@ def _writer(format_: str | None, as_json: bool, output: str) -> Callable[[format
 
 def _to_zero(wanted: Filter, zero: bool, everything: bool) -> Filter:
     """Refuse to zero every flow that nobody meant."""
-    if everything and not zero:
+    if zero:
+        return meant(wanted, everything, "zero the counters of every flow with --all")
+    if everything:
         raise click.UsageError("--all is for --zero")
-    if everything and not wanted.matches_everything:
-        raise click.UsageError("--all and options that select flows contradict each other")
-    reason = too_wide(wanted) if zero else None
-    if reason is not None and not everything:
-        raise click.UsageError(
-            f"the filter {reason}: select flows, for example with --zone ZONE, or zero the "
-            "counters of every flow with --all"
-        )
-    return ALL if everything else wanted
+    return wanted
 
 
 def _special(as_json: bool, unlisted: str | None, output: str) -> Callable[[formats.Job], None]:

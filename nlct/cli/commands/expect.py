@@ -8,6 +8,7 @@ from typing import Any, Callable
 import click
 
 from nlct.cli.app import Command, Failure, Group
+from nlct.cli.naming import make
 from nlct.cli.options import LAST_ZONE, Once, json_option, names_in, netns_option, number_option
 from nlct.cli.output import print_json, say
 from nlct.cli.places import Place, in_each
@@ -60,10 +61,8 @@ def _tuple_of(values: dict[str, Any], prefix: str, proto: str | None) -> Tuple |
     given = {name: values.pop(f"{prefix}{name}", None) for name in ("src", "dst", "sport", "dport")}
     if not any(value is not None for value in given.values()):
         return None
-    try:
-        return Tuple(**given, proto=proto)
-    except ValueError as exc:
-        raise click.UsageError(str(exc)) from exc
+    made: Tuple = make(Tuple, **given, proto=proto)
+    return made
 
 
 @command.command("list", cls=Command)
@@ -131,7 +130,7 @@ def create(places: tuple[Place, ...], as_json: bool, **values: Any) -> None:
         with Conntrack(place.netns) as ct:
             ct.expectations.create(made)
         if as_json:
-            print_json({"created": True}, place.name)
+            print_json({"created": 1}, place.name)
         else:
             say("1 expectation created", place.name)
 
@@ -155,10 +154,10 @@ def _expectation_of(values: dict[str, Any]) -> Expectation:
             {"src": nat, "dst": any_address, "sport": sport or 0, "dport": 0}, "", proto
         )
         values["nat_direction"] = DIRECTIONS.index(direction)
-    try:
-        return Expectation(expected, mask, master, expect_class=values.pop("class"), **values)
-    except ValueError as exc:
-        raise click.UsageError(str(exc)) from exc
+    made: Expectation = make(
+        Expectation, expected, mask, master, expect_class=values.pop("class"), **values
+    )
+    return made
 
 
 PREFIXES = ("master_", "mask_")

@@ -8,22 +8,22 @@ import click
 
 from nlct import labels
 from nlct.cli.app import Command, Failure
-from nlct.cli.filters import filter_options
+from nlct.cli.filters import filter_options, meant
 from nlct.cli.naming import label_bits, masked, status_bits, value_option
 from nlct.cli.options import json_option, netns_option, number_option
 from nlct.cli.output import duration, errnos_word, flows_word, print_json, say
-from nlct.cli.places import Place, in_each
+from nlct.cli.places import Place, in_each, tell_missing
 from nlct.cli.progress import Bar, expected
 from nlct.cli.streams import require_output
 from nlct.conntrack import Conntrack
-from nlct.filter import ALL, Filter, too_wide
+from nlct.filter import Filter
 from nlct.update import UpdateResult
 
-_EVERY = 2 ** (labels.MOST + 1) - 1
+_EVERY_LABEL = 2 ** (labels.MOST + 1) - 1
 
 
 def _cleared(texts: tuple[str, ...]) -> int:
-    return _EVERY if texts == ("all",) else label_bits(texts)
+    return _EVERY_LABEL if texts == ("all",) else label_bits(texts)
 
 
 @click.command("update", cls=Command)
@@ -61,14 +61,7 @@ def command(
       nlct update --src 10.0.0.0/8 --set-timeout 600 --set-status assured
       nlct update --all --yes --clear-label all
     """
-    reason = too_wide(wanted)
-    if everything and not wanted.matches_everything:
-        raise click.UsageError("--all and options that select flows contradict each other")
-    if not everything and reason is not None:
-        raise click.UsageError(
-            f"the filter {reason}: select flows, for example with --src ADDRESS, or change every "
-            "flow with --all --yes"
-        )
+    chosen = meant(wanted, everything, "change every flow with --all --yes")
     if everything and not (yes or dry_run):
         raise click.UsageError("changing every flow needs --all --yes")
     if added is not None or cleared is not None:
@@ -79,18 +72,19 @@ def command(
         raise click.UsageError("nothing to change: give --set-mark, --set-timeout, ...")
     if dry_run:
         require_output()
-    chosen = ALL if everything else wanted
     in_each(places, lambda place: _update(place, chosen, changes, dry_run, as_json))
 
 
 def _update(
     place: Place, wanted: Filter, changes: dict[str, Any], dry_run: bool, as_json: bool
 ) -> None:
-    with Conntrack(place.netns) as ct, Bar("updating", expected(ct, wanted)).shown() as bar:
-        try:
-            result = ct.update_all(wanted, **changes, dry_run=dry_run, progress=bar.at)
-        except ValueError as exc:
-            raise click.UsageError(str(exc)) from None
+    with Conntrack(place.netns) as ct:
+        tell_missing(place, ct, wanted.fields)
+        with Bar("updating", expected(ct, wanted)).shown() as bar:
+            try:
+                result = ct.update_all(wanted, **changes, dry_run=dry_run, progress=bar.at)
+            except ValueError as exc:
+                raise click.UsageError(str(exc)) from None
     if as_json:
         print_json({**result.to_dict(), "dry_run": dry_run}, place.name)
     else:
