@@ -581,8 +581,8 @@ class Conntrack(Holder):
     ) -> UpdateResult:
         """Change every flow that matches, in one dump, in batches (``conntrack -U``).
 
-        ``mark``: a value, 0 to 2**32 - 1, or a pair (value, mask): the bits of the mask become those
-        of the value, and the others stay (``CTA_MARK_MASK``, ``-m VALUE/MASK``).
+        ``mark``: a value, 0 to 2**32 - 1, or a pair (value, mask): the bits of the mask become
+        those of the value, and the others stay (``CTA_MARK_MASK``, ``-m VALUE/MASK``).
         ``labels``: likewise, 0 to 2**128 - 1; bit n is label n (``CTA_LABELS_MASK``,
         ``--label-add``, ``--label-del``).
         ``timeout``: seconds, 1 to 2**32 - 1; the kernel shortens more than 8,589,934 to that

@@ -179,7 +179,7 @@ def _translated(texts: Texts) -> Any:
 class _Option(NamedTuple):
     """What selects flows: its names, the field of Filter, what it takes and how that is read.
 
-    ``aliases``: names that conntrack(8) or earlier versions have, which --help does not list.
+    ``aliases``: names that conntrack(8) has, which --help does not list.
     ``alone``: the value of an option without one. ``proto``: the protocol that it implies.
     """
 
