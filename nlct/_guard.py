@@ -1,4 +1,4 @@
-"""Does an expression restrict anything? delete() checks this before it trusts a filter.
+"""Does an expression restrict anything? What changes flows checks this before it trusts a filter.
 
 The answer is exact unless a filter is too large, and as far as the fields of a flow are independent
 of each other. For one field a test is a set of numbers, and sets are joined and inverted as the

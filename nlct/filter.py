@@ -770,7 +770,7 @@ def _meant(filter: Filter, all_does: str) -> Filter:
 
 
 def too_wide(filter: Filter) -> str | None:
-    """Say why a filter restricts too little to delete by it; None if it restricts enough."""
+    """Say why a filter restricts too little to change flows by it; None if it restricts enough."""
     covered = filter._covered()
     if covered is _guard.Cover.PART:
         return None

@@ -41,7 +41,7 @@ def _version(_ctx: click.Context) -> str:
 @click.option("--version", cls=Shown, show=_version, help="Show the version and exit.")
 @click.pass_context
 def cli(ctx: click.Context) -> None:
-    """List, count and delete Linux conntrack entries, exactly and fast.
+    """List, count, change, save and delete Linux conntrack entries, exactly and fast.
 
     \b
     Examples:
@@ -51,6 +51,8 @@ def cli(ctx: click.Context) -> None:
       nlct events --dport 53          show what happens to flows, as it happens
       nlct flush --zone 7             delete zone 7 and nothing else
       nlct delete --src 10.0.0.0/8    delete the flows from this network
+      nlct update --dport 53 --set-mark 7
+                                      change the flows that match
       nlct demo                       measure every way to flush, safely
 
     \b
