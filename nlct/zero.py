@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
+from typing import Any
 
-from nlct import _check
+from nlct import _check, _threads
 from nlct._closing import Closing
 from nlct._dump import Progress, dump
 from nlct._ffi import ffi, lib, new_sink
+from nlct._forks import process
 from nlct._handle import STEP_MILLISECONDS, Bytes, Dump, Handle, refused
 from nlct.filter import Filter
 from nlct.table import Columns, FlowTable, column_set
@@ -23,7 +25,8 @@ class Zeroing(Closing):
     Conntrack.zero_counters() makes it. Nothing is sent before run() or the first batch. What was
     zeroed and not handed over yet stays here, also if an exception or Ctrl-C comes in between: then
     take() returns it, and run() or the loop may go on where it was. Nothing is ever zeroed again
-    because of a failure.
+    because of a failure. Any number of threads may read it; each table goes to one of them. It does
+    not outlive a fork.
 
     ``scanned``: flows that the kernel sent to be looked at. ``zeroed``: flows that were set to
     zero. ``gone``: flows that vanished before. ``replaced``: of ``zeroed``, flows that made way for
@@ -50,10 +53,13 @@ class Zeroing(Closing):
         self._open = ExitStack()
         self._dump: Dump | None = None
         self._steps: Iterator[None] = iter(())
+        self._process = process()
+        self._lock = _threads.Lock()
 
     def close(self) -> None:
         """End it where it is. What was zeroed can still be taken."""
-        self._open.close()
+        with self._lock.real if self._process == process() else nullcontext():
+            self._open.close()
 
     def run(self, progress: Progress | None = None) -> FlowTable:
         """Go on to the end, and return all that was zeroed since the last time.
@@ -69,24 +75,38 @@ class Zeroing(Closing):
 
     def take(self) -> FlowTable:
         """Return what was zeroed since the last time, and go no further."""
-        return self._collector.take()
+        with self._held():
+            return self._collector.take()
 
     def __iter__(self) -> Iterator[FlowTable]:
         return self
 
     def __next__(self) -> FlowTable:
         more = True
-        while more and lib.nlct_columns_count(self._collector.sink[0]) < self._most:
+        while True:
+            with self._held():
+                count = lib.nlct_columns_count(self._collector.sink[0])
+                if count and (count >= self._most or not more):
+                    return self.take()
+            if not more:
+                raise StopIteration
             more = self._step()
-        if not more and not lib.nlct_columns_count(self._collector.sink[0]):
-            raise StopIteration
-        return self.take()
+
+    def _held(self) -> Any:
+        """Return the lock, which in the child of a fork somebody may hold for ever."""
+        if self._process != process():
+            raise RuntimeError("what sets counters to zero does not outlive a fork: begin anew")
+        return self._lock.real
 
     def _step(self) -> bool:
         """Go on for some milliseconds; tell if there is more to do.
 
         Wherever an exception comes, the next call goes on from what the core has written.
         """
+        with self._held():
+            return self._go_on()
+
+    def _go_on(self) -> bool:
         state, found = self._state, lib.nlct_rows_count(self._sink[0])
         if state.next < found:
             with self._handle.pool.lend() as sock:

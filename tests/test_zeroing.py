@@ -192,6 +192,34 @@ def _once(name: str) -> object:
     return call
 
 
+def test_threads_share_it_and_a_child_does_not(ct: nlct.Conntrack, talkers: Talkers) -> None:
+    """Each flow is handed over once, by whichever thread; the child of a fork is refused."""
+    talkers.talk()
+    zeroing = ct.zero_counters(nlct.ALL, rows=3)
+    tables: list[nlct.FlowTable] = []
+
+    def read() -> None:
+        tables.extend(zeroing)
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert zeroing.complete
+    assert zeroing.zeroed == EACH * len(ZONES) == len({f.id for table in tables for f in table})
+    assert {len(table) for table in tables} == {3}
+    child = os.fork()
+    if child == 0:
+        try:
+            zeroing.take()
+        except RuntimeError:
+            zeroing.close()
+            os._exit(7)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
 def test_a_flow_that_is_gone_or_reborn_is_left_alone(
     ct: nlct.Conntrack, talkers: Talkers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
