@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 
 from nlct._expression import EVERYTHING, And, Node, Not, Or, Pair, Test, all_of, any_of, joined
-from nlct._fields import FIELDS, IPV4, IPV6
+from nlct._fields import FIELDS, IPV4, IPV6, AddressField
 from nlct.enums import Status
 
 # Beyond so many masked values of one field, or steps of the search, the answer is UNTOLD.
@@ -23,10 +23,8 @@ MOST_STEPS = 2_000_000
 MOST_JOINT = 64
 MOST_CLAUSES = 1000
 
-_IN_EVERY_FLOW = (
-    *("family", "zone", "src", "dst", "reply_src", "reply_dst", "proto"),
-    *("status", "timeout", "mark", "id", "use"),
-)
+_TELL_FAMILY = ("family", "src", "dst", "reply_src", "reply_dst")
+_IN_EVERY_FLOW = (*_TELL_FAMILY, "zone", "proto", "status", "timeout", "mark", "id", "use")
 _ABSENT = -1
 
 
@@ -83,11 +81,34 @@ def _split(parts: Iterable[Node]) -> tuple[list[Node], list[And]]:
 
 
 def _cover_alone(parts: list[Node]) -> Cover:
-    """Judge alternatives about one field each: they are everything if those of one field are."""
+    """Judge alternatives about one field each: they are everything if those of one field are.
+
+    Fields that tell the family count together.
+    """
     by_field: dict[str, list[Node]] = {}
     for part in parts:
         by_field.setdefault(next(_tests(part)).field, []).append(part)
+    if _cover_families(by_field):
+        return Cover.WHOLE
     return max((_cover_of(*one) for one in by_field.items()), default=Cover.PART)
+
+
+def _cover_families(by_field: dict[str, list[Node]]) -> bool:
+    """Tell if each family matches: any address tells it, as the family does."""
+    found = {field: by_field[field] for field in _TELL_FAMILY if field in by_field}
+    # One field is judged like any other.
+    if len(found) < 2:
+        return False
+    sets = {field: _set(any_of(parts), field) for field, parts in found.items()}
+
+    def matches(family: int) -> bool:
+        for field, intervals in sets.items():
+            whole = AddressField.whole[family] if field != "family" else (family, family)
+            if any(low <= whole[0] and whole[1] <= high for low, high in intervals):
+                return True
+        return False
+
+    return matches(IPV4) and matches(IPV6)
 
 
 def _cover_clauses(alone: list[Node], joint: list[And], left: list[int]) -> Cover:

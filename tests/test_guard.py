@@ -218,6 +218,28 @@ def test_very_many_values_of_one_field(ct: nlct.Conntrack) -> None:
         refused(ct, ~wanted | wanted | rest, r"nlct\.ALL")
 
 
+def test_fields_that_tell_the_family(ct: nlct.Conntrack) -> None:
+    """An address says of which family a flow is, so together they may leave nothing out."""
+    ipv4, ipv6 = Filter(family="ipv4"), Filter(family="ipv6")
+    for wanted in (
+        Filter(src="0.0.0.0/0") | ipv6,
+        ipv4 | Filter(reply_dst="::/0"),
+        Filter(dst="0.0.0.0/0") | Filter(src="::/0"),
+        Filter(src=["0.0.0.0/1"])
+        | ~Filter(dst=["::/0"], zone=7)
+        | Filter(src="128.0.0.0/1")
+        | ipv6,
+    ):
+        refused(ct, wanted, r"nlct\.ALL")
+    for wanted in (
+        Filter(src="0.0.0.0/1") | ipv6,
+        Filter(src="0.0.0.0/1") | Filter(dst="128.0.0.0/1") | ipv6,
+        Filter(src="0.0.0.0/0") | ipv4,
+        Filter(src="0.0.0.0/0", zone=7) | ipv6,
+    ):
+        assert not wanted.restricts_nothing
+
+
 # Masked values -----------------------------------------------------------------------------------
 
 
