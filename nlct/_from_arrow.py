@@ -83,6 +83,8 @@ class _Reader:
         column = self._array(field, given)
         if field.name == "family":
             self._families[:] = self._values(field, column)
+            if not set(self._families) <= {0, IPV4, IPV6}:
+                raise ValueError(f"column 'family' must be ipv4 or ipv6: {IPV4} or {IPV6}")
             return
         self._columns[field.name] = self._values(field, column)
         if column.null_count:

@@ -247,6 +247,7 @@ def test_widths_and_nulls() -> None:
         ("src", pa.array([b"\1\2\3\4"]), "must be text or 16 bytes each, not binary"),
         ("proto", ["tpc"], "must not have 'tpc'"),
         ("proto", [256], "256 not in range"),
+        ("family", [3], "must be ipv4 or ipv6: 2 or 10"),
         ("labels", [[128]], "from 0 to 127, not 128"),
         ("labels", pa.array([[5, None]]), "null in a list"),
         ("labels", [7], "must be lists of integers"),
