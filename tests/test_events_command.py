@@ -21,7 +21,7 @@ pytest.importorskip("rich", reason="MISSING: rich, which nlct[cli] brings")
 
 import nlct
 from nlct import Filter, Flow, Status, Tuple
-from nlct.cli.commands import events as events_command
+from nlct.cli import follow
 from nlct.cli.output import NamedOutput
 from nlct.fill import fill
 from tests.support import everything, listeners, tool
@@ -233,8 +233,8 @@ def test_it_ends_when_its_time_is_over(where: str, seconds: str) -> None:
 def test_it_ends_though_events_come_all_the_time(ct: nlct.Conntrack) -> None:
     """Its time is over in the midst of them."""
     with ct.events() as events, open(os.devnull, "wb") as nowhere:
-        found = events_command._follow(
-            events, lambda _: itertools.repeat(b"line\n"), 0.05, NamedOutput(nowhere, "nowhere")
+        found = follow._follow(
+            events, lambda: itertools.repeat(b"line\n"), 0.05, NamedOutput(nowhere, "nowhere")
         )
         assert set(found) == {b"line\n"}
 
@@ -360,8 +360,8 @@ def test_a_loss_that_nobody_counted() -> None:
     """As on kernels before 4.12: no number is made up."""
     told: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(events_command, "note", told.append)
-        losses = events_command._Losses(None)
+        patch.setattr(follow, "note", told.append)
+        losses = follow._Losses(None)
         losses.sum_up()
         for lost in (None, 1, 2000):
             losses.add(nlct.Overrun(lost))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import pickle
-import re
 import socket
 import subprocess
 from collections.abc import Iterable
@@ -15,7 +14,7 @@ import pytest
 
 import nlct
 from nlct import Expectation, ExpectFlags, Tuple
-from tests.support import expectations, netlink, tool, traffic
+from tests.support import expectations, ftp, netlink, tool
 from tests.support.expectations import DELETE, GET, ID, TUPLE, expected, number
 
 COUNT = 4
@@ -277,67 +276,13 @@ def test_refusals(ct: nlct.Conntrack, netns: nlct.Netns) -> None:
 
 # Real FTP ----------------------------------------------------------------------------------------
 
-HELPER = """
-table ip helping {{
-    ct helper ftp {{ type "ftp" protocol tcp; }}
-    chain prerouting {{
-        type filter hook prerouting priority -150
-        tcp dport {port} ct helper set "ftp"
-    }}
-}}
-"""
-
-
-class Session:
-    """An FTP session through a router that translates, up to the command for a data connection."""
-
-    def __init__(self, there: traffic.Forwarding, passive: bool, stack: ExitStack) -> None:
-        self._stack = stack
-        listening, control = self.listen(there.server, traffic.PORT), self.open(there.client)
-        control.connect((there.ADDRESS, traffic.PORT))
-        server = stack.enter_context(listening.accept()[0])
-        self.data = self.listen(there.server if passive else there.client)
-        self.port = self.data.getsockname()[1]
-        speaker, hearer = (server, control) if passive else (control, server)
-        # The helper reads lines from the second on.
-        speaker.sendall(b"220 hello\r\n" if passive else b"USER nobody\r\n")
-        hearer.recv(2048)
-        address = f"{speaker.getsockname()[0]}.{self.port >> 8}.{self.port & 255}"
-        said = "227 Entering Passive Mode ({})\r\n" if passive else "PORT {}\r\n"
-        speaker.sendall(said.format(address.replace(".", ",")).encode())
-        *octets, high, low = re.findall(r"\d+", hearer.recv(2048).decode())[-6:]
-        self._target = ".".join(octets), int(high) << 8 | int(low)
-        self._caller = there.client if passive else there.server
-
-    def open(self, where: nlct.Netns) -> socket.socket:
-        """Open a socket until the end."""
-        sock = self._stack.enter_context(where.socket(socket.AF_INET, socket.SOCK_STREAM))
-        sock.settimeout(traffic.PATIENCE)
-        return sock
-
-    def listen(self, where: nlct.Netns, port: int = 0) -> socket.socket:
-        """Listen there."""
-        sock = self.open(where)
-        sock.bind(("", port))
-        sock.listen(1)
-        return sock
-
-    def transfer(self) -> None:
-        """Make the data connection, to where the command said when it was heard."""
-        self.open(self._caller).connect(self._target)
-        self._stack.enter_context(self.data.accept()[0])
-
 
 @pytest.mark.parametrize("passive", [True, False], ids=["passive", "active"])
 def test_ftp_through_nat(passive: bool) -> None:
     """The data connection is expected, translated as the control connection, and comes through."""
     with ExitStack() as stack:
-        there = stack.enter_context(traffic.forwarding())
-        try:
-            tool.run(there.router, "nft", "-f", "-", given=HELPER.format(port=traffic.PORT))
-        except AssertionError as exc:
-            pytest.skip(f"MISSING: an FTP helper: {exc}")
-        session = Session(there, passive, stack)
+        there = stack.enter_context(ftp.forwarding())
+        session = ftp.Session(there, passive, stack)
         ct = stack.enter_context(nlct.Conntrack(there.router))
         (one,) = ct.expectations.dump()
         (master,) = (flow.orig for flow in ct.dump() if flow.helper == "ftp")

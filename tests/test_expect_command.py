@@ -1,12 +1,19 @@
-"""``nlct expect``: list, create, delete and flush, beside the real tool."""
+"""``nlct expect``: list, create, delete, flush and events, beside the real tool."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
 
 import nlct
-from tests.support import expectations, tool
-from tests.support.command import nlct_, refused
+from nlct import Expectation
+from tests.support import expectations, ftp, listeners, tool
+from tests.support.command import NLCT, in_shell, nlct_, process, refused
 
 MASTER = "--master-src 10.0.0.1 --master-dst 10.0.0.2 --master-sport {} --master-dport 21"
 
@@ -65,3 +72,77 @@ def test_from_create_to_flush(ct: nlct.Conntrack, netns: nlct.Netns, where: str)
     flushed = nlct_("expect", "flush", where, "--all", "--yes", "--json").stdout
     assert json.loads(flushed) == {"flushed": True}
     assert expectations.dump(netns) == {}
+
+
+# Events ------------------------------------------------------------------------------------------
+
+
+def test_events_of_ftp_are_the_lines_of_the_tool(tmp_path: Path) -> None:
+    """An expectation that the kernel's helper makes, and that a transfer fulfils."""
+    with ExitStack() as stack:
+        there = stack.enter_context(ftp.forwarding())
+        theirs, ours, ends = (
+            stack.enter_context(listeners.listening(there.router, tmp_path / name, *words))
+            for name, words in {
+                "theirs": ("conntrack", "-E", "expect"),
+                "ours": (*NLCT, "expect", "events", "--count", "2"),
+                "ends": (*NLCT, "expect", "events", "--destroy", "--count", "1"),
+            }.items()
+        )
+        ftp.Session(there, True, stack).transfer()
+        assert [each.process.wait(timeout=listeners.PATIENCE) for each in (ours, ends)] == [0, 0]
+        listeners.wait_until(lambda: len(theirs.lines()) == 2, "the tool's lines")
+        assert ours.lines() == theirs.lines()
+        assert [line.split()[0] for line in ours.lines()] == ["[NEW]", "[DESTROY]"]
+        assert ends.lines() == ours.lines()[1:]
+
+
+def test_events_as_objects_with_overruns(ct: nlct.Conntrack, netns: nlct.Netns, where: str) -> None:
+    """Of the kind that is asked for; what the small queue has no room for is counted."""
+    before = listeners.count(netns)
+    with process("expect", "events", where, *["--new", "--json", "--buffer", "4096"]) as begun:
+        try:
+            listeners.wait_until(lambda: listeners.count(netns) > before, "it listens")
+            (master,) = expectations.masters(ct, 1)
+            begun.send_signal(signal.SIGSTOP)
+            os.waitpid(begun.pid, os.WUNTRACED)
+            # Each drops the one before, which "destroy" would tell.
+            for place in range(40):
+                made = Expectation(expectations.expected(place), master=master)
+                ct.expectations.create(made)
+            begun.send_signal(signal.SIGCONT)
+            assert begun.stdout is not None
+            shown = [json.loads(begun.stdout.readline())]
+            while shown[-1]["event"] != "overrun":
+                shown.append(json.loads(begun.stdout.readline()))
+            begun.send_signal(signal.SIGINT)
+            output, error = begun.communicate(timeout=240)
+        finally:
+            begun.kill()
+    *events, overrun = shown
+    assert (begun.returncode, output) == (130, b"")
+    assert error.decode().strip() == f"nlct: {overrun['lost']} events lost in 1 overrun"
+    assert overrun == {"event": "overrun", "lost": 40 - len(events)}
+    assert [(one["event"], one["tuple"]["dport"]) for one in events] == [
+        ("new", 50_000 + place) for place in range(len(events))
+    ]
+    (listed,) = map(json.loads, nlct_("expect", "list", where, "--json").stdout.splitlines())
+    assert list(events[0]) == ["event", *listed]
+
+
+@pytest.mark.usefixtures("ct", "root")
+def test_events_that_cannot_be_shown(netns: nlct.Netns, where: str) -> None:
+    """Wrong usage is 2, a closed output 1, a kernel that makes no events 4."""
+    with nlct.Netns.scratch() as other:
+        also = f"--netns=/proc/{os.getpid()}/fd/{other.fileno()}"
+        for words, said in (
+            *((["--update"], "--update"), (["--count", "0"], "--count"), ([also], "one --netns")),
+            *((["--timeout", "nan"], "--timeout"), (["--buffer", "1"], "--buffer")),
+        ):
+            assert said in refused(nlct_("expect", "events", where, *words), 2)
+    closed = in_shell(">&-", "expect", "events", where)
+    assert closed == (1, "", "nlct: standard output is closed\n")
+    fd = netns.open_file("/proc/sys/net/netfilter/nf_conntrack_events", os.O_WRONLY)
+    os.write(fd, b"0")
+    os.close(fd)
+    assert "nf_conntrack_events is 0" in refused(nlct_("expect", "events", where), 4)

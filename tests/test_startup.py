@@ -30,7 +30,9 @@ COMMANDS = {
     ("flush", "--zone", "7"): {"nlct.cli.commands.flush", "nlct.cli.deleting"},
     ("count",): {"nlct.cli.commands.count", "nlct.cli.filters"},
     ("dump",): {"nlct.cli.commands.dump", "nlct.cli.filters", "nlct.cli.formats"},
-    ("events", "--timeout", "0"): {"nlct.cli.commands.events", "nlct.cli.filters"},
+    ("events", "--timeout", "0"): {
+        *("nlct.cli.commands.events", "nlct.cli.filters", "nlct.cli.follow"),
+    },
 }
 
 

@@ -18,7 +18,7 @@ from tests.support.command import NLCT
 # Longer than any event takes that comes at all.
 PATIENCE = 60.0
 NETFILTER = 12  # NETLINK_NETFILTER
-GROUPS = 0x7  # those of new, update and destroy
+GROUPS = 0x3F  # those of new, update and destroy, of flows and of expectations
 
 # What a test makes and deletes to see if listeners have come so far. No other flow is in its zone.
 MARKER = nlct.Flow(nlct.Tuple("192.0.2.9", "192.0.2.10", "udp", 9, 9), zone=4242, timeout=999)
@@ -33,7 +33,7 @@ def wait_until(is_so: Callable[[], bool], what: str) -> None:
 
 
 def count(netns: nlct.Netns) -> int:
-    """Count the sockets that listen to events of flows."""
+    """Count the sockets that listen to events of flows or expectations."""
     fd = netns.open_file("/proc/thread-self/net/netlink")
     with open(fd, encoding="ascii") as table:
         rows = [line.split() for line in table.readlines()[1:]]

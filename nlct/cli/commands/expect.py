@@ -1,22 +1,25 @@
-"""``nlct expect``: list, create, delete and flush expectations."""
+"""``nlct expect``: list, create, delete and flush expectations, and show their events."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from typing import Any, Callable
 
 import click
 
 from nlct.cli.app import Command, Failure, Group
 from nlct.cli.naming import make
+from nlct.cli.follow import Found, follow_options, json_line, show
 from nlct.cli.options import LAST_ZONE, Once, json_option, names_in, netns_option, number_option
 from nlct.cli.output import print_json, say
 from nlct.cli.places import Place, in_each
 from nlct.cli.streams import require_output
 from nlct.conntrack import Conntrack
 from nlct.enums import ExpectFlags
-from nlct.expect import Expectation
+from nlct.expect import Expectation, ExpectationEvents
 from nlct.flow import Tuple
+from nlct.stream import Overrun
 
 Taking = Callable[[Any], Any]
 DIRECTIONS = ("original", "reply")
@@ -25,13 +28,14 @@ FLAGS = tuple((flag.name or "").lower() for flag in ExpectFlags)
 
 @click.group("expect", cls=Group)
 def command() -> None:
-    """List, create and delete expectations: the flows that helpers expect.
+    """List, create and delete expectations: the flows that helpers expect. Show their events.
 
     \b
     Examples:
       nlct expect list
       nlct expect delete --dport 50000 --zone 7
       nlct expect flush --all --yes
+      nlct expect events --json
     """
 
 
@@ -234,6 +238,35 @@ def flush(everything: bool, yes: bool, places: tuple[Place, ...], as_json: bool)
             say("flushed by the kernel, which does not count", place.name)
 
     in_each(places, flush_in)
+
+
+@command.command("events", cls=Command)
+@click.option("--new", is_flag=True, help="Expectations that a helper or a program makes.")
+@click.option("--destroy", is_flag=True, help="Expectations that end, also by being fulfilled.")
+@follow_options
+def events(new: bool, destroy: bool, buffer: int | None, **following: Any) -> None:
+    """Show what happens to expectations, as it happens.
+
+    Text is the lines of conntrack -E expect, for both families; --json prints one object per line
+    (NDJSON). Without --new and --destroy it shows both; no expectation is ever updated. If events
+    come faster than they are read, the kernel drops some; a line on standard error, or an object,
+    says how many.
+
+    \b
+    Examples:
+      nlct expect events --new
+      nlct expect events --json --count 10 | jq .tuple.dport
+    """
+    kinds = [kind for kind, asked in (("new", new), ("destroy", destroy)) if asked]
+    show(lambda ct: ct.expectations.events(*kinds, buffer=buffer), _queued, **following)
+
+
+def _queued(events: ExpectationEvents, as_json: bool) -> Iterator[Found]:
+    while (item := events.get(timeout=0)) is not None:
+        if isinstance(item, Overrun):
+            yield item
+        else:
+            yield json_line(item) if as_json else f"{item}\n".encode()
 
 
 def _tell(found: Expectation, place: Place, as_json: bool) -> None:
