@@ -16,6 +16,8 @@ enum {
     CREATED = NLM_F_CREATE | NLM_F_EXCL,
     NEW = NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_NEW,
     DELETE = NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE,
+    EXPECT_NEW = NFNL_SUBSYS_CTNETLINK_EXP << 8 | IPCTNL_MSG_EXP_NEW,
+    EXPECT_DELETE = NFNL_SUBSYS_CTNETLINK_EXP << 8 | IPCTNL_MSG_EXP_DELETE,
     ALL = 1 << NLCT_EVENT_NEW | 1 << NLCT_EVENT_UPDATE | 1 << NLCT_EVENT_DESTROY,
     ROWS = 16,
 };
@@ -483,6 +485,142 @@ static void memory_that_is_never_there_is_an_error_and_a_loss(void)
     end();
 }
 
+/* Of expectations ----------------------------------------------------------------------------- */
+
+static struct nlct_expect expectations[ROWS];
+static size_t expectation_count;
+
+static void begin_expectations(void)
+{
+    fake_reset();
+    packet.size = 0;
+    expectation_count = 0;
+    CHECK_IS(nlct_expect_events_open(&events, NULL, ALL, 4096), 0);
+}
+
+static void put_expectation(uint16_t type, uint16_t flags, uint32_t number)
+{
+    packet_begin(&packet, type, flags, 0, 0);
+    packet_general(&packet, AF_INET);
+    packet_tuple(&packet, CTA_EXPECT_TUPLE, "10.0.0.1", "192.0.2.1", IPPROTO_UDP, 1024, 53);
+    packet_be32(&packet, CTA_EXPECT_ID, number);
+    packet_end(&packet);
+}
+
+static int take_expectations(size_t capacity)
+{
+    return nlct_expect_events_take(events, expectations, capacity, &expectation_count);
+}
+
+/* The expectations are those numbered 'first' to 'last'. */
+static void check_expectations(uint32_t first, uint32_t last)
+{
+    size_t i;
+
+    CHECK_IS(expectation_count, last - first + 1);
+    for (i = 0; i < expectation_count; i++)
+        CHECK_IS(expectations[i].id, first + i);
+    expectation_count = 0;
+}
+
+static void each_stream_has_its_own_way_to_take_events(void)
+{
+    begin();
+    queue(1, 1);
+    expectation_count = 0;
+    CHECK_IS(take_expectations(ROWS), -EINVAL);
+    CHECK_IS(expectation_count, 0);
+    check_progress(0, 0);
+    CHECK_IS(take(), 0);
+    check_rows(1, 1);
+    end();
+    begin_expectations();
+    CHECK(strcmp(fake_options, "gggggg") == 0);
+    put_expectation(EXPECT_NEW, CREATED, 1);
+    queue_from(0, 0);
+    CHECK_IS(nlct_events_take(events, NULL), -EINVAL);
+    check_progress(0, 0);
+    CHECK_IS(take_expectations(ROWS), 0);
+    check_expectations(1, 1);
+    nlct_events_close(&events);
+}
+
+static void full_rows_get_no_expectation_twice(void)
+{
+    uint32_t number;
+
+    begin_expectations();
+    for (number = 1; number <= 5; number++)
+        put_expectation(EXPECT_NEW, CREATED, number);
+    queue_from(0, 0);
+    put_expectation(EXPECT_NEW, CREATED, 6);
+    queue_from(0, 0);
+    CHECK_IS(take_expectations(0), 1);
+    CHECK_IS(expectation_count, 0);
+    CHECK_IS(take_expectations(2), 1);
+    CHECK_IS(take_expectations(2), 1);
+    check_progress(2, 2);
+    /* What is there already stays. */
+    CHECK_IS(take_expectations(3), 1);
+    check_expectations(1, 3);
+    CHECK_IS(take_expectations(3), 0);
+    check_expectations(4, 6);
+    check_progress(6, 6);
+    nlct_events_close(&events);
+}
+
+static void what_is_no_event_of_an_expectation_is_skipped(void)
+{
+    begin_expectations();
+    put(NEW, CREATED, 1);
+    put(DELETE, 0, 2);
+    put_expectation(EXPECT_NEW, CREATED, 3);
+    put(NLMSG_NOOP, 0, 4);
+    put(NLMSG_DONE, 0, 5);
+    put_expectation(NFNL_SUBSYS_CTNETLINK_EXP << 8 | IPCTNL_MSG_EXP_GET, CREATED, 6);
+    put_expectation(EXPECT_DELETE, 0, 4);
+    queue_from(0, 0);
+    put(NEW, CREATED, 7);
+    queue_from(0, 0);
+    put_expectation(EXPECT_NEW, 0, 5);
+    queue_from(0, 0);
+    put_expectation(EXPECT_NEW, CREATED, 8);
+    queue_from(FAKE_PORT, 0);
+    CHECK_IS(take_expectations(ROWS), 0);
+    CHECK_IS(expectations[0].event, NLCT_EVENT_NEW);
+    CHECK_IS(expectations[1].event, NLCT_EVENT_DESTROY);
+    CHECK_IS(expectations[2].event, NLCT_EVENT_UPDATE);
+    check_expectations(3, 5);
+    check_progress(3, 3);
+    check_none_lost();
+    nlct_events_close(&events);
+}
+
+static void behind_a_malformed_expectation_the_next_one_follows(void)
+{
+    begin_expectations();
+    put_expectation(EXPECT_NEW, CREATED, 1);
+    put_expectation(EXPECT_NEW, CREATED, 2);
+    /* The tuple's length. */
+    packet.bytes[packet.message + 20] = 3;
+    packet.bytes[packet.message + 21] = 0;
+    put_expectation(EXPECT_NEW, CREATED, 2);
+    queue_from(0, 0);
+    put_expectation(EXPECT_DELETE, 0, 3);
+    queue_from(0, MSG_TRUNC);
+    put_expectation(EXPECT_NEW, CREATED, 3);
+    queue_from(0, 0);
+    CHECK_IS(take_expectations(ROWS), -EBADMSG);
+    CHECK_IS(expectation_count, 1);
+    CHECK_IS(take_expectations(ROWS), -EMSGSIZE);
+    CHECK_IS(expectation_count, 2);
+    CHECK_IS(take_expectations(ROWS), 0);
+    check_expectations(1, 3);
+    /* It came, and was no row. */
+    check_progress(4, 3);
+    nlct_events_close(&events);
+}
+
 /* What the kernel is asked to drop ------------------------------------------------------------ */
 
 /* The tests of a program: each bit is a field that is wanted. */
@@ -579,6 +717,10 @@ const struct test_case event_cases[] = {
     CASE(a_kernel_that_does_not_count_drops),
     CASE(a_loss_is_told_though_the_queue_never_runs_empty),
     CASE(memory_that_is_never_there_is_an_error_and_a_loss),
+    CASE(each_stream_has_its_own_way_to_take_events),
+    CASE(full_rows_get_no_expectation_twice),
+    CASE(what_is_no_event_of_an_expectation_is_skipped),
+    CASE(behind_a_malformed_expectation_the_next_one_follows),
     CASE(the_kernel_takes_every_program),
     END_OF_CASES,
 };
