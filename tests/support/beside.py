@@ -44,6 +44,32 @@ class Job(NamedTuple):
         return self.tool
 
 
+# The names of options that nlct spells otherwise where one flow is named.
+SPELT = {
+    "-I": "create",
+    "-A": "create --if-absent",
+    "-G": "get",
+    "-t": "--timeout",
+    "-w": "--zone",
+    "--reply-port-src": "--reply-sport",
+    "--reply-port-dst": "--reply-dport",
+    "--srckey": "--sport",
+    "--dstkey": "--dport",
+    "--icmpv6-type": "--icmp-type",
+    "--icmpv6-code": "--icmp-code",
+    "--icmpv6-id": "--icmp-id",
+    "-p": "--proto",
+    "-n": "--snat",
+    "-g": "--dnat",
+}
+
+
+def spelt(arguments: str, codes: tuple[int, int] = (0, 0), says: str = "") -> Job:
+    """A job that nlct takes in the same words, but for the names of some options."""
+    ours = (SPELT.get(word, word) for word in arguments.split())
+    return Job(arguments, " ".join(w.lower() if w.isupper() else w for w in ours), codes, says)
+
+
 # A network and a far network of each family; in 10.0.0.0/8 and fd00::/8 is nothing else.
 NEAR = {4: "10.0.0.{}", 6: "fd00::{}"}
 FAR = {4: "192.0.2.{}", 6: "fd01::{}"}
@@ -147,20 +173,21 @@ class Pair:
     def both(self, job: Job, given: str = "") -> tuple[Said, Said]:
         """Run a job by both, each in its namespace; they must exit as it says."""
         theirs, ours = self.tool(job.tool, given=given), self.nlct(job.ours, given=given)
-        assert (theirs.code, ours.code) == job.codes, (theirs, ours)
+        assert (theirs.code, ours.code) == job.codes, (job.tool, theirs, ours)
         return theirs, ours
 
-    def tables(self) -> tuple[list[str], list[str]]:
-        """Every entry of either table."""
-        return entries(self.theirs), entries(self.ours)
+    def tables(self, *without: str) -> tuple[list[str], list[str]]:
+        """Every entry of either table; ``without``: names of fields to leave out."""
+        return entries(self.theirs, *without), entries(self.ours, *without)
 
 
-def entries(netns: nlct.Netns) -> list[str]:
+def entries(netns: nlct.Netns, *without: str) -> list[str]:
     """Every entry of a table, without what is its own."""
     found = []
     with nlct.Conntrack(netns) as ct:
         for flow in ct.dump():
-            said = {name: value for name, value in flow.to_dict().items() if name not in OWN}
+            said = {name: value for name, value in flow.to_dict().items()}
+            said = {name: value for name, value in said.items() if name not in (*OWN, *without)}
             # A second more or less is no difference; those that are set are apart by more.
             said["minutes"] = None if flow.timeout is None else (flow.timeout + 30) // 60
             found.append(json.dumps(said))
