@@ -105,7 +105,14 @@ TELLING = [
 ]
 
 
-@pytest.mark.parametrize("job", FILTERS, ids=str)
+def wide(jobs: list[Job]) -> list[object]:
+    """The telling ones; beyond them, more of the same."""
+    return [
+        job if job in TELLING else pytest.param(job, marks=pytest.mark.exhaustive) for job in jobs
+    ]
+
+
+@pytest.mark.parametrize("job", wide(FILTERS), ids=str)
 def test_list(pair: Pair, job: Job) -> None:
     """The same flows are listed, in the same words."""
     theirs = pair.tool(f"-L {job.tool}", pair.ours)
@@ -445,7 +452,8 @@ def test_expectations(pair: Pair) -> None:
             for family, made in masters.items():
                 for number, master in enumerate(made[-1:]):
                     one = expectations.expected(number, family)
-                    assert expectations.create(netns, master, one) == 0
+                    asked = expectations.number(expectations.TIMEOUT, 30)
+                    assert expectations.create(netns, master, one, asked) == 0
     # The tool leaves out the protocol of what is expected, and so its ports.
     theirs = (
         "-I expect -t 30 -p tcp --tuple-src 10.0.0.2 --tuple-dst 10.0.0.1 --tuple-port-src 0 "
@@ -488,16 +496,9 @@ def test_expectations(pair: Pair) -> None:
 # Deleting -----------------------------------------------------------------------------------------
 
 
-# Beyond the telling ones, more of the same.
+# The tool deletes by either only.
 @pytest.mark.parametrize(
-    "job",
-    [
-        job if job in TELLING else pytest.param(job, marks=pytest.mark.exhaustive)
-        for job in FILTERS
-        # The tool deletes by either only.
-        if job.tool not in ("", "-j")
-    ],
-    ids=str,
+    "job", wide([job for job in FILTERS if job.tool not in ("", "-j")]), ids=str
 )
 def test_delete(pair: Pair, job: Job) -> None:
     """The same flows are left, and as many are said to be deleted."""
@@ -532,6 +533,12 @@ def test_flush(pair: Pair, job: Job) -> None:
     wanted, found = pair.tables()
     assert found == wanted
     assert ("-w" in job.tool) == bool(found)
+
+
+@pytest.fixture(scope="module")
+def full(pair: Pair) -> None:
+    """Both tables full; of ours, no error takes anything."""
+    pair.fill()
 
 
 # Errors -------------------------------------------------------------------------------------------
@@ -592,9 +599,9 @@ def test_flush(pair: Pair, job: Job) -> None:
     ],
     ids=str,
 )
+@pytest.mark.usefixtures("full")
 def test_errors(pair: Pair, job: Job) -> None:
     """What is wrong is named, and nothing is touched."""
-    pair.fill()
     before = beside.entries(pair.ours)
     _, ours = pair.both(job, given="nonsense\n")
     assert re.search(job.says, ours.err), ours

@@ -9,8 +9,8 @@ from typing import Any, Callable
 import click
 
 from nlct.cli.app import Command, Failure, Group
-from nlct.cli.naming import make
 from nlct.cli.follow import Found, follow_options, json_line, show
+from nlct.cli.naming import make
 from nlct.cli.options import LAST_ZONE, Once, json_option, names_in, netns_option, number_option
 from nlct.cli.output import print_json, say
 from nlct.cli.places import Place, in_each
