@@ -584,6 +584,8 @@ def full(pair: Pair) -> None:
         spelt(f"-I -s 10.0.0.0.1 -d 192.0.2.1 {_UDP} -t 9", (2, 2), "src .*'10.0.0.0.1'"),
         spelt(f"-I {ONE} -p tpc --sport 1 --dport 2 -t 9", (2, 2), "proto .*'tpc'"),
         spelt(f"-I {ONE} {_UDP} -t 9 -w 65536", (0, 2), "--zone.*65536"),
+        spelt(f"-I {ONE} {_UDP} -t 9 -n 10.0.0.0.1", (2, 2), "--snat.*'10.0.0.0.1'"),
+        spelt(f"-I {V4.format(60)} {_UDP} -t 9 -g 10.0.0", (0, 2), "--dnat.*'10.0.0'"),
         spelt(f"-I {ONE} {_UDP} -t 9 -n 1.2.3.4:65536", (2, 2), "--snat.*65535, not 65536"),
         spelt(f"-I {ONE} {_UDP} -t 9 -u NONSENSE", (2, 2), "--status.*'nonsense' is not one of"),
         spelt(f"-I {ONE} -p tcp --sport 1 --dport 2 -t 9 --state OPEN", (2, 2), "'open'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_address
 from typing import Any
 
 import click
@@ -39,10 +40,16 @@ _ENDS = ("src", "dst", "sport", "dport")
 def _endpoint(text: str) -> tuple[str, int | None]:
     """Read ADDRESS, ADDRESS:PORT or [ADDRESS]:PORT."""
     match = re.fullmatch(r"\[([^]]*)\](?::(\d+))?|([^:]+)(?::(\d+))?", text)
-    if match is None:
-        return text, None
-    port = match[2] or match[4]
-    return match[1] or match[3], None if port is None else integer(port, 65535)
+    address, port = text, None
+    if match is not None:
+        address, port = match[1] or match[3] or "", match[2] or match[4]
+    try:
+        ip_address(address)
+    except ValueError:
+        raise click.BadParameter(
+            f"must be an IPv4 or IPv6 address, not {address!r}; of IPv6 with a port [ADDRESS]:PORT"
+        ) from None
+    return address, None if port is None else integer(port, 65535)
 
 
 @click.command("create", cls=Command)
