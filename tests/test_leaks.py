@@ -913,7 +913,8 @@ def test_no_leak(case: str, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_leak_of_python_is_found() -> None:
     """A call that keeps one small object is caught."""
     hoard: list[object] = []
-    assert "memory" in (find_leak(lambda: hoard.append(object()), 100) or "")
+    # Threads of earlier tests may let go of a few hundred meanwhile.
+    assert "memory" in (find_leak(lambda: hoard.append(object()), 1000) or "")
 
 
 @pytest.mark.skipif(not TELLS, reason="MISSING: mallinfo2")

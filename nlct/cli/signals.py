@@ -33,18 +33,30 @@ def stoppable() -> Iterator[None]:
 
 
 @contextmanager
-def unstoppable() -> Iterator[None]:
-    """Hold back these signals, and raise the first of those that came afterwards.
+def unstoppable(*, at_most_once: bool = False) -> Iterator[list[int]]:
+    """Hold back these signals; yield the list of those that come, and raise the first afterwards.
 
     They are not blocked: another thread would take them, and their handler would still run here.
+    ``at_most_once``: hold only one back; what follows does what it did before.
     """
     came: list[int] = []
-    before = {each: signal.signal(each, lambda number, _: came.append(number)) for each in _heard()}
-    try:
-        yield
-    finally:
+
+    def hold(number: int, _frame: FrameType | None) -> None:
+        came.append(number)
+        if at_most_once:
+            put_back()
+
+    def put_back() -> None:
         for each, handler in before.items():
             signal.signal(each, handler)
+
+    before = {each: signal.getsignal(each) for each in _heard()}
+    try:
+        for each in before:
+            signal.signal(each, hold)
+        yield came
+    finally:
+        put_back()
         if came:
             signal.raise_signal(came[0])
 

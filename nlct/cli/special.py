@@ -26,10 +26,11 @@ def unlisted(as_json: bool, which: str, job: Job) -> None:
 def zeroed(as_json: bool, job: Job) -> None:
     """Write flows as they were, and zero their counters.
 
-    A signal waits until what was zeroed is written.
+    A signal waits until what was zeroed is written. A second one does not: the reader may have
+    stopped reading.
     """
     zeroing = job.ct.zero_counters(job.wanted, rows=ROWS)
-    with unstoppable() as came, zeroing:
+    with unstoppable(at_most_once=True) as came, zeroing:
         try:
             for table in zeroing:
                 _write(table, as_json, job)
