@@ -668,7 +668,7 @@ int nlct_save_read(struct nlct_sink *columns, const char *text, size_t size,
 struct nlct_zeroing {
     size_t next;            /* the first of the flows given that is not settled */
     uint64_t zeroed;        /* they went to the sink */
-    uint64_t gone;          /* no such flow any more */
+    uint64_t already_gone;  /* no such flow any more */
     uint64_t replaced;      /* of 'zeroed': another flow came in between with the same tuple */
     uint64_t refused[4096]; /* by errno */
     uint64_t lost;          /* perhaps zeroed, and nobody was told what they were */

@@ -29,12 +29,12 @@ class Zeroing(Closing):
     not outlive a fork.
 
     ``scanned``: flows that the kernel sent to be looked at. ``zeroed``: flows that were set to
-    zero. ``gone``: flows that vanished before. ``replaced``: of ``zeroed``, flows that made way for
-    another with the same tuple between look-up and zeroing, less than a millisecond: the other was
-    zeroed instead, and is what was handed over. ``failed``: how many were refused, by errno.
-    ``lost``: flows that were perhaps zeroed, and whose answer is lost. ``disturbed``: the table was
-    resized meanwhile, so flows may have been left out. ``complete``: every flow that matched was
-    zeroed.
+    zero. ``already_gone``: flows that vanished before. ``replaced``: of ``zeroed``, flows that made
+    way for another with the same tuple between look-up and zeroing, less than a millisecond: the
+    other was zeroed instead, and is what was handed over. ``failed``: how many were refused, by
+    errno. ``lost``: flows that were perhaps zeroed, and whose answer is lost. ``disturbed``: the
+    table was resized meanwhile, so flows may have been left out. ``complete``: every flow that
+    matched was zeroed.
     """
 
     def __init__(
@@ -140,9 +140,9 @@ class Zeroing(Closing):
         return int(self._state.zeroed)
 
     @property
-    def gone(self) -> int:
+    def already_gone(self) -> int:
         """Flows that vanished before."""
-        return int(self._state.gone)
+        return int(self._state.already_gone)
 
     @property
     def replaced(self) -> int:

@@ -182,7 +182,7 @@ static void judge(struct batch_of_flows *batch, struct entry *entry)
     } else {
         entry->state = SETTLED;
         if (entry->result == -ENOENT)
-            batch->zeroing->gone++;
+            batch->zeroing->already_gone++;
         else
             batch->zeroing->refused[entry->result < 0 ? -entry->result : ENOBUFS]++;
     }
@@ -195,7 +195,7 @@ static void judge_zeroed(struct batch_of_flows *batch, struct entry *entry)
         return;
     entry->state = SETTLED;
     if (entry->result == -ENOENT)
-        batch->zeroing->gone++;
+        batch->zeroing->already_gone++;
     else if (entry->result < 0)
         batch->zeroing->refused[-entry->result]++;
     else

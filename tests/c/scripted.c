@@ -1254,7 +1254,7 @@ static void zeroing_spares_what_is_not_the_flow(void)
     CHECK_IS(zeroing.told.next, 3);
     CHECK_IS(zeroing.told.zeroed, 1);
     CHECK_IS(zeroing.told.replaced, 0);
-    CHECK_IS(zeroing.told.gone, 1);
+    CHECK_IS(zeroing.told.already_gone, 1);
     CHECK_IS(zeroing.told.refused[EOPNOTSUPP], 1);
     CHECK_IS(zeroing.told.lost, 0);
     CHECK_IS(nlct_rows_take(zeroing.sink), 1);
@@ -1294,7 +1294,7 @@ static void zeroing_ends_without_the_right_to(void)
     queue_verdict(1, EPERM);
     CHECK_IS(zeroing_run(&zeroing, 3), -EPERM);
     CHECK_IS(zeroing.told.next, 0);
-    CHECK_IS(zeroing.told.gone + zeroing.told.zeroed + zeroing.told.lost, 0);
+    CHECK_IS(zeroing.told.already_gone + zeroing.told.zeroed + zeroing.told.lost, 0);
     zeroing_end(&zeroing);
 }
 
