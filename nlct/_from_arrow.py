@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import importlib
+import json
+import re
 import socket
 from typing import Any, Callable, NamedTuple
 
@@ -20,6 +22,10 @@ from nlct._fields import (
 
 _U32 = 2**32 - 1
 _NUMBERS = 256
+# The index of a DataFrame has this name if it has none.
+_UNNAMED = re.compile("__index_level_[0-9]+__")
+# Up to these a float of so many bits is one whole number and no rounded one.
+_EXACT = {16: 2**11, 32: 2**24, 64: 2**53}
 
 
 class Parts(NamedTuple):
@@ -57,7 +63,7 @@ class _Reader:
         self._families = bytearray()
 
     def read(self, stream: Any) -> Parts:
-        table = self._pa.table(stream)
+        table = _without_index(self._pa.table(stream))
         for name in table.column_names:
             if name not in FIELDS:
                 raise ValueError(f"column {name!r} must be one of {', '.join(FIELDS)}")
@@ -116,6 +122,8 @@ class _Reader:
         """Return a column as one array of a type that its field is read from."""
         pa = self._pa
         coded = pa.types.is_dictionary(column.type)
+        if isinstance(field, NumberField) and pa.types.is_floating(column.type):
+            column = self._whole(field, column)
         kind = column.type.value_type if coded else column.type
         wanted, said = self._type(field, kind)
         if wanted is None:
@@ -152,6 +160,22 @@ class _Reader:
             is_bytes = self._is(kind, "binary", "large_binary", "binary_view")
             return (pa.large_binary() if is_bytes else None), "bytes"
         return text, "text"
+
+    def _whole(self, field: Field, column: Any) -> Any:
+        """Return floats as the whole numbers that they are; NaN is absent."""
+        pa = self._pa
+        compute = importlib.import_module("pyarrow.compute")
+        bound = _EXACT[column.type.bit_width]
+        column = column.cast(pa.float64())
+        column = compute.if_else(compute.is_nan(column), pa.scalar(None, column.type), column)
+        ends = compute.min_max(column).as_py()
+        if ends["min"] is not None and not -bound < ends["min"] <= ends["max"] < bound:
+            raise ValueError(
+                f"column {field.name!r} must be integers: as floats they are exact below {bound} "
+                'only (pandas reads integers with dtype_backend="pyarrow")'
+            )
+        # What has a fraction is refused.
+        return column.cast(pa.int64())
 
     def _is_text(self, kind: Any) -> bool:
         return self._is(kind, "string", "large_string", "string_view")
@@ -206,6 +230,27 @@ def _address(name: str, value: str) -> tuple[int, bytes]:
         raise ValueError(
             f"column {name!r} must have IPv4 or IPv6 addresses, not {value!r}"
         ) from None
+
+
+def _without_index(table: Any) -> Any:
+    """Leave out the index of a DataFrame of pandas, unless it is a field."""
+    index = _index((table.schema.metadata or {}).get(b"pandas", b"{}"))
+    names = [
+        name
+        for name in table.column_names
+        if name not in FIELDS and (name in index or _UNNAMED.fullmatch(name))
+    ]
+    return table.drop_columns(names) if names else table
+
+
+def _index(metadata: bytes) -> list[Any]:
+    """Return the names of the columns that pandas calls the index. A file may say anything."""
+    try:
+        said = json.loads(metadata)
+    except (ValueError, RecursionError):
+        return []
+    index = said.get("index_columns") if isinstance(said, dict) else None
+    return index if isinstance(index, list) else []
 
 
 # Values -------------------------------------------------------------------------------------------

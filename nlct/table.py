@@ -113,8 +113,9 @@ class FlowTable:
         """Build a table from one of pyarrow, polars, pandas, DuckDB or whatever speaks Arrow.
 
         Its columns have names of COLUMNS, in any order, and the types that arrow() makes by any
-        of its choices; integers may be of any width. A null is absent. Without "family" the
-        addresses say which it is.
+        of its choices; integers may be of any width, and floats where they are exact whole
+        numbers. A null or NaN is absent. The index of a DataFrame of pandas is left out unless it
+        is a column of flows. Without "family" the addresses say which it is.
 
         Raises TypeError for what has no ``__arrow_c_stream__``, ValueError, which names the
         column, for a wrong name, type or value, and ImportError without pyarrow (extra "parquet").
