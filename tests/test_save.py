@@ -375,8 +375,16 @@ def test_the_command_saves_and_loads(ct: nlct.Conntrack, where: str, tmp_path: P
     done = nlct_("load", where, "--if-absent", "--json", "-", given=Path(file).read_text())
     said = json.loads(done.stdout)
     assert said.pop("seconds") > 0
-    assert said == {"created": 3, "existed": 3, "failed": {}, "dropped": {}}
+    assert said == {"created": 3, "existed": 3, "ended": 0, "failed": {}, "dropped": {}}
     assert done.exit_code == 0
+    # Of two that cannot be made, one has ended.
+    over = flows.udp(98).replace(timeout=0).to_dict()
+    given = "".join(json.dumps({**over, "timeout": left}) + "\n" for left in (0, None))
+    done = nlct_("load", where, "-", given=given)
+    assert (done.exit_code, done.stderr) == (1, "nlct: flows not created: 1 Invalid argument\n")
+    assert done.stdout.startswith("0 flows created, 1 had ended (")
+    done = nlct_("load", where, "--json", "-", given=json.dumps(over))
+    assert (done.exit_code, json.loads(done.stdout)["ended"]) == (0, 1)
     # A label that no rule uses is dropped, and said to be.
     labelled = json.dumps(flows.udp(99).replace(labels=2).to_dict())
     done = nlct_("load", where, "-", given=f"{labelled}\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -39,6 +40,7 @@ def command(file: str, if_absent: bool, places: tuple[Place, ...], as_json: bool
 
     The content of FILE tells its format: the lines of conntrack -o save, a JSON object a line,
     Arrow or Parquet. All of FILE is read first; if a line cannot be read, nothing is created.
+    A flow with 0 seconds left has ended and is left out.
 
     \b
     Examples:
@@ -47,7 +49,8 @@ def command(file: str, if_absent: bool, places: tuple[Place, ...], as_json: bool
       nlct delete --src 10.0.0.0/8 --save undo.json && nlct load undo.json
     """
     flows = _read(file)
-    in_each(places, lambda place: _load(place, flows, if_absent, as_json))
+    ended = _ended(flows)
+    in_each(places, lambda place: _load(place, flows, ended, if_absent, as_json))
 
 
 def _read(file: str) -> FlowTable:
@@ -63,18 +66,31 @@ def _read(file: str) -> FlowTable:
         raise Failure(f"{name}: {exc}") from exc
 
 
+def _ended(flows: FlowTable) -> int:
+    """Return how many have 0 seconds left, by the bare column: files may be large."""
+    if "timeout" not in flows:
+        return 0
+    there = flows.valid("timeout") or b"\1" * len(flows)
+    return sum(is_there and not left for left, is_there in zip(flows.column("timeout"), there))
+
+
 class _Outcome(NamedTuple):
-    """What to tell; ``existed``: flows that were there already, if that is no failure."""
+    """What to tell.
+
+    ``existed``: flows that were there already, if that is no failure. ``ended``: flows that had no
+    seconds left.
+    """
 
     existed: int
+    ended: int
     failed: Mapping[int, int]
     dropped: Mapping[str, int]
 
 
-def _load(place: Place, flows: FlowTable, if_absent: bool, as_json: bool) -> None:
+def _load(place: Place, flows: FlowTable, ended: int, if_absent: bool, as_json: bool) -> None:
     with Conntrack(place.netns) as ct, Bar("loading", len(flows)).shown() as bar:
         result = ct.load(flows, progress=bar.at)
-    outcome = _outcome(result, if_absent)
+    outcome = _outcome(result, ended, if_absent)
     _tell(place, result, outcome, as_json)
     troubles = []
     if outcome.failed:
@@ -86,10 +102,12 @@ def _load(place: Place, flows: FlowTable, if_absent: bool, as_json: bool) -> Non
         raise Failure("; ".join(troubles))
 
 
-def _outcome(result: LoadResult, if_absent: bool) -> _Outcome:
-    failed = dict(result.failed)
+def _outcome(result: LoadResult, ended: int, if_absent: bool) -> _Outcome:
+    failed = Counter(result.failed)
+    # A flow that is over need not be created; load() refuses each.
+    failed[errno.EINVAL] -= ended
     existed = failed.pop(errno.EEXIST, 0) if if_absent else 0
-    return _Outcome(existed, failed, result.dropped or {})
+    return _Outcome(existed, ended, +failed, result.dropped or {})
 
 
 def _tell(place: Place, result: LoadResult, outcome: _Outcome, as_json: bool) -> None:
@@ -97,6 +115,7 @@ def _tell(place: Place, result: LoadResult, outcome: _Outcome, as_json: bool) ->
         told = {
             "created": result.created,
             "existed": outcome.existed,
+            "ended": outcome.ended,
             "failed": errno_names(outcome.failed),
             "dropped": result.dropped,
             "seconds": result.seconds,
@@ -104,4 +123,8 @@ def _tell(place: Place, result: LoadResult, outcome: _Outcome, as_json: bool) ->
         print_json(told, place.name)
         return
     there = f", {outcome.existed:,} already there" if outcome.existed else ""
-    say(f"{flows_word(result.created)} created{there} ({duration(result.seconds)})", place.name)
+    over = f", {outcome.ended:,} had ended" if outcome.ended else ""
+    say(
+        f"{flows_word(result.created)} created{there}{over} ({duration(result.seconds)})",
+        place.name,
+    )
