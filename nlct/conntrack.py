@@ -23,7 +23,7 @@ from nlct.flush import FlushResult, delete_flows, flush
 from nlct.load import LoadResult, load
 from nlct.netns import NetnsLike
 from nlct.table import ArrowStream, Columns, FlowTable, column_names, column_set
-from nlct.update import Change, Masked, UpdateResult, update_all
+from nlct.update import Change, Masked, MaskedNames, Names, UpdateResult, update_all
 from nlct.zero import Zeroing, zeroing
 
 if TYPE_CHECKING:
@@ -573,8 +573,8 @@ class Conntrack(Holder):
         *,
         mark: Masked | None = None,
         timeout: int | None = None,
-        labels: Masked | None = None,
-        status: int | None = None,
+        labels: MaskedNames | None = None,
+        status: Names | None = None,
         helper: str | None = None,
         dry_run: bool = False,
         progress: Progress | None = None,
@@ -584,11 +584,13 @@ class Conntrack(Holder):
         ``mark``: a value, 0 to 2**32 - 1, or a pair (value, mask): the bits of the mask become
         those of the value, and the others stay (``CTA_MARK_MASK``, ``-m VALUE/MASK``).
         ``labels``: likewise, 0 to 2**128 - 1; bit n is label n (``CTA_LABELS_MASK``,
-        ``--label-add``, ``--label-del``).
+        ``--label-add``, ``--label-del``). A name, which nlct.labels looks up, or a list or set of
+        names: sets these labels, and the others stay.
         ``timeout``: seconds, 1 to 2**32 - 1; the kernel shortens more than 8,589,934 to that
         (``CTA_TIMEOUT``, ``-t``). With 0 the kernel would end the flows: delete() does that.
-        ``status``: bits to set beside those that are set: SEEN_REPLY, ASSURED, FIXED_TIMEOUT and
-        HELPER (``CTA_STATUS``, ``-u``). No bit can be cleared.
+        ``status``: bits to set beside those that are set, as a Status, by name, or a list or set of
+        names: SEEN_REPLY, ASSURED, FIXED_TIMEOUT and HELPER (``CTA_STATUS``, ``-u``). No bit can be
+        cleared.
         ``helper``: its name, or "" to take it away (``CTA_HELP_NAME``); a flow without one cannot
         get one.
         ``dry_run``: count what would be looked at, change nothing.
@@ -603,8 +605,8 @@ class Conntrack(Holder):
         that changes several fields may have changed some of them before it was refused.
 
         Raises ValueError if nothing would change, for a value with bits outside of its mask, for
-        status bits that cannot be set, and for a filter that matches everything, unless it is
-        nlct.ALL; see Filter.restricts_nothing.
+        status bits that cannot be set, for names that are not known, and for a filter that matches
+        everything, unless it is nlct.ALL; see Filter.restricts_nothing.
         """
         wanted = to_update(filter)
         change = Change(mark, timeout, labels, status, helper)
@@ -665,11 +667,15 @@ class Conntrack(Holder):
         ``flows``: a FlowTable, flows, or a table of any library that speaks Arrow, of which
         FlowTable.from_arrow() says what it must be.
 
+        Flows that are there already stay as they are: LoadResult counts them in
+        ``failed[errno.EEXIST]``, with those whose tuple another flow has. get() tells which.
+
         Flows with a master come after their masters. A flow from which the kernel dropped a field
         stays; LoadResult counts it. nlct calls ``progress`` now and then with the number of flows
         done so far.
 
-        Raises TypeError for anything but flows, and ValueError for an Arrow table of anything else.
+        Raises TypeError for anything but flows, such as the name of a file, of which read_flows()
+        makes a table, and ValueError for an Arrow table of anything else.
         """
         return load(self._handle, flows, progress)
 

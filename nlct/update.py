@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Union
 
 from nlct import _check
+from nlct import labels as label_names
 from nlct._dump import MAX_DUMPS, Progress, dump, require, undisturbed
 from nlct._ffi import ffi, lib, new_sink
 from nlct._fields import status_names
@@ -19,6 +20,9 @@ from nlct.flow import Flow, Tuple, pointers
 
 # A value, or the value of the bits in a mask.
 Masked = Union[int, "tuple[int, int]"]
+# These too, or the names of bits.
+MaskedNames = Union[Masked, str, "list[str]", "set[str]", "frozenset[str]"]
+Names = Union[int, str, "list[str]", "set[str]", "frozenset[str]"]
 
 _SETTABLE = Status.SEEN_REPLY | Status.ASSURED | Status.FIXED_TIMEOUT | Status.HELPER
 _MARK_BITS = 32
@@ -75,6 +79,19 @@ def _masked(name: str, given: Masked, bits: int) -> tuple[int, int]:
     return value, mask
 
 
+def _labels(given: MaskedNames) -> Masked:
+    """Replace names by their bits, to be set beside the others."""
+    names = [given] if isinstance(given, str) else given
+    if not isinstance(names, (list, set, frozenset)):
+        return names
+    bits = 0
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"labels must be bits, a pair (bits, mask), or names, not {given!r}")
+        bits |= 1 << label_names.number(name)
+    return bits, bits
+
+
 class Change:
     """What is to become of each flow, checked: a ``struct nlct_change``."""
 
@@ -82,8 +99,8 @@ class Change:
         self,
         mark: Masked | None,
         timeout: int | None,
-        labels: Masked | None,
-        status: int | None,
+        labels: MaskedNames | None,
+        status: Names | None,
         helper: str | None,
     ) -> None:
         self.c = ffi.new("struct nlct_change *")
@@ -91,7 +108,7 @@ class Change:
         if mark is not None:
             values["mark"], self.c.mark_mask = _masked("mark", mark, _MARK_BITS)
         if labels is not None:
-            values["labels"], mask = _masked("labels", labels, _LABEL_BITS)
+            values["labels"], mask = _masked("labels", _labels(labels), _LABEL_BITS)
             self.c.labels_mask = [mask & _WORD, mask >> 64]
         if timeout is not None:
             values["timeout"] = _check.integer("timeout", timeout, 1, 2**32 - 1)
@@ -105,12 +122,19 @@ class Change:
         self.c.to = row[0]
 
 
-def _settable(status: int) -> int:
-    wanted = _check.integer("status", status, 1, 2**32 - 1)
-    if wanted & ~int(_SETTABLE):
-        able = ", ".join(status_names(int(_SETTABLE)))
-        wrong = ", ".join(status_names(wanted & ~int(_SETTABLE)))
-        raise ValueError(f"status must be of the bits {able}, which can be set, not {wrong}")
+def _settable(status: Names) -> int:
+    able = status_names(int(_SETTABLE))
+    wanted = 0
+    for item in status if isinstance(status, (list, set, frozenset)) else [status]:
+        bit = Status.__members__.get(item.upper()) if isinstance(item, str) else item
+        if bit is None:
+            raise ValueError(f"status must be bits or names of {', '.join(able)}, not {item!r}")
+        wanted |= _check.integer("status", bit, 1, 2**32 - 1)
+    if not wanted & int(_SETTABLE) or wanted & ~int(_SETTABLE):
+        wrong = ", ".join(status_names(wanted & ~int(_SETTABLE))) or repr(status)
+        raise ValueError(
+            f"status must be of the bits {', '.join(able)}, which can be set, not {wrong}"
+        )
     return wanted
 
 

@@ -69,7 +69,9 @@ ct.update(flow, mark=None) #
 ct.update(flow, labels=None) #
 ct.update(flow, use=1) #
 ct.update_all(Filter(zone=7), mark=(1, 3), labels=1, status=2, timeout=60, helper="ftp")
+ct.update_all(Filter(zone=7), labels="bulk", status=["assured"])
 ct.update_all(Filter(zone=7), mark="1") #
+ct.update_all(Filter(zone=7), status=["assured", 7.5]) #
 ct.update_all() #
 ct.delete_flows([flow])
 ct.delete_flows(table)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import nlct
-from nlct import ALL, Filter, Flow, Status, Tuple
+from nlct import ALL, Filter, Flow, Status, Tuple, labels
+from nlct.update import Change
 from tests.support import flows, oracle
 
 UDP = Tuple("10.0.0.1", "10.0.0.2", "udp", 1000, 53)
@@ -60,7 +62,9 @@ def test_a_zone_of_one_direction_names_its_own_flow(ct: nlct.Conntrack) -> None:
         ct.flush_all()
 
 
-def test_the_other_fields(ct: nlct.Conntrack, netns: nlct.Netns) -> None:
+def test_the_other_fields(
+    ct: nlct.Conntrack, netns: nlct.Netns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Status and timeout together; what is so already is not sent; refusals are counted."""
     ct.load(flows.udp(number, 1 + number % 2, 600) for number in range(600))
     both = Status.SEEN_REPLY | Status.ASSURED
@@ -70,13 +74,22 @@ def test_the_other_fields(ct: nlct.Conntrack, netns: nlct.Netns) -> None:
         is_meant = flow.zone == 1
         assert ((flow.status or 0) & both == both) == is_meant
         assert ((flow.timeout or 0) > 4000) == is_meant
-    result = ct.update_all(ALL, status=Status.SEEN_REPLY)
+    result = ct.update_all(ALL, status="seen_reply")
     assert (result.updated, result.unchanged) == (300, 300)
+    assert ct.update_all(Filter(zone=1), status=["assured", "SEEN_REPLY"]).unchanged == 300
     # No rule uses labels, no flow has a helper.
     result = ct.update_all(ALL, labels=(4, 6))
     assert (result.updated, result.failed, result.complete) == (0, {errno.ENOSPC: 600}, False)
     assert result.to_dict()["failed"] == {"ENOSPC": 600}
     assert ct.update_all(ALL, labels=(0, 6)).unchanged == 600
+    names = tmp_path / "connlabel.conf"
+    names.write_text("0 slow\n127 bulk\n")
+    monkeypatch.setattr(labels, "PATH", str(names))
+    for named, bits in (("bulk", 1 << 127), ({"bulk", "slow"}, 1 << 127 | 1)):
+        change = Change(None, None, named, None, None).c
+        to = list(change.to.labels), list(change.labels_mask)
+        assert to == ([bits % 2**64, bits >> 64],) * 2
+    assert ct.update_all(ALL, labels="bulk").failed == {errno.ENOSPC: 600}
     assert ct.update_all(ALL, helper="ftp").failed == {errno.EOPNOTSUPP: 600}
     before = oracle.dump(netns)
     seen: list[int] = []
@@ -97,6 +110,11 @@ def test_the_other_fields(ct: nlct.Conntrack, netns: nlct.Netns) -> None:
         ({"labels": (1, 2)}, "labels 0x1 has bits outside"),
         ({"timeout": 0}, "timeout must be from 1"),
         ({"status": Status.DYING}, "not dying"),
+        ({"status": ["assured", "dying"]}, "not dying"),
+        ({"status": "unreplied"}, "names of seen_reply, assured, .*, not 'unreplied'"),
+        ({"status": []}, "status must be of the bits"),
+        ({"labels": "no-such"}, "not 'no-such'"),
+        ({"labels": set()}, "the mask of labels"),
         ({"helper": "x" * 16}, "helper must be"),
     ],
     ids=str,
