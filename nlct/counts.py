@@ -37,9 +37,10 @@ class Group(NamedTuple):
         name, slash, rest = given.partition("/") if isinstance(given, str) else ("", "", "")
         field = FIELDS.get(_ALIASES.get(name, name))
         if field is None or isinstance(field, SpanField):
+            hint = "" if isinstance(given, str) else "; give a Filter as filter=..."
             raise ValueError(
                 "fields must be 'zone', 'proto', 'state', 'mark', 'src', 'src/24', 'dst', 'dport', "
-                f"'status' or another column of fixed size, not {given!r}"
+                f"'status' or another column of fixed size, not {given!r}{hint}"
             )
         return cls(field, _prefix(field, given, rest) if slash else None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -127,6 +128,10 @@ class _Load:
 def _table_of(flows: FlowTable | ArrowStream | Iterable[Flow]) -> FlowTable:
     if isinstance(flows, FlowTable):
         return flows
+    if isinstance(flows, (str, bytes, os.PathLike)):
+        raise TypeError(
+            f"flows must be Flow objects or a table, as read_flows({flows!r}) makes one"
+        )
     if hasattr(flows, "__arrow_c_stream__"):
         return FlowTable.from_arrow(cast("ArrowStream", flows))
     return FlowTable.from_flows(flows)

@@ -149,6 +149,8 @@ def test_wrong_groups_and_counters(where: Where) -> None:
     for bad in ("", "/24", "secctx", "unknown", "bytes", 7, None):
         with pytest.raises(ValueError, match=r"^fields must be .*fixed size"):
             where.ct.count_by("zone", bad)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"not <?.*Filter.*; give a Filter as filter=\.\.\.$"):
+        where.ct.count_by("zone", Filter(zone=7))  # type: ignore[arg-type]
     for of in ("timeout", "bytes", ("bytes_orig", "mark"), ["zone"], ("bytes_orig",) * 2, (7,)):
         with pytest.raises(ValueError, match=r"^of must"):
             where.ct.sum_by("zone", of=of)  # type: ignore[call-overload]

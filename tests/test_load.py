@@ -8,6 +8,7 @@ import pickle
 import resource
 from array import array
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -334,6 +335,9 @@ def test_load_of_nothing(ct: nlct.Conntrack) -> None:
     """An empty load is no error."""
     assert ct.load([]).created == 0
     assert ct.load(FlowTable({"family": b""})).created == 0
+    for name in ("flows.json", Path("flows.json")):
+        with pytest.raises(TypeError, match=r"as read_flows\(.*'flows.json'\)+ makes"):
+            ct.load(name)  # type: ignore[arg-type]
 
 
 def test_what_was_dumped_can_be_loaded(ct: nlct.Conntrack, netns: nlct.Netns) -> None:
