@@ -295,6 +295,7 @@ class FlowTable:
         """
         from nlct._from_arrow import library  # noqa: PLC0415
 
+        library("nanoarrow", "to_pandas()", "pandas")
         types = library("pandas", "to_pandas()", "pandas").ArrowDtype
         pyarrow = library("pyarrow", "to_pandas()", "pandas")
         stream = self.arrow(columns=columns, addresses=addresses, enums=enums)
@@ -311,6 +312,7 @@ class FlowTable:
         """Return a DataFrame of polars, see to_pandas(); its extra is "polars"."""
         from nlct._from_arrow import library  # noqa: PLC0415
 
+        library("nanoarrow", "to_polars()", "polars")
         frame = library("polars", "to_polars()", "polars").DataFrame
         found: polars.DataFrame = frame(
             self.arrow(columns=columns, addresses=addresses, enums=enums)

@@ -139,6 +139,11 @@ def test_what_is_missing_is_named(
     }[name]
     with pytest.raises(ImportError, match=rf"pip install .*{EXTRAS[name]}"):
         call()
+    # Whatever a frame needs, its own extra brings.
+    monkeypatch.setitem(sys.modules, "nanoarrow", None)
+    for frame in ("pandas", "polars"):
+        with pytest.raises(ImportError, match=rf"nlct\[{frame}\]"):
+            getattr(table, f"to_{frame}")()
 
 
 # Pickles ------------------------------------------------------------------------------------------
