@@ -86,7 +86,8 @@ class Expectation:
 
     ``tuple``: that of the flow (``CTA_EXPECT_TUPLE``, ``--tuple-src`` ...).
     ``mask``: which bits of it count (``CTA_EXPECT_MASK``, ``--mask-src`` ...). The kernel lets only
-    those of the source be chosen; of the rest all count.
+    those of the source be chosen; of the rest all count. Without one, create() has all count that
+    the tuple has, a port 0 too, and what its source lacks (None) may be anything.
     ``master``: the original tuple of the flow that it belongs to, for FTP the control connection
     (``CTA_EXPECT_MASTER``, ``--orig-src`` ...).
     ``zone``: that of the master, 0 to 65535 (``CTA_EXPECT_ZONE``, ``-w``). Kernels do not tell it:

@@ -198,7 +198,8 @@ def test_created_is_what_was_meant(ct: nlct.Conntrack, netns: nlct.Netns) -> Non
     address = "10.9.9.9"
     meant = [
         Expectation(Tuple("10.0.0.2", "10.0.0.1", "tcp", dport=1), master=masters[0], zone=ZONE),
-        Expectation(Tuple(None, "10.0.0.1", "tcp", 7, 2), master=masters[1], zone=ZONE),
+        # A port 0 is a port, and counts.
+        Expectation(Tuple(None, "10.0.0.1", "tcp", 0, 2), master=masters[1], zone=ZONE),
         Expectation(expected(3), master=masters[2], zone=ZONE, flags=flags, timeout=5),
         Expectation(
             *(expected(4), Tuple("255.255.255.0", "255.255.255.255", "tcp", 0, 0xFFFF)),
