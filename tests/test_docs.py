@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import nlct
 from tests.support.pages import ROOT, RUN, blocks, pages
 
 
@@ -95,3 +96,12 @@ def _anchors(page: Path) -> set[str]:
     """Return what a forge calls the headings of a page."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+def test_the_table_of_calls_is_whole() -> None:
+    """It has each public name of Conntrack."""
+    text = (ROOT / "docs" / "library.md").read_text()
+    _, _, rest = text.partition("## The calls")
+    calls, _, _ = rest.partition("```")
+    public = {name for name in vars(nlct.Conntrack) if not name.startswith("_")}
+    assert public - set(re.findall(r"`(\w+)", calls)) == set()
