@@ -14,7 +14,7 @@ from nlct.errors import Error, error
 from nlct.flow import Flow, Tuple
 
 # Bits of the status that a request may set.
-_SETTABLE_BITS = (
+SETTABLE_BITS = (
     Status.SEEN_REPLY | Status.ASSURED | Status.CONFIRMED | Status.FIXED_TIMEOUT | Status.HELPER
 )
 # Protocols that a kernel may be built without. It then knows neither their ports nor their states.
@@ -141,14 +141,27 @@ def _ports_of(proto: int | None) -> tuple[str, ...]:
     return _ICMP_FIELDS if proto in _ICMP_TYPES else ()
 
 
-def _incomplete(name: str, one: Tuple) -> Iterator[str]:
+def missing(one: Tuple) -> list[str]:
+    """Return the fields without which a tuple of its protocol names no flow."""
     wanted = ("src", "dst", "proto", *_ports_of(one.proto))
-    missing = [field for field in wanted if getattr(one, field) is None]
-    if missing:
-        yield f"{name} must have {_list(missing)}"
+    return [field for field in wanted if getattr(one, field) is None]
+
+
+def _incomplete(name: str, one: Tuple) -> Iterator[str]:
+    lacks = missing(one)
+    if lacks:
+        yield f"{name} must have {_list(lacks)}"
+    types = icmp_types(one)
+    if types:
+        yield f"{name}'s icmp_type must be one of {types}, not {one.icmp_type}"
+
+
+def icmp_types(one: Tuple) -> str:
+    """Return which types of ICMP name a flow, if that of a tuple does not; else ""."""
     known = _ICMP_TYPES.get(one.proto)  # type: ignore[call-overload]
-    if known and one.icmp_type is not None and one.icmp_type not in known:
-        yield f"{name}'s icmp_type must be one of {_list(known)}, not {one.icmp_type}"
+    if not known or one.icmp_type in (None, *known):
+        return ""
+    return _list(known)
 
 
 def _misplaced_ports(name: str, one: Tuple, proto: int | None) -> Iterator[str]:
@@ -176,6 +189,23 @@ def _busy(flow: Flow) -> Iterator[str]:
         yield f"status: {_bits(refused)} is the kernel's to set"
     if flow.helper is not None:
         yield "helper: the flow has another, or belongs to a master"
+
+
+def refused_change(number: int, given: Collection[str]) -> str:
+    """Tell why the kernel refuses a change of a flow, by the errno and what was to change; ""."""
+    if number == errno.ENOSPC and "labels" in given:
+        return f"labels: {NO_RULE}"
+    if number == errno.EOPNOTSUPP and "helper" in given:
+        return "helper: this kernel has none of this name, or the flow was made without a helper"
+    if number == errno.EPERM and "timeout" in given:
+        return "timeout: the flow has the status fixed_timeout"
+    if number == errno.EBUSY:
+        reasons = {
+            "status": "status: assured goes only with seen_reply",
+            "helper": "helper: the flow has another, or belongs to a master",
+        }
+        return "; ".join(reason for name, reason in reasons.items() if name in given)
+    return ""
 
 
 def changes(flow: Flow, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -258,7 +288,7 @@ def refused_status(change: Flow, found: Flow) -> str:
     lost = has & ~wanted & ~int(Status.CONFIRMED)
     if lost:
         return f"status: {_bits(lost)} cannot be cleared"
-    refused = wanted & ~has & ~int(_SETTABLE_BITS)
+    refused = wanted & ~has & ~int(SETTABLE_BITS)
     return f"status: {_bits(refused)} cannot be set" if refused else ""
 
 

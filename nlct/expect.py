@@ -7,13 +7,21 @@ import ipaddress
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from nlct import _check
+from nlct import _check, _lookup
 from nlct._dump import MAX_DUMPS, require
 from nlct._ffi import ffi, lib, text
 from nlct._fields import IPV6
 from nlct._handle import Bytes, Handle
 from nlct.enums import EventKind, ExpectFlags
-from nlct.errors import InterruptedDumpError, InvalidRequestError, NotFoundError, check, error
+from nlct.errors import (
+    Error,
+    InterruptedDumpError,
+    InvalidRequestError,
+    NotFoundError,
+    UnsupportedError,
+    check,
+    error,
+)
 from nlct.flow import Tuple, tuple_from
 from nlct.stream import WORDS, Room, Stream
 
@@ -359,7 +367,7 @@ class Expectations:
 
         Raises ValueError without a master, or with only one of ``nat`` and ``nat_direction``.
         Raises ExistsError for a tuple that another one takes already; NotFoundError if there is no
-        such master; UnsupportedError if it has no helper; Error (EBUSY, EALREADY) if a flow could
+        such master; Error (EOPNOTSUPP) if it has no helper; Error (EBUSY, EALREADY) if a flow could
         fulfil this one and another; InvalidRequestError.
         """
         self._require(expectation)
@@ -369,7 +377,26 @@ class Expectations:
             raise ValueError("nat and nat_direction go together")
         self._zone(expectation.zone)
         row = _whole(expectation)._row
-        self._handle.run("create an expectation", lib.nlct_expect_create, _pointer(row))
+        operation = "create an expectation"
+        try:
+            self._handle.run(operation, lib.nlct_expect_create, _pointer(row))
+        except NotFoundError as exc:
+            where = f"in zone {expectation.zone or 0}"
+            reason = f"master: there is no flow {expectation.master!r} {where}"
+            raise NotFoundError(errno.ENOENT, operation, exc.kernel_message, reason) from None
+        except UnsupportedError as exc:
+            # Not the kernel's fault, but the kernel says it with the same number.
+            if not self._has_helper(expectation.master, expectation.zone):
+                reason = "master: the flow has no helper"
+                raise Error(exc.errno or 0, operation, exc.kernel_message, reason) from None
+            raise
+
+    def _has_helper(self, master: Tuple, zone: int | None) -> bool:
+        """Tell if a flow has a helper, or is gone meanwhile."""
+        try:
+            return _lookup.find_tuple(self._handle, master, zone).helper is not None
+        except NotFoundError:
+            return True
 
     def delete(self, expectation: Expectation) -> None:
         """Delete this very expectation and nothing else (``conntrack -D expect``).

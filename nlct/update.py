@@ -24,7 +24,8 @@ Masked = Union[int, "tuple[int, int]"]
 MaskedNames = Union[Masked, str, "list[str]", "set[str]", "frozenset[str]"]
 Names = Union[int, str, "list[str]", "set[str]", "frozenset[str]"]
 
-_SETTABLE = Status.SEEN_REPLY | Status.ASSURED | Status.FIXED_TIMEOUT | Status.HELPER
+# Bits of the status that every flow can get.
+SETTABLE_BITS = Status.SEEN_REPLY | Status.ASSURED | Status.FIXED_TIMEOUT | Status.HELPER
 _MARK_BITS = 32
 _LABEL_BITS = 128
 _WORD = 2**64 - 1
@@ -123,15 +124,15 @@ class Change:
 
 
 def _settable(status: Names) -> int:
-    able = status_names(int(_SETTABLE))
+    able = status_names(int(SETTABLE_BITS))
     wanted = 0
     for item in status if isinstance(status, (list, set, frozenset)) else [status]:
         bit = Status.__members__.get(item.upper()) if isinstance(item, str) else item
         if bit is None:
             raise ValueError(f"status must be bits or names of {', '.join(able)}, not {item!r}")
         wanted |= _check.integer("status", bit, 1, 2**32 - 1)
-    if not wanted & int(_SETTABLE) or wanted & ~int(_SETTABLE):
-        wrong = ", ".join(status_names(wanted & ~int(_SETTABLE))) or repr(status)
+    if not wanted & int(SETTABLE_BITS) or wanted & ~int(SETTABLE_BITS):
+        wrong = ", ".join(status_names(wanted & ~int(SETTABLE_BITS))) or repr(status)
         raise ValueError(
             f"status must be of the bits {', '.join(able)}, which can be set, not {wrong}"
         )

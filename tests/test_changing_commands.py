@@ -13,7 +13,7 @@ from tests.support.command import nlct_, refused
 
 UDP = "-s 10.0.0.1 -d 10.0.0.2 -p udp --sport 1000 --dport 53"
 
-# Each as conntrack -I takes it, and where nlct differs, as nlct does.
+# Each as conntrack -I takes it, and nlct create.
 SAME = (
     f"{UDP}",
     "-s fd00::1 -d fd00::2 -p udp --sport 1 --dport 2 -m 7",
@@ -21,7 +21,9 @@ SAME = (
     "-s 10.1.0.1 -d 10.1.0.3 -p tcp --sport 1 --dport 2 --state SYN_SENT -w 7",
     "-s 10.2.0.1 -d 10.2.0.2 -p icmp --icmp-type 8 --icmp-code 0 --icmp-id 9",
     "-s fd00::1 -d fd00::3 -p icmpv6 --icmpv6-type 128 --icmpv6-code 0 --icmpv6-id 9",
-    "-s 10.3.0.1 -d 10.3.0.2 -p udp --sport 1 --dport 2 --orig-zone 4",
+    "--orig-src 10.3.0.1 --orig-dst 10.3.0.2 -p udp --orig-port-src 1 --orig-port-dst 2 "
+    "--orig-zone 4",
+    "-s 10.3.0.1 -d 10.3.0.2 -p gre --srckey 1 --dstkey 2",
     "-s 10.3.0.1 -d 10.3.0.3 -p udp --sport 1 --dport 2 --reply-zone 4",
     "-s 10.4.0.1 -d 10.4.0.2 -p udp --sport 1 --dport 2 -n 1.2.3.4:77",
     "-s 10.4.0.1 -d 10.4.0.3 -p udp --sport 1 --dport 2 -g 1.2.3.5:78",
@@ -30,12 +32,6 @@ SAME = (
     "-s 10.4.0.1 -d 10.4.0.5 -p tcp --sport 1 --dport 2 --state CLOSE -n 1.2.3.4",
     "-s 10.4.0.1 -d 10.4.0.6 -p icmp --icmp-type 8 --icmp-code 0 --icmp-id 9 -n 1.2.3.4",
 )
-MOVES = {
-    "-w": "--zone",
-    "--reply-port-src": "--reply-sport",
-    "--reply-port-dst": "--reply-dport",
-    **{f"--icmpv6-{name}": f"--icmp-{name}" for name in ("type", "code", "id")},
-}
 
 
 def content(netns: nlct.Netns) -> dict[Any, Any]:
@@ -59,9 +55,7 @@ def test_a_flow_is_as_conntrack_makes_it(netns: nlct.Netns, where: str) -> None:
     with nlct.Netns.scratch() as other:
         tool.run(other, "sh", "-c", script)
         for line in SAME:
-            words = [MOVES.get(word, word) for word in line.split()]
-            words = [w.lower() if w.isupper() else w for w in words]
-            done = nlct_("create", where, *words, "--timeout", "500")
+            done = nlct_("create", where, *line.split(), "-t", "500")
             assert (done.exit_code, done.stdout) == (0, "created\n"), (line, done.stderr)
         assert content(netns) == content(other)
         # The real tool's own mask, on what it can change: it puts back what it saw.
@@ -83,7 +77,15 @@ def test_one_flow(netns: nlct.Netns, where: str) -> None:
     replies += ("--reply-sport", "53", "--reply-dport", "1000")
     assert json.loads(nlct_("get", *own, *replies, "--json").stdout)["orig"]["sport"] == 1000
     assert "no flow src=10.0.0.1" in refused(nlct_("get", *own, *name, "--zone", "7"), 1)
-    assert "in zone 7" in refused(nlct_("get", *own, *name, "--zone", "7"), 1)
+    assert "proto=udp sport=1000 dport=53 in zone 7" in refused(
+        nlct_("get", *own, *name, "--zone", "7"), 1
+    )
+    assert "in zone 0" in refused(nlct_("get", *own, *name[:-1], "54"), 1)
+    zoned = (*own, *name[:-1], "54", "--orig-zone", "4")
+    assert nlct_("create", *zoned, "-t", "500").exit_code == 0
+    assert "zone-orig=4" in nlct_("get", *zoned).stdout
+    assert "zone 5 of one" in refused(nlct_("get", *zoned[:-1], "5"), 1)
+    assert "of that direction" in refused(nlct_("get", *zoned[:-2], "--reply-zone", "4"), 2)
     before = oracle.dump(netns)
     again = ("create", *own, *name, "--timeout", "9")
     assert "there is a flow with the tuples of src=10.0.0.1" in refused(nlct_(*again), 1)
@@ -102,7 +104,16 @@ def test_one_flow(netns: nlct.Netns, where: str) -> None:
         ("get -s 1.2.3.4 -d 1.2.3.5 -p udp --sport 07 --dport 1", 2, "leading zero"),
         ("get -s 1.2.3.4 -d 1.2.3.5 -p udp --sport 1 --dport 65536", 2, "65535"),
         ("get -s 1.2.3.4 -d 1.2.3.5 -p udp --sport 1 --dport 2 --zone 65536", 2, "--zone"),
-        ("get -s 1.2.3.4 -d 1.2.3.5 -p udp", 1, "sport, dport"),
+        ("get -s 1.2.3.4 -d 1.2.3.5 -p udp", 2, "add --sport, --dport"),
+        ("get -s 1.2.3.4 -p udp --sport 1 --dport 2", 2, "add --dst"),
+        ("get -r 1.2.3.4 -p udp --reply-sport 1 --reply-dport 2", 2, "add --reply-dst"),
+        ("get -s 1.2.3.4 -d 1.2.3.5 -p icmp", 2, "add --icmp-id, --icmp-type, --icmp-code"),
+        ("get -r 1.2.3.4 -q 1.2.3.5 -p icmp", 2, "original tuple"),
+        ("create -s 1.2.3.4 -d 1.2.3.5 -p udp --dport 1 --timeout 5", 2, "add --sport"),
+        (f"create {UDP} --timeout 5 --status dying", 2, "only seen_reply, assured"),
+        (f"create {UDP} --timeout 5 --icmp-type 8", 2, "nlct: create a flow: Invalid"),
+        (f"create {UDP} --timeout 5 --snat 1.2.3.4:80-90", 2, "'--snat'"),
+        (f"create {UDP} --timeout 5 --dnat fd00::1", 2, "--dnat"),
         (f"create {UDP}", 2, "--timeout"),
         (f"create {UDP} --timeout 0", 2, "--timeout"),
         (f"create {UDP} --timeout 5 --state close", 2, "--state is for TCP"),
@@ -115,7 +126,7 @@ def test_one_flow(netns: nlct.Netns, where: str) -> None:
         ("update --all --set-mark 1", 2, "--all --yes"),
         ("update --zone 7", 2, "nothing to change"),
         ("update --zone 7 --set-mark 3/2", 2, "outside of its mask"),
-        ("update --zone 7 --set-status dying", 2, "dying"),
+        ("update --zone 7 --set-status dying", 2, "only seen_reply, assured"),
         ("update --zone 7 --all --yes --set-mark 1", 2, "contradict"),
     ],
 )
@@ -145,5 +156,8 @@ def test_updates(ct: nlct.Conntrack, where: str) -> None:
     assert (done.exit_code, done.stdout[:15]) == (0, "0 flows updated")
     done = nlct_("update", *own, "--all", "--yes", "--set-label", "3")
     assert (done.exit_code, "10 No space left" in done.stderr) == (1, True)
+    assert "(labels: no rule" in done.stderr
+    done = nlct_("update", *own, "--all", "--yes", "--set-helper", "ftp")
+    assert (done.exit_code, "(helper: this kernel has none" in done.stderr) == (1, True)
     done = nlct_("update", *own, "--all", "--yes", "--clear-label", "all")
     assert "0 flows updated, 10 unchanged" in done.stdout

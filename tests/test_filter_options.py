@@ -93,7 +93,15 @@ def where(netns: nlct.Netns) -> str:
 # What one says to both.
 SAME = [
     *("--orig-zone 5", "--reply-zone 5", "--orig-zone 6"),
-    *("-g 192.0.2.1:80", "-j 192.0.2.1:81", "-g 192.0.2.1", "-j 192.0.2.1"),
+    *(
+        "-n",
+        "-n 192.0.2.1:81",
+        "-w 5",
+        "-g 192.0.2.1:80",
+        "-j 192.0.2.1:81",
+        "-g 192.0.2.1",
+        "-j 192.0.2.1",
+    ),
     *("-u UNREPLIED", "-u SEEN_REPLY", "-u ASSURED,UNSET", "-u HW_OFFLOAD", "-u EXPECTED"),
     *("-u FIXED_TIMEOUT", "-u OFFLOAD", "-l one", "-l one -l five", "-l one,five", "-l last"),
     *("-p gre --srckey 0x7", "-p gre --srckey 7 --dstkey 16", "-p gre --dstkey 0x10"),
@@ -103,13 +111,11 @@ SAME = [
 ]
 # What it says, and what nlct says: its own spelling.
 SPELT = {
-    "-n": "--snat",
     "-n 192.0.2.1": "--src-nat 192.0.2.1",
-    "-n 192.0.2.1:81": "--snat 192.0.2.1:81",
     "-s 10.0.0.9 --mask-src 255.255.255.254": "-s 10.0.0.8/255.255.255.254",
     # A flow has no zone of one direction, which is not zone 0.
     "--orig-zone 0": "--not-orig-zone 0-",
-    "-w 0": "--zone 0 --or --orig-zone 0- --or --reply-zone 0-",
+    "-w 0": "-w 0 --or --orig-zone 0- --or --reply-zone 0-",
     # It wants the port to be translated, too.
     "-n 192.0.2.1:80": "--snat 192.0.2.1:80 --not-sport 80",
 }

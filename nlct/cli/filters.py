@@ -220,7 +220,9 @@ def _nat_option(names: str, field: str, help: str, aliases: str) -> _Option:
 
 
 _OPTIONS = (
-    _Option("--zone -z", "zone", "ZONE[-ZONE]", zone_set, "Zone, 0 to 65535, as in 7 or 10-20."),
+    _Option(
+        "--zone -z", "zone", "ZONE[-ZONE]", zone_set, "Zone, 0 to 65535, as in 7 or 10-20.", "-w"
+    ),
     _range_option("--orig-zone", "orig_zone", "Zone of the original direction alone."),
     _range_option("--reply-zone", "reply_zone", "Zone of the replies alone."),
     _Option("--family -f", "family", "FAMILY", _families, "ipv4 or ipv6."),
@@ -260,7 +262,7 @@ _OPTIONS = (
     ),
     _Option("--helper", "helper", "NAME", lambda t: list(split(t)), "Helper: ftp, sip, ..."),
     _count_option("--timeout -t", "timeout", "Seconds left: 60, 0-60, 60-."),
-    _nat_option("--snat", "snat", "Source is translated, to this if given.", "--src-nat"),
+    _nat_option("--snat -n", "snat", "Source is translated, to this if given.", "--src-nat"),
     _nat_option("--dnat -g", "dnat", "Destination is translated, likewise.", "--dst-nat"),
     _nat_option("--any-nat -j", "any_nat", "Either is translated, likewise.", ""),
     _range_option("--id", "id", "The kernel's id of the flow.", metavar="ID"),

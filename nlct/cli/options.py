@@ -79,7 +79,22 @@ def names_in(texts: Iterable[str], known: Collection[str]) -> tuple[str, ...]:
     return names
 
 
-class Once(click.Option):
+class Aliased(click.Option):
+    """An option that is also known by names of conntrack(8), which --help does not list."""
+
+    def __init__(self, names: Sequence[str], aliases: str = "", **attributes: Any) -> None:
+        super().__init__(names, **attributes)
+        self._aliases = aliases.split()
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        """Let the parser take all names."""
+        listed = self.opts
+        self.opts = [*listed, *self._aliases]
+        super().add_to_parser(parser, ctx)
+        self.opts = listed
+
+
+class Once(Aliased):
     """An option that takes one value. Of several, click would silently take the last."""
 
     def __init__(self, names: Sequence[str], default: Any = None, **attributes: Any) -> None:
@@ -95,11 +110,11 @@ class Once(click.Option):
 
 
 def number_option(
-    name: str, low: int, high: int | None, help: str, **attributes: Any
+    names: str, low: int, high: int | None, help: str, **attributes: Any
 ) -> Callable[[Command], Command]:
     """Take one number."""
     return click.option(
-        name,
+        *names.split(),
         cls=Once,
         type=click.IntRange(low, high),
         metavar="N",
@@ -206,6 +221,8 @@ def zone_option(command: Command) -> Command:
         "--zone",
         "-z",
         "zones",
+        cls=Aliased,
+        aliases="-w",
         metavar="ZONE[-ZONE]",
         multiple=True,
         callback=lambda _ctx, _param, texts: zone_set(texts) or None,

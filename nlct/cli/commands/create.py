@@ -8,12 +8,15 @@ from typing import Any
 
 import click
 
+from nlct import _reasons
 from nlct.cli.app import Command, Failure
 from nlct.cli.naming import (
     Named,
+    as_usage,
     label_bits,
     make,
     name_options,
+    require_whole,
     status_bits,
     value_option,
     words,
@@ -27,6 +30,7 @@ from nlct.enums import Proto, Status
 from nlct.errors import ExistsError
 from nlct.flow import Flow, Tuple, reverse
 
+_bits = status_bits(_reasons.SETTABLE_BITS)
 _STATES: dict[Any, str] = {
     Proto.TCP: "tcp_state",
     Proto.SCTP: "sctp_state",
@@ -56,16 +60,44 @@ def _endpoint(text: str) -> tuple[str, int | None]:
 @name_options
 @number_option("--orig-zone", 0, LAST_ZONE, "Zone of the original direction alone.")
 @number_option("--reply-zone", 0, LAST_ZONE, "Zone of the replies alone.")
-@number_option("--timeout", 1, 2**32 - 1, "Seconds to live.", required=True)
+@number_option("--timeout -t", 1, 2**32 - 1, "Seconds to live.", required=True)
 @value_option("--mark -m", "mark", "MARK", "Mark; 0x for hexadecimal.", integer)
-@value_option("--status -u", "status", "BIT", "Bits: seen_reply, assured.", status_bits, many=True)
+@value_option("--status -u", "status", "BIT", "Bits: seen_reply, assured.", _bits, many=True)
 @value_option("--state", "state", "STATE", "State of TCP, SCTP or DCCP; TCP needs it.", str)
-@value_option("--orig-vtag", "vtag_orig", "N", "SCTP's tag of the original direction.", integer)
-@value_option("--reply-vtag", "vtag_reply", "N", "SCTP's tag of the replies.", integer)
+@value_option(
+    "--orig-vtag",
+    "vtag_orig",
+    "N",
+    "SCTP's tag of the original direction.",
+    integer,
+    aliases="--sctp-vtag-orig",
+)
+@value_option(
+    "--reply-vtag",
+    "vtag_reply",
+    "N",
+    "SCTP's tag of the replies.",
+    integer,
+    aliases="--sctp-vtag-reply",
+)
 @value_option("--label -l", "labels", "LABEL", "Labels: 0 to 127, or names.", label_bits, many=True)
 @value_option("--helper", "helper", "NAME", "Helper: ftp, sip, ...", str)
-@value_option("--snat -n", "snat", "ADDRESS[:PORT]", "Translate the source to this.", _endpoint)
-@value_option("--dnat -g", "dnat", "ADDRESS[:PORT]", "Translate the destination.", _endpoint)
+@value_option(
+    "--snat -n",
+    "snat",
+    "ADDRESS[:PORT]",
+    "Translate the source to this.",
+    _endpoint,
+    aliases="--src-nat",
+)
+@value_option(
+    "--dnat -g",
+    "dnat",
+    "ADDRESS[:PORT]",
+    "Translate the destination.",
+    _endpoint,
+    aliases="--dst-nat",
+)
 @click.option("--if-absent", is_flag=True, help="A flow that exists is no failure; it stays.")
 @netns_option
 @json_option
@@ -96,6 +128,7 @@ def command(
     if not named.orig:
         raise click.UsageError("name the original tuple: --src, --dst, ...")
     orig = make(Tuple, **named.orig, **({} if orig_zone is None else {"zone": orig_zone}))
+    require_whole(orig)
     flow = _flow(named, orig, reply_zone, snat, dnat, values)
     in_each(places, lambda place: _create(place, flow, if_absent, as_json))
 
@@ -122,12 +155,14 @@ def _flow(
         values.pop("vtag_reply"),
     )
     changes = {name: named.reply[name] for name in _ENDS if name in named.reply}
-    for end, (address, port), bit in (
-        ("dst", snat or ("", None), Status.SRC_NAT),
-        ("src", dnat or ("", None), Status.DST_NAT),
+    for option, end, (address, port), bit in (
+        ("--snat", "dst", snat or ("", None), Status.SRC_NAT),
+        ("--dnat", "src", dnat or ("", None), Status.DST_NAT),
     ):
         if not address:
             continue
+        if Tuple(dst=address).family != orig.family:
+            raise click.UsageError(f"{option} {address} is of another family than the flow")
         changes[end] = address
         if port is not None:
             changes[f"{end[0]}port"] = port
@@ -147,7 +182,8 @@ def _create(place: Place, flow: Flow, if_absent: bool, as_json: bool) -> None:
     created = True
     with Conntrack(place.netns) as ct:
         try:
-            ct.create(flow)
+            with as_usage():
+                ct.create(flow)
         except ExistsError as exc:
             if not if_absent:
                 raise Failure(

@@ -39,11 +39,13 @@ def command() -> None:
     """
 
 
-zone_option = number_option("--zone", 0, LAST_ZONE, "The zone, which is that of the master.")
+zone_option = number_option(
+    "--zone -z", 0, LAST_ZONE, "The zone, which is that of the master.", aliases="-w"
+)
 
 
-def _text_option(name: str, help: str, **attributes: Any) -> Taking:
-    return click.option(name, cls=Once, metavar="VALUE", help=help, **attributes)
+def _text_option(names: str, help: str, **attributes: Any) -> Taking:
+    return click.option(*names.split(), cls=Once, metavar="VALUE", help=help, **attributes)
 
 
 def _tuple_options(prefix: str, what: str) -> Taking:
@@ -96,7 +98,7 @@ def _flags(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...])
 
 @command.command("create", cls=Command)
 @_tuple_options("", "of the flow that is expected")
-@_text_option("--proto", "Its protocol, and the master's: a name or a number.", required=True)
+@_text_option("--proto -p", "Its protocol, and the master's: a name or a number.", required=True)
 @_tuple_options("master-", "of the flow that it belongs to")
 @_tuple_options("mask-", "as the bits that count; all that you give, without any mask")
 @zone_option
@@ -169,9 +171,11 @@ PREFIXES = ("master_", "mask_")
 
 @command.command("delete", cls=Command)
 @_tuple_options("", "of the flow that is expected")
-@_text_option("--proto", "Its protocol: a name or a number.")
+@_text_option("--proto -p", "Its protocol: a name or a number.")
 @number_option("--id", 0, 2**32 - 1, "The expectation's id.")
-@number_option("--zone", 0, LAST_ZONE, "The zone, which is that of the master.", default=0)
+@number_option(
+    "--zone -z", 0, LAST_ZONE, "The zone, which is that of the master.", default=0, aliases="-w"
+)
 @netns_option
 @json_option
 def delete(

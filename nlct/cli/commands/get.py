@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from nlct.cli.app import Command, Failure
-from nlct.cli.naming import Named, make, name_options, words
-from nlct.cli.options import json_option, netns_option
+from nlct.cli.naming import Named, as_usage, make, name_options, require_whole, words
+from nlct.cli.options import LAST_ZONE, json_option, netns_option, number_option
 from nlct.cli.output import print_json, say
 from nlct.cli.places import Place, in_each
 from nlct.cli.streams import require_output
@@ -17,9 +17,17 @@ from nlct.flow import Tuple
 
 @click.command("get", cls=Command)
 @name_options
+@number_option("--orig-zone", 0, LAST_ZONE, "Zone of the original direction alone.")
+@number_option("--reply-zone", 0, LAST_ZONE, "Zone of the replies alone.")
 @netns_option
 @json_option
-def command(named: Named, places: tuple[Place, ...], as_json: bool) -> None:
+def command(
+    named: Named,
+    orig_zone: int | None,
+    reply_zone: int | None,
+    places: tuple[Place, ...],
+    as_json: bool,
+) -> None:
     """Show one flow, by its tuple; exit code 1 if there is none.
 
     Name it by the original tuple, or by that of the replies. Without --zone it is looked for as a
@@ -33,7 +41,14 @@ def command(named: Named, places: tuple[Place, ...], as_json: bool) -> None:
     """
     if named.orig and named.reply:
         raise click.UsageError("name it by the original tuple or by that of the replies, not both")
-    wanted = make(Tuple, **(named.orig or named.reply))
+    zones = (named.zone, orig_zone, reply_zone)
+    if sum(zone is not None for zone in zones) > 1:
+        raise click.UsageError("give one of --zone, --orig-zone and --reply-zone")
+    if (reply_zone if named.orig else orig_zone) is not None:
+        raise click.UsageError("a zone of one direction goes with the tuple of that direction")
+    own = orig_zone if named.orig else reply_zone
+    wanted = make(Tuple, **(named.orig or named.reply), zone=own)
+    require_whole(wanted, replies=not named.orig)
     require_output()
     in_each(places, lambda place: _get(place, wanted, named.zone, as_json))
 
@@ -41,7 +56,8 @@ def command(named: Named, places: tuple[Place, ...], as_json: bool) -> None:
 def _get(place: Place, wanted: Tuple, zone: int | None, as_json: bool) -> None:
     with Conntrack(place.netns) as ct:
         try:
-            flow = ct.get(wanted, zone)
+            with as_usage():
+                flow = ct.get(wanted, zone)
         except NotFoundError as exc:
             raise Failure(f"there is no flow {words(wanted, zone)}") from exc
     if as_json:

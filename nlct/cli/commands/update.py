@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Collection
 from typing import Any
 
 import click
 
-from nlct import labels
+from nlct import _reasons, labels, update
 from nlct.cli.app import Command, Failure
 from nlct.cli.filters import filter_options, meant
 from nlct.cli.naming import label_bits, masked, status_bits, value_option
 from nlct.cli.options import json_option, netns_option, number_option
-from nlct.cli.output import duration, errnos_word, flows_word, print_json, say
+from nlct.cli.output import duration, flows_word, print_json, say
 from nlct.cli.places import Place, in_each, tell_missing
 from nlct.cli.progress import Bar, expected
 from nlct.cli.streams import require_output
 from nlct.conntrack import Conntrack
 from nlct.filter import Filter
-from nlct.update import UpdateResult
 
+_bits = status_bits(int(update.SETTABLE_BITS))
 _EVERY_LABEL = 2 ** (labels.MOST + 1) - 1
 
 
@@ -30,7 +32,7 @@ def _cleared(texts: tuple[str, ...]) -> int:
 @filter_options
 @value_option("--set-mark", "mark", "VALUE[/MASK]", "The bits of MASK become VALUE's.", masked)
 @number_option("--set-timeout", 1, 2**32 - 1, "Seconds to live.")
-@value_option("--set-status", "status", "BIT", "Set bits: assured, ...", status_bits, many=True)
+@value_option("--set-status", "status", "BIT", "Set bits: assured, ...", _bits, many=True)
 @value_option(
     "--set-label", "added", "LABEL", "Set labels: 0 to 127, names.", label_bits, many=True
 )
@@ -38,7 +40,7 @@ def _cleared(texts: tuple[str, ...]) -> int:
 @value_option("--set-helper", "helper", "NAME", "Set the helper again.", str)
 @click.option("--all", "everything", is_flag=True, help="Change every flow of the namespace.")
 @click.option("--yes", "-y", is_flag=True, help="Needed for --all.")
-@click.option("--dry-run", is_flag=True, help="Only count what would be looked at.")
+@click.option("--dry-run", is_flag=True, help="Only count what would be updated.")
 @netns_option
 @json_option
 def command(
@@ -90,10 +92,10 @@ def _update(
     else:
         say(_outcome(result, dry_run), place.name)
     if not (result.complete or dry_run):
-        raise Failure("not complete: " + _trouble(result))
+        raise Failure("not complete: " + _trouble(result, changes))
 
 
-def _outcome(result: UpdateResult, dry_run: bool) -> str:
+def _outcome(result: update.UpdateResult, dry_run: bool) -> str:
     took = duration(result.seconds)
     if dry_run:
         return f"{flows_word(result.matched)} would be updated ({took})"
@@ -104,9 +106,14 @@ def _outcome(result: UpdateResult, dry_run: bool) -> str:
     )
 
 
-def _trouble(result: UpdateResult) -> str:
+def _trouble(result: update.UpdateResult, changes: Collection[str]) -> str:
     if result.failed:
-        return "flows not updated: " + errnos_word(result.failed)
+        each = (
+            f"{count:,} {os.strerror(number)}"
+            + (f" ({reason})" if (reason := _reasons.refused_change(number, changes)) else "")
+            for number, count in result.failed.items()
+        )
+        return "flows not updated: " + ", ".join(each)
     if result.dropped:
         lost = ", ".join(f"{count:,} without a {name}" for name, count in result.dropped.items())
         return f"flows that cannot get it: {lost}"
