@@ -411,9 +411,19 @@ def test_streams_of_load_may_be_closed(ct: nlct.Conntrack, where: str, tmp_path:
     assert (code, says) == (1, "nlct: standard input: standard input is closed\n")
 
 
-def test_delete_and_flush_save_first(ct: nlct.Conntrack, where: str, tmp_path: Path) -> None:
+def test_delete_and_flush_save_first(
+    ct: nlct.Conntrack, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is deleted is in the file, and comes back; what cannot be saved stays."""
     fill(ct)
+    deletes: list[nlct.FlushResult] = []
+    delete_flows = nlct.Conntrack.delete_flows
+
+    def recorded(*args: Any, **more: Any) -> nlct.FlushResult:
+        deletes.append(delete_flows(*args, **more))
+        return deletes[-1]
+
+    monkeypatch.setattr(nlct.Conntrack, "delete_flows", recorded)
     before = table_of(ct)
     file = str(tmp_path / "undo")
     for command, deleted in (
@@ -427,6 +437,8 @@ def test_delete_and_flush_save_first(ct: nlct.Conntrack, where: str, tmp_path: P
         said = json.loads(done.stdout)
         assert (said["deleted"], said["matched"], said["complete"]) == (deleted, deleted, True)
         assert said["strategy"] == "scan"
+        # The time of the dump and of the file counts, too.
+        assert said["seconds"] > deletes[-1].seconds
         assert ct.count() == 6 - deleted
         assert len(nlct.read_flows(file)) == deleted
         assert nlct_("load", where, file).exit_code == 0

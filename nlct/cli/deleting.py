@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import time
 from typing import Callable
 
 import click
@@ -72,6 +73,7 @@ def delete_known(
 
     ``wanted``: None for every flow. ``each``: is told of each flow, see Conntrack.delete_flows().
     """
+    started = time.monotonic()
     with Bar("listing", ct.count if wanted is None else None).shown() as bar:
         scanned = 0
 
@@ -84,7 +86,8 @@ def delete_known(
     if save is not None:
         _save(table, save)
     result = ct.delete_flows(table, each=each)
-    return result._replace(scanned=scanned, strategy="scan", passes=1)
+    took = time.monotonic() - started
+    return result._replace(scanned=scanned, strategy="scan", passes=1, seconds=took)
 
 
 def _save(table: FlowTable, file: str) -> None:
