@@ -381,8 +381,7 @@ class Expectations:
         try:
             self._handle.run(operation, lib.nlct_expect_create, _pointer(row))
         except NotFoundError as exc:
-            where = f"in zone {expectation.zone or 0}"
-            reason = f"master: there is no flow {expectation.master!r} {where}"
+            reason = f"master: there is no such flow in zone {expectation.zone or 0}"
             raise NotFoundError(errno.ENOENT, operation, exc.kernel_message, reason) from None
         except UnsupportedError as exc:
             # Not the kernel's fault, but the kernel says it with the same number.

@@ -31,7 +31,7 @@ def test_from_create_to_flush(ct: nlct.Conntrack, netns: nlct.Netns, where: str)
         expectations.masters(ct, 2, zone)
     assert nlct_(*create(where, 0)).stdout == "1 expectation created\n"
     assert "File exists" in refused(nlct_(*create(where, 0)), 1)
-    assert "master: there is no flow" in refused(nlct_(*create(where, 5)), 1)
+    assert "master: there is no such flow in zone 0" in refused(nlct_(*create(where, 5)), 1)
     nat = "--nat-src 10.9.9.9 --nat-sport 5 --nat-direction reply --flags permanent,inactive"
     made = nlct_(*create(where, 1, "--json", *nat.split()))
     assert json.loads(made.stdout) == {"created": 1}
