@@ -569,15 +569,15 @@ def full(pair: Pair) -> None:
         # Exists.
         spelt(f"-I {ONE} -p udp --sport 1000 --dport 53 -t 9", (1, 1), "src=10.0.0.1 .* already"),
         spelt(f"-I {ONE} -p udp --sport 1000 --dport 53 -t 9 -w 7", (1, 1), "in zone 7 already"),
-        spelt(f"-I {SIX} -p 99 -t 9", (1, 1), "src=fd00::1 dst=fd01::1 proto=99 already"),
+        spelt(f"-I {SIX} -p 99 -t 9", (1, 1), "src=fd00::1 dst=fd01::1 proto=99 in zone 0 already"),
         # Not enough, or too much.
         spelt(f"-I {ONE} {_UDP}", (2, 2), "--timeout"),
         spelt(f"-I {ONE} -p tcp --sport 1 --dport 2 -t 9", (2, 2), "--state"),
-        spelt(f"-I {ONE} -p udp -t 9", (2, 1), "sport, dport"),
-        spelt(f"-I {ONE} -p icmp --icmp-type 8 -t 9", (2, 1), "icmp_code"),
+        spelt(f"-I {ONE} -p udp -t 9", (2, 2), "--sport, --dport"),
+        spelt(f"-I {ONE} -p icmp --icmp-type 8 -t 9", (2, 2), "--icmp-code"),
         spelt(f"-G {ONE}", (2, 2), "--proto"),
         spelt("-G -p udp", (2, 2), "name the flow"),
-        spelt("-G -s 10.0.0.1 -p udp --sport 1 --dport 2", (2, 1), "dst"),
+        spelt("-G -s 10.0.0.1 -p udp --sport 1 --dport 2", (2, 2), "--dst"),
         Job("-U -s 10.0.0.1", "update --src 10.0.0.1", (1, 2), "nothing to change"),
         # Bad values.
         spelt(f"-I -s 10.0.0.1 -d fd01::1 {_UDP} -t 9", (2, 2), "one family.*fd01::1"),
