@@ -250,6 +250,7 @@ def test_what_is_wrong_is_named(where: str) -> None:
         ("--not-state cookie_wait", "--not-state", "must be from 0 to 255"),
         ("--orig-src 10.0.0", "--orig-src", "10.0.0"),
         ("--not-protonum x", "--not-proto", "proto must be"),
+        ("--proto tcp --not-src @/dev/null", "--not-src", "names nothing to exclude"),
     ):
         said = nlct_("count", where, *given.split())
         if named is None:

@@ -346,7 +346,7 @@ def _alternatives(
         raise click.UsageError("--or must be followed by an option that selects flows", ctx)
     return [
         [
-            _Term(option, excludes, param, _value(ctx, option, param, tuple(values)))
+            _Term(option, excludes, param, _value(ctx, option, param, tuple(values), excludes))
             for (option, excludes), (param, values) in sorted(
                 terms.items(), key=lambda term: (term[0][1], options.index(term[0][0]))
             )
@@ -355,12 +355,18 @@ def _alternatives(
     ]
 
 
-def _value(ctx: click.Context, option: _Option, param: click.Parameter, texts: Texts) -> Any:
+def _value(
+    ctx: click.Context, option: _Option, param: click.Parameter, texts: Texts, excludes: bool
+) -> Any:
     try:
-        return option.read(texts)
+        value = option.read(texts)
     except click.BadParameter as exc:
         exc.ctx, exc.param = ctx, param
         raise
+    # Whoever lists what is to be spared in a file that turns out empty would spare nothing.
+    if excludes and value == []:
+        raise click.BadParameter("it names nothing to exclude", ctx, param)
+    return value
 
 
 def _filter(ctx: click.Context, terms: list[_Term]) -> Filter:

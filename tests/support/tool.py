@@ -7,6 +7,7 @@ and "unreplied" (bools).
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -63,6 +64,8 @@ PORTS = re.compile(r"(orig|reply)\.[sd]port")
 
 def run(netns: nlct.Netns, *command: str, given: str = "", fds: tuple[int, ...] = ()) -> str:
     """Run a command inside a namespace; it must succeed. Returns its output."""
+    if os.geteuid() != 0:
+        pytest.skip("MISSING: root, to run tools in a namespace")
     for name in ("nsenter", command[0]):
         if not shutil.which(name):
             pytest.skip(f"MISSING: {name}")

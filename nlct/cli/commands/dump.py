@@ -103,10 +103,10 @@ def command(
         raise click.UsageError(f"--format {format_} takes only one --netns")
     if format_ == "save" and columns is not None:
         raise click.UsageError("--format save has no columns: it writes whole flows")
+    if (unlisted or zero) and (columns or format_ not in (None, "text", "json")):
+        raise click.UsageError("--list and --zero show whole flows, as text or JSON")
     write = _writer(format_, as_json, output)
     if unlisted or zero or everything:
-        if columns or write not in (formats.text, formats.ndjson):
-            raise click.UsageError("--list and --zero show whole flows, as text or JSON")
         if unlisted and zero:
             raise click.UsageError("--list and --zero contradict each other")
         write = _special(write is formats.ndjson, unlisted, output)
