@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import nlct
+from nlct import labels
 from tests.support import oracle, tool
 from tests.support.command import nlct_, refused
 
@@ -138,7 +140,9 @@ def test_what_was_wrong_is_named(
     assert ct.count() == 0
 
 
-def test_updates(ct: nlct.Conntrack, where: str) -> None:
+def test_updates(
+    ct: nlct.Conntrack, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every match and nothing else; none is no failure; what is refused is one."""
     ct.load(
         nlct.Flow(nlct.Tuple("10.0.0.1", "10.0.0.2", "udp", n, 53), zone=n % 2, timeout=600)
@@ -161,3 +165,10 @@ def test_updates(ct: nlct.Conntrack, where: str) -> None:
     assert (done.exit_code, "(helper: this kernel has none" in done.stderr) == (1, True)
     done = nlct_("update", *own, "--all", "--yes", "--clear-label", "all")
     assert "0 flows updated, 10 unchanged" in done.stdout
+    # By the names that iptables has for them.
+    (tmp_path / "connlabel.conf").write_text("3 bulk\n")
+    monkeypatch.setattr(labels, "PATH", str(tmp_path / "connlabel.conf"))
+    assert "5 No space" in nlct_("update", *own, "--zone", "1", "--set-label", "bulk").stderr
+    assert nlct_("update", *own, "--zone", "1", "--clear-label", "bulk,4").exit_code == 0
+    for option in ("--set-label", "--clear-label"):
+        assert "'nonesuch'" in refused(nlct_("update", *own, "--zone", "1", option, "nonesuch"), 2)
