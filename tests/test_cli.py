@@ -807,7 +807,7 @@ def test_a_dry_run_counts_and_deletes_nothing(
     text = nlct_("flush", where, "--dry-run", *everything)
     assert text.exit_code == 0
     assert f"{matched:,} flows would be deleted" in text.stdout
-    result = json.loads(nlct_("flush", where, "-n", *everything, "--json").stdout)
+    result = json.loads(nlct_("flush", where, "--dry-run", *everything, "--json").stdout)
     assert (result["matched"], result["deleted"], result["dry_run"]) == (matched, 0, True)
     assert ct.count_by("zone") == zones
 

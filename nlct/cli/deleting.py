@@ -35,9 +35,11 @@ def all_options(command: Command) -> Command:
     return everything(yes(command))
 
 
-def dry_run_option(*short: str) -> Callable[[Command], Command]:
-    """Take --dry-run."""
-    return click.option("--dry-run", *short, is_flag=True, help="Only count what would be deleted.")
+def dry_run_option(command: Command) -> Command:
+    """Take --dry-run. It has no short form: -n selects flows, in delete as in conntrack(8)."""
+    return click.option("--dry-run", is_flag=True, help="Only count what would be deleted.")(
+        command
+    )
 
 
 def save_option(command: Command) -> Command:

@@ -28,7 +28,7 @@ from nlct.filter import ALL, Filter
 @click.command("delete", cls=Command)
 @filter_options
 @all_options
-@dry_run_option()
+@dry_run_option
 @passes_option
 @save_option
 @click.option(

@@ -28,7 +28,7 @@ from nlct.filter import Filter
 @click.command("flush", cls=Command)
 @zone_option
 @all_options
-@dry_run_option("-n")
+@dry_run_option
 @click.option(
     "--strategy",
     cls=Once,
