@@ -32,6 +32,7 @@ from nlct.cli.measure import ratio, summary
 from tests.support import flows as made
 from tests.support import oracle
 from tests.support.command import nlct_, process, refused
+from tests.support.descriptors import descriptors
 
 SMALL = ("demo", "--flows", "2000", "--zones", "10", "--samples", "3")
 WAITING = b"another demo is running, and only one may change nf_conntrack_max: waiting for it\n"
@@ -52,7 +53,7 @@ def nothing_left(netns: nlct.Netns) -> Iterator[None]:
 def state() -> tuple[object, ...]:
     """What a demo might leave."""
     handlers = [signal.getsignal(number) for number in signals.STOP]
-    return len(os.listdir("/proc/self/fd")), handlers, limit_now()
+    return descriptors(), handlers, limit_now()
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from nlct import Event, EventKind, Filter, Flow, Overrun, Status
 from nlct._ffi import ffi, lib
 from nlct._handle import Handle
 from tests.support import filters, flows, interrupts, netlink
+from tests.support.descriptors import descriptors
 from tests.support.examples import examples, telling
 from tests.support.namespaces import where_am_i
 from tests.support.processes import NOBODY, Script, in_child
@@ -366,7 +367,7 @@ def test_waiting_that_is_cancelled_loses_nothing(ct: nlct.Conntrack) -> None:
 def test_a_loop_may_end_before_its_stream(ct: nlct.Conntrack) -> None:
     """With a task that still waits; the stream goes on, and no descriptor is left."""
     ct.create(flows.udp(2))
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     events = ct.events("new")
 
     async def main() -> None:
@@ -386,7 +387,7 @@ def test_a_loop_may_end_before_its_stream(ct: nlct.Conntrack) -> None:
     del loop
     gc.collect()
     # One is that of the sysctl.
-    assert len(os.listdir("/proc/self/fd")) == before + 1
+    assert descriptors() == before + 1
 
 
 # Signals ------------------------------------------------------------------------------------------
@@ -458,9 +459,9 @@ def test_a_signal_handler_may_close_the_stream(ct: nlct.Conntrack) -> None:
     def close() -> None:
         events.close()
 
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     for _ in interrupts.everywhere(work, close):
-        assert len(os.listdir("/proc/self/fd")) == before - 1
+        assert descriptors() == before - 1
         events = ct.events("new")
         ct.create(flows.udp(2))
         ct.delete_flow(flows.udp(2))
@@ -719,7 +720,7 @@ def mode(netns: nlct.Netns, number: int) -> None:
 
 def test_a_sysctl_that_hides_events_is_told(ct: nlct.Conntrack, netns: nlct.Netns) -> None:
     """By name, and what was opened is closed again."""
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     with ct.events() as events:
         assert events.mode in (1, 2)
     mode(netns, 0)
@@ -727,7 +728,7 @@ def test_a_sysctl_that_hides_events_is_told(ct: nlct.Conntrack, netns: nlct.Netn
         with pytest.raises(nlct.UnsupportedError, match="nf_conntrack_events is 0"):
             ct.events()
     # The sysctl's own descriptor stays.
-    assert len(os.listdir("/proc/self/fd")) <= before + 1
+    assert descriptors() <= before + 1
 
 
 @pytest.mark.usefixtures("alone")

@@ -15,6 +15,7 @@ from nlct import capabilities as probing
 from nlct import netns as namespaces
 from nlct._ffi import ffi, lib
 from tests.support import flows, oracle
+from tests.support.descriptors import descriptors
 from tests.support.processes import Script
 
 # A process that leaves for a namespace of its own.
@@ -113,12 +114,12 @@ def test_a_scratch_namespace_is_one_that_was_not_there(
         def nlct_netns_new(self, made: Any) -> Any:
             return lib.nlct_netns_at(made, netns.fileno())
 
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     monkeypatch.setattr(namespaces, "lib", Lib())
     with pytest.raises(nlct.PrivilegeError, match="scratch") as caught:
         nlct.Netns.scratch()
     assert caught.value.reason == "the kernel made none"
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors() == before
 
 
 def test_the_namespaces_of_the_thread_and_of_process_1_are_inhabited() -> None:
@@ -236,12 +237,12 @@ def test_a_watch_that_is_opened_while_another_closes_is_let_go_of(
             ct.close()
             return rc
 
-    before = os.listdir("/proc/self/fd")
+    before = descriptors()
     monkeypatch.setattr(_handle, "lib", Lib())
     with pytest.raises(ValueError, match="closed"):
         _ = ct.buckets
     # That of the namespace went, and none came.
-    assert len(os.listdir("/proc/self/fd")) == len(before) - 1
+    assert descriptors() == before - 1
 
 
 def test_what_was_not_measured_is_not_remembered(script: Script) -> None:

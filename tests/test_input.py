@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import ipaddress
-import os
 import signal
 from collections.abc import Iterator
 from typing import Any, Callable
@@ -16,6 +15,7 @@ from nlct import Filter, _handle
 from nlct._ffi import lib
 from tests.support import flows, oracle
 from tests.support.core import Lib
+from tests.support.descriptors import descriptors
 from tests.support.processes import Script
 
 BAD_ZONES = [
@@ -167,12 +167,12 @@ def test_a_closed_table_says_so(
 
 def test_the_context_manager_closes(netns: nlct.Netns) -> None:
     """After the block the table is closed, and no descriptor is left."""
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     with nlct.Conntrack(netns) as ct:
         ct.count()
     with pytest.raises(ValueError, match="closed"):
         ct.count()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors() == before
 
 
 # No privilege ----------------------------------------------------------------------------------

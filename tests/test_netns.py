@@ -17,6 +17,7 @@ import pytest
 import nlct
 from nlct import netns as namespaces
 from tests.support import flows, oracle
+from tests.support.descriptors import descriptors
 from tests.support.namespaces import where_am_i
 from tests.support.processes import WALL, Script
 
@@ -140,7 +141,7 @@ def test_two_namespaces_are_two_tables(ct: nlct.Conntrack, netns: nlct.Netns) ->
 
 def test_a_scratch_namespace_is_gone_with_its_holders() -> None:
     """No descriptor is left behind, and the thread that made it has not moved."""
-    before = where_am_i(), len(os.listdir("/proc/self/fd"))
+    before = where_am_i(), descriptors()
     try:
         scratch = nlct.Netns.scratch()
     except PermissionError as exc:
@@ -149,7 +150,7 @@ def test_a_scratch_namespace_is_gone_with_its_holders() -> None:
         ct.create(flows.udp(1))
         ct.flush_all()
         list(ct.dump())
-    assert (where_am_i(), len(os.listdir("/proc/self/fd"))) == before
+    assert (where_am_i(), descriptors()) == before
 
 
 def test_no_child_and_no_signal_is_left(netns: nlct.Netns) -> None:

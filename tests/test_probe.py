@@ -19,6 +19,7 @@ from nlct._ffi import lib
 from nlct._handle import Socket
 from tests.support import flows, oracle
 from tests.support.core import Lib
+from tests.support.descriptors import descriptors
 from tests.support.namespaces import where_am_i
 from tests.support.processes import WALL
 
@@ -110,9 +111,9 @@ def test_it_touches_no_table_but_its_own(ct: nlct.Conntrack, netns: nlct.Netns) 
 @pytest.mark.usefixtures("netns")
 def test_it_leaves_no_descriptor() -> None:
     """The scratch namespace goes with the measuring."""
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     probing.measure("this one")
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors() == before
 
 
 def no_namespace() -> nlct.Netns:
