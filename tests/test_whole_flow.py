@@ -15,7 +15,6 @@ import pytest
 
 import nlct
 from tests.support import everything, pyroute, tool
-from tests.support.command import nlct_
 from tests.support.everything import Everything
 
 # What a restored flow has anew, or not yet; by field.
@@ -136,6 +135,9 @@ def test_a_table_says_the_same_as_its_flows(reading: Reading) -> None:
 def test_a_table_comes_back_from_other_forms(reading: Reading, tmp_path: Path) -> None:
     """From a pickle, from Arrow, and from the file of ``nlct dump --format parquet``."""
     parquet = pytest.importorskip("pyarrow.parquet", reason="MISSING: pyarrow")
+    # Other kernels have neither.
+    from tests.support.command import nlct_  # noqa: PLC0415
+
     with nlct.Conntrack(reading.table.netns) as ct:
         table = ct.table()
     where = f"/proc/self/fd/{reading.table.netns.fileno()}"
