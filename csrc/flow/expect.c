@@ -85,23 +85,13 @@ enum {
 };
 _Static_assert((int)LONGEST <= (int)NLCT_TEXT_MAX, "the longest line fits");
 
-static char *put_text(char *at, const char *text, size_t most)
-{
-    const size_t size = strnlen(text, most);
-
-    memcpy(at, text, size);
-    return at + size;
-}
-
 /* An absent tuple has no family and no protocol. */
 static char *put_tuple(char *at, const char *prefix, const struct nlct_tuple *tuple)
 {
-    const size_t size = strlen(prefix);
-
     if (tuple->family == AF_INET || tuple->family == AF_INET6) {
-        at = WORD(put_text(at, prefix, size), "src=");
+        at = WORD(put_text(at, prefix), "src=");
         at = WORD(text_address(at, tuple->src, tuple->family), " ");
-        at = WORD(put_text(at, prefix, size), "dst=");
+        at = WORD(put_text(at, prefix), "dst=");
         at = WORD(text_address(at, tuple->dst, tuple->family), " ");
     }
     return text_keys(at, tuple);
@@ -116,8 +106,8 @@ static char *put_flags(char *at, uint32_t flags)
     for (i = 0; i < COUNT(names); i++) {
         if (!(flags >> i & 1))
             continue;
-        at = put_text(at, between, 1);
-        at = put_text(at, names[i], strlen(names[i]));
+        at = put_text(at, between);
+        at = put_text(at, names[i]);
         between = ",";
     }
     return *between ? WORD(at, " ") : at;
@@ -141,7 +131,8 @@ int nlct_expect_text(const struct nlct_expect *expect, char *buffer, size_t capa
     if (has(expect->present, NLCT_EXPECT_CLASS))
         at = NUMBER(at, "class=", expect->expect_class);
     if (has(expect->present, NLCT_EXPECT_HELPER)) {
-        at = put_text(WORD(at, "helper="), expect->helper, sizeof(expect->helper));
+        at = WORD(at, "helper=");
+        at = put_bytes(at, expect->helper, strnlen(expect->helper, sizeof(expect->helper)));
         at = WORD(at, " ");
     }
     at[-1] = '\n'; /* in place of the last space */

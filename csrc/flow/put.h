@@ -15,6 +15,11 @@ static inline char *put_bytes(char *at, const char *bytes, size_t size)
     return at + size;
 }
 
+static inline char *put_text(char *at, const char *text)
+{
+    return put_bytes(at, text, strlen(text));
+}
+
 static inline char *put_char(char *at, char c)
 {
     *at = c;

@@ -88,11 +88,6 @@ static const struct status {
     {"FIXED_TIMEOUT", IPS_FIXED_TIMEOUT},
 };
 
-static char *put_text(char *at, const char *text)
-{
-    return put_bytes(at, text, strlen(text));
-}
-
 static char *put_status(char *at, uint32_t status)
 {
     bool first = true;

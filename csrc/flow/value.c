@@ -89,7 +89,7 @@ static char *put_json_character(char *at, uint32_t code)
 }
 
 /* Without the null bytes at its end. */
-static char *put_text(char *at, const uint8_t *text, size_t size, bool json)
+static char *put_string(char *at, const uint8_t *text, size_t size, bool json)
 {
     uint32_t code;
     size_t used;
@@ -142,7 +142,7 @@ static char *put_span(char *at, const struct nlct_flow *flow, const uint8_t *byt
     if (field->bit == NLCT_FLOW_UNKNOWN)
         return put_unknown(at, bytes, span.size, json);
     if (field->bit == NLCT_FLOW_SECCTX)
-        return put_text(at, bytes, span.size, json);
+        return put_string(at, bytes, span.size, json);
     return put_quote(put_hex_bytes(put_quote(at, json), bytes, span.size), json);
 }
 
@@ -213,7 +213,7 @@ char *value_put(char *at, const struct nlct_flow *flow, const uint8_t *bytes,
     case NLCT_LABELS:
         return put_labels(at, flow->labels, json);
     case NLCT_TEXT:
-        return put_text(at, value, field->public.size, json);
+        return put_string(at, value, field->public.size, json);
     case NLCT_SPAN:
         return put_span(at, flow, bytes, field, json);
     default:
