@@ -14,10 +14,24 @@
 #include <linux/netfilter/nfnetlink_conntrack.h>
 #include <stdlib.h>
 
+/* What a change may set. */
+static const struct {
+    unsigned bit;
+    size_t offset; /* in a flow */
+} changeable[] = {
+    {NLCT_FLOW_STATUS, offsetof(struct nlct_flow, status)},
+    {NLCT_FLOW_TIMEOUT, offsetof(struct nlct_flow, timeout)},
+    {NLCT_FLOW_MARK, offsetof(struct nlct_flow, mark)},
+    {NLCT_FLOW_HELPER, offsetof(struct nlct_flow, helper)},
+    {NLCT_FLOW_LABELS, offsetof(struct nlct_flow, labels)},
+};
+enum { CHANGEABLE = COUNT(changeable) };
+
 struct updates {
     struct nlct_sink sink;
     const struct nlct_change *change;
     struct nlct_updated *updated;
+    const struct field *fields[CHANGEABLE];
     struct batch batch;
 };
 
@@ -111,7 +125,7 @@ static int build(const struct updates *updates, const struct view *view, uint16_
     return message_end(&message);
 }
 
-/* What is to be done ------------------------------------------------------------------------- */
+/* What to send ------------------------------------------------------------------------------- */
 
 /* Is the field as it should be? */
 static bool is_so(const struct nlct_change *change, const struct nlct_flow *flow, unsigned field)
@@ -152,35 +166,26 @@ static int read_field(struct view *view, const struct field *field)
 /* Sets '*fields' to what must be sent. Returns 0 or -EBADMSG. */
 static int choose(struct updates *updates, struct view *view, uint64_t *fields)
 {
-    static const struct {
-        unsigned bit;
-        size_t offset;
-    } wanted[] = {
-        {NLCT_FLOW_STATUS, offsetof(struct nlct_flow, status)},
-        {NLCT_FLOW_TIMEOUT, offsetof(struct nlct_flow, timeout)},
-        {NLCT_FLOW_MARK, offsetof(struct nlct_flow, mark)},
-        {NLCT_FLOW_HELPER, offsetof(struct nlct_flow, helper)},
-        {NLCT_FLOW_LABELS, offsetof(struct nlct_flow, labels)},
-    };
     struct nlct_updated *updated = updates->updated;
     size_t i;
 
     *fields = 0;
-    for (i = 0; i < COUNT(wanted); i++) {
+    for (i = 0; i < CHANGEABLE; i++) {
+        const unsigned field = changeable[i].bit;
         int found;
 
-        if (!has(updates->change->to.present, wanted[i].bit))
+        if (!has(updates->change->to.present, field))
             continue;
-        found = read_field(view, field_at(wanted[i].offset));
+        found = read_field(view, updates->fields[i]);
         if (found < 0)
             return found;
         /* The kernel accepts both for a flow without one, and does nothing. */
-        if (!found && wanted[i].bit == NLCT_FLOW_MARK)
+        if (!found && field == NLCT_FLOW_MARK)
             updated->no_mark++;
-        else if (!found && wanted[i].bit == NLCT_FLOW_TIMEOUT)
+        else if (!found && field == NLCT_FLOW_TIMEOUT)
             updated->no_timeout++;
-        else if (!is_so(updates->change, &view->flow, wanted[i].bit))
-            *fields |= bit(wanted[i].bit);
+        else if (!is_so(updates->change, &view->flow, field))
+            *fields |= bit(field);
     }
     return 0;
 }
@@ -281,9 +286,11 @@ static int finish(struct nlct_sink *sink)
 static bool is_sound(const struct nlct_change *change)
 {
     const struct nlct_flow *to = &change->to;
-    const uint64_t known = bit(NLCT_FLOW_STATUS) | bit(NLCT_FLOW_TIMEOUT) | bit(NLCT_FLOW_MARK) |
-                           bit(NLCT_FLOW_HELPER) | bit(NLCT_FLOW_LABELS);
+    uint64_t known = 0;
+    size_t i;
 
+    for (i = 0; i < CHANGEABLE; i++)
+        known |= bit(changeable[i].bit);
     if (!(to->present & known))
         return false;
     if (has(to->present, NLCT_FLOW_TIMEOUT) && !to->timeout)
@@ -300,6 +307,7 @@ int nlct_updates_new(struct nlct_sink **sink, struct nlct_socket *sock,
                      const struct nlct_change *change, struct nlct_updated *updated)
 {
     struct updates *new;
+    size_t i;
 
     if (!is_sound(change))
         return -EINVAL;
@@ -309,6 +317,8 @@ int nlct_updates_new(struct nlct_sink **sink, struct nlct_socket *sock,
     new->sink = (struct nlct_sink){.take = take, .finish = finish};
     new->change = change;
     new->updated = updated;
+    for (i = 0; i < CHANGEABLE; i++)
+        new->fields[i] = field_at(changeable[i].offset);
     batch_init(&new->batch, sock, changes_one_flow, settle, new);
     *sink = &new->sink;
     return 0;
