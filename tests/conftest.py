@@ -10,6 +10,7 @@ import pytest
 
 import nlct
 from tests.support import examples, processes, turns
+from tests.support.namespaces import scratch
 from tests.support.processes import Script
 
 examples.register()
@@ -40,12 +41,8 @@ def alone() -> None:
 @pytest.fixture
 def netns() -> Iterator[nlct.Netns]:
     """A scratch network namespace; without root it comes with a user namespace."""
-    try:
-        scratch = nlct.Netns.scratch()
-    except PermissionError as exc:
-        pytest.skip(f"MISSING: no network namespace can be had here: {exc}")
-    with scratch:
-        yield scratch
+    with scratch() as made:
+        yield made
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from tests.support import filters
 from tests.support.command import nlct_
 from tests.support.examples import examples
 from tests.support.filters import Facts
+from tests.support.namespaces import scratch
 
 PLAIN = ("zone", "proto", "state", "mark", "status", "sport", "dport", "labels", "helper", "family")
 ADDRESSES = ("src", "dst", "reply_src", "reply_dst")
@@ -39,10 +40,7 @@ class Where:
 @pytest.fixture(scope="module")
 def where() -> Iterator[Where]:
     """Flows of every kind; those that packets made have counters."""
-    try:
-        netns = nlct.Netns.scratch()
-    except PermissionError as exc:
-        pytest.skip(f"MISSING: no network namespace can be had here: {exc}")
+    netns = scratch()
     with netns, nlct.Conntrack(netns) as ct:
         filters.prepare(netns)
         assert set(ct.load(filters.random_flows(2, 200)).failed) <= {errno.EEXIST, errno.EOPNOTSUPP}

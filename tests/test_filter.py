@@ -25,6 +25,7 @@ from nlct._ffi import ffi, lib
 from tests.support import everything, filters, oracle, tool
 from tests.support.core import Lib
 from tests.support.examples import examples
+from tests.support.namespaces import scratch
 
 AF_BRIDGE = 7
 
@@ -53,10 +54,7 @@ class Where:
 @pytest.fixture(scope="module")
 def where() -> Iterator[Where]:
     """Some hundred flows of every kind."""
-    try:
-        netns = nlct.Netns.scratch()
-    except PermissionError as exc:
-        pytest.skip(f"MISSING: no network namespace can be had here: {exc}")
+    netns = scratch()
     with netns, nlct.Conntrack(netns) as asking:
         filters.prepare(netns)
         filters.write(netns, "timestamp", 1)

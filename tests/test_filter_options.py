@@ -23,6 +23,7 @@ from nlct.cli.commands import events as events_command
 from tests.support import filters, tool
 from tests.support.command import nlct_, refused
 from tests.support.flows import reverse
+from tests.support.namespaces import scratch
 
 
 def nat(port: int, status: Status, to: str = "10.0.0.2", **changed: Any) -> Flow:
@@ -72,10 +73,7 @@ FLOWS = [
 @pytest.fixture(scope="module")
 def netns() -> Iterator[nlct.Netns]:
     """A table of flows, each in some way different."""
-    try:
-        netns = nlct.Netns.scratch()
-    except PermissionError as exc:
-        pytest.skip(f"MISSING: no network namespace can be had here: {exc}")
+    netns = scratch()
     with netns, nlct.Conntrack(netns) as ct:
         filters.prepare(netns)
         assert ct.load(FLOWS).created == len(FLOWS)

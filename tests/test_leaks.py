@@ -27,6 +27,7 @@ import pytest
 import nlct
 from nlct import capabilities, strategy
 from nlct._ffi import ffi, lib
+from tests.support import namespaces
 from tests.support.examples import telling
 from tests.support.memory import TELLS, allocated, resident
 
@@ -826,11 +827,7 @@ def errors(bench: Bench) -> None:  # noqa: ARG001
 def bench() -> Iterator[Bench]:
     """A namespace with a few flows in a few zones."""
     made = [flow(number) for number in range(FLOWS)]
-    try:
-        scratch = nlct.Netns.scratch()
-    except PermissionError as exc:
-        pytest.skip(f"MISSING: no network namespace can be had here: {exc}")
-    with scratch as netns, nlct.Conntrack(netns) as ct:
+    with namespaces.scratch() as netns, nlct.Conntrack(netns) as ct:
         closed = nlct.Conntrack(netns)
         closed.close()
         table = nlct.FlowTable.from_flows(made)

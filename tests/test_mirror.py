@@ -41,6 +41,7 @@ from nlct.fill import fill
 from tests.support import filters, flows, oracle, tool, traffic
 from tests.support.core import Lib
 from tests.support.examples import examples, telling
+from tests.support.namespaces import scratch
 
 # Longer than anything here takes.
 LONG = 30.0
@@ -477,14 +478,6 @@ def test_random_filters_on_random_tables(index: tuple[str, ...]) -> None:
         assert mirror.state.dumps == 1
     assert ways["mirror"]
     assert ways["mirror+walk"]
-
-
-def scratch() -> nlct.Netns:
-    """A scratch namespace, for who needs another one."""
-    try:
-        return nlct.Netns.scratch()
-    except PermissionError as exc:
-        pytest.skip(f"MISSING: no network namespace can be had here: {exc}")
 
 
 # A filter of the menagerie, how many it means, and the way that it takes.

@@ -18,7 +18,7 @@ import nlct
 from nlct import netns as namespaces
 from tests.support import flows, oracle
 from tests.support.descriptors import descriptors
-from tests.support.namespaces import where_am_i
+from tests.support.namespaces import scratch, where_am_i
 from tests.support.processes import WALL, Script
 
 
@@ -96,10 +96,7 @@ def test_by_descriptor(netns: nlct.Netns) -> None:
 
 def test_a_table_outlives_the_object_it_was_opened_with() -> None:
     """Conntrack holds the namespace by itself, and lets go of it."""
-    try:
-        netns = nlct.Netns.scratch()
-    except PermissionError as exc:
-        pytest.skip(f"MISSING: no network namespace can be had here: {exc}")
+    netns = scratch()
     ct = nlct.Conntrack(netns)
     netns.close()
     ct.create(flows.udp(1))
@@ -142,11 +139,7 @@ def test_two_namespaces_are_two_tables(ct: nlct.Conntrack, netns: nlct.Netns) ->
 def test_a_scratch_namespace_is_gone_with_its_holders() -> None:
     """No descriptor is left behind, and the thread that made it has not moved."""
     before = where_am_i(), descriptors()
-    try:
-        scratch = nlct.Netns.scratch()
-    except PermissionError as exc:
-        pytest.skip(f"MISSING: no network namespace can be had here: {exc}")
-    with scratch as netns, nlct.Conntrack(netns) as ct:
+    with scratch() as netns, nlct.Conntrack(netns) as ct:
         ct.create(flows.udp(1))
         ct.flush_all()
         list(ct.dump())

@@ -24,6 +24,7 @@ from nlct.flow import flows_from
 from nlct.flow import to_c as flow_to_c
 from tests.support import encoder, netlink
 from tests.support.examples import examples
+from tests.support.namespaces import scratch
 
 GUARD = b"\xa5" * 64
 ROOM = 4096
@@ -198,12 +199,8 @@ def record(netns: nlct.Netns, flow: nlct.Flow) -> bytes:
 @pytest.fixture(scope="module")
 def recorded() -> dict[str, bytes]:
     """Messages of this kernel, one for each kind of flow."""
-    try:
-        scratch = nlct.Netns.scratch()
-    except PermissionError as exc:
-        pytest.skip(f"MISSING: no network namespace can be had here: {exc}")
-    with scratch:
-        return {name: record(scratch, flow) for name, flow in KINDS.items()}
+    with scratch() as netns:
+        return {name: record(netns, flow) for name, flow in KINDS.items()}
 
 
 @pytest.fixture(params=KINDS)

@@ -16,6 +16,7 @@ import nlct
 from nlct import Flow, Tuple
 from tests.support import tool
 from tests.support.command import nlct_
+from tests.support.namespaces import scratch
 
 # What two tables of the same flows may differ in. Timeouts are compared apart.
 OWN = ("id", "use", "timestamp_start", "timeout")
@@ -211,10 +212,7 @@ def pair() -> Iterator[Pair]:
     if not shutil.which("nsenter") or tool.version() < tool.WHOLE:
         pytest.skip("MISSING: conntrack 1.4.7 and nsenter")
     with ExitStack() as stack:
-        try:
-            made = Pair(*(stack.enter_context(nlct.Netns.scratch()) for _ in range(2)))
-        except PermissionError as exc:
-            pytest.skip(f"MISSING: no network namespace can be had here: {exc}")
+        made = Pair(*(stack.enter_context(scratch()) for _ in range(2)))
         for netns in (made.theirs, made.ours):
             tool.run(netns, "nft", "-f", "-", given=LABEL_RULES)
         made.fill()

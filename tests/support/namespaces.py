@@ -1,8 +1,20 @@
-"""Where a thread is: the namespaces it belongs to."""
+"""Network namespaces for tests, and where a thread is."""
 
 from __future__ import annotations
 
 import os
+
+import pytest
+
+import nlct
+
+
+def scratch() -> nlct.Netns:
+    """Make a namespace; skip where none may be made."""
+    try:
+        return nlct.Netns.scratch()
+    except PermissionError as exc:
+        pytest.skip(f"MISSING: no network namespace can be had here: {exc}")
 
 
 def where_am_i() -> tuple[str, str]:
