@@ -97,34 +97,25 @@ static void check_outcome(const struct storm *storm, size_t target, unsigned mat
     CHECK_IS(nlct_deletes_get(storm->sink)[target].deleted, deleted);
 }
 
-/* Calls 'answer' with the number of each request, from 1, and queues what it returns: 0 for an
-   acknowledgement, which is due for the last one alone, an errno, or SILENT. */
-enum { SILENT = -1 };
-
+/* What the request with this number gets, from 1; see fake_answer_each(). An acknowledgement is due
+   for the last one alone. */
 static int (*answer_to)(uint32_t number, bool is_last);
+
+static int answer_by_number(const struct nlmsghdr *header)
+{
+    return answer_to(header->nlmsg_seq, header->nlmsg_flags & NLM_F_ACK);
+}
 
 static void answer_each(const uint8_t *data, size_t size)
 {
-    struct nlmsghdr header;
-    size_t at;
-    int error;
-
-    for (at = 0; at < size; at += (header.nlmsg_len + 3) & ~3U) {
-        memcpy(&header, data + at, sizeof(header));
-        error = answer_to(header.nlmsg_seq, header.nlmsg_flags & NLM_F_ACK);
-        if (error == SILENT)
-            continue;
-        packet.size = 0;
-        packet_verdict(&packet, header.nlmsg_seq, error);
-        fake_queue(packet.bytes, packet.size, 0, 0);
-    }
+    fake_answer_each(data, size, answer_by_number);
 }
 
 static int odd_are_gone(uint32_t number, bool is_last)
 {
     if (number % 2)
         return ENOENT;
-    return is_last ? 0 : SILENT;
+    return is_last ? 0 : FAKE_SILENT;
 }
 
 static void a_flow_counts_for_each_who_wants_it_and_is_deleted_once(void)
@@ -221,7 +212,7 @@ static void another_request_in_between_shifts_no_answer(void)
 static int first_is_busy_then_silence(uint32_t number, bool is_last)
 {
     (void)is_last;
-    return number == 1 ? EBUSY : SILENT;
+    return number == 1 ? EBUSY : FAKE_SILENT;
 }
 
 static void what_has_no_answer_counts_as_lost_for_its_owner(void)
@@ -448,7 +439,7 @@ static int second_is_gone(uint32_t number, bool is_last)
 {
     if (number == 2 || number > 3)
         return ENOENT;
-    return is_last ? 0 : SILENT;
+    return is_last ? 0 : FAKE_SILENT;
 }
 
 static void each_given_flow_has_its_result(void)
@@ -470,7 +461,7 @@ static void each_given_flow_has_its_result(void)
 
 static int odd_are_gone_or_the_last_of_all(uint32_t number, bool is_last)
 {
-    return number % 2 && !is_last ? ENOENT : is_last ? 0 : SILENT;
+    return number % 2 && !is_last ? ENOENT : is_last ? 0 : FAKE_SILENT;
 }
 
 /* In batches of two the first of each is not found; its reply, alone in a batch, is. */

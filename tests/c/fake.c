@@ -170,20 +170,33 @@ void fake_answer(void (*answer)(const uint8_t *data, size_t size))
     answer_with = answer;
 }
 
-void fake_acknowledge(const uint8_t *data, size_t size)
+void fake_answer_each(const uint8_t *data, size_t size, int (*answer)(const struct nlmsghdr *))
 {
     static struct packet packet;
     struct nlmsghdr header;
     size_t at;
 
     for (at = 0; at < size; at += (header.nlmsg_len + 3) & ~3U) {
+        int error;
+
         memcpy(&header, data + at, sizeof(header));
-        if (!(header.nlmsg_flags & NLM_F_ACK))
+        error = answer(&header);
+        if (error == FAKE_SILENT)
             continue;
         packet.size = 0;
-        packet_verdict(&packet, header.nlmsg_seq, 0);
+        packet_verdict(&packet, header.nlmsg_seq, error);
         fake_queue(packet.bytes, packet.size, 0, 0);
     }
+}
+
+static int acknowledge(const struct nlmsghdr *header)
+{
+    return header->nlmsg_flags & NLM_F_ACK ? 0 : FAKE_SILENT;
+}
+
+void fake_acknowledge(const uint8_t *data, size_t size)
+{
+    fake_answer_each(data, size, acknowledge);
 }
 
 /* The system calls ---------------------------------------------------------------------------- */

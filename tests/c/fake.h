@@ -61,6 +61,11 @@ void fake_fail_memory(int after);
 /* Called with the bytes of each send, to queue answers. */
 void fake_answer(void (*answer)(const uint8_t *data, size_t size));
 
+/* Answers each request of a send with what 'answer' says of it: 0 acknowledges it, an errno refuses
+   it, FAKE_SILENT says nothing. */
+enum { FAKE_SILENT = -1 };
+void fake_answer_each(const uint8_t *data, size_t size, int (*answer)(const struct nlmsghdr *));
+
 /* An answer that acknowledges each request that asks for it. */
 void fake_acknowledge(const uint8_t *data, size_t size);
 

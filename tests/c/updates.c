@@ -58,37 +58,28 @@ static void flow(struct work *work, uint16_t number, uint32_t mark)
     CHECK_IS(give(work), 0);
 }
 
-enum { SILENT = -1 };
-
 static int (*answer_to)(uint32_t number, bool is_last);
 static unsigned requests;
 
 /* Looks at each request: an update that creates nothing. */
+static int answer_by_number(const struct nlmsghdr *header)
+{
+    CHECK_IS(header->nlmsg_type, NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_NEW);
+    CHECK_IS(header->nlmsg_flags & ~NLM_F_ACK, NLM_F_REQUEST);
+    requests++;
+    return answer_to(header->nlmsg_seq, header->nlmsg_flags & NLM_F_ACK);
+}
+
 static void answer_each(const uint8_t *data, size_t size)
 {
-    struct nlmsghdr header;
-    size_t at;
-    int error;
-
-    for (at = 0; at < size; at += (header.nlmsg_len + 3) & ~3U) {
-        memcpy(&header, data + at, sizeof(header));
-        CHECK_IS(header.nlmsg_type, NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_NEW);
-        CHECK_IS(header.nlmsg_flags & ~NLM_F_ACK, NLM_F_REQUEST);
-        requests++;
-        error = answer_to(header.nlmsg_seq, header.nlmsg_flags & NLM_F_ACK);
-        if (error == SILENT)
-            continue;
-        packet.size = 0;
-        packet_verdict(&packet, header.nlmsg_seq, error);
-        fake_queue(packet.bytes, packet.size, 0, 0);
-    }
+    fake_answer_each(data, size, answer_by_number);
 }
 
 static int third_is_gone_fourth_is_busy(uint32_t number, bool is_last)
 {
     if (number == 3 || number == 4)
         return number == 3 ? ENOENT : EBUSY;
-    return is_last ? 0 : SILENT;
+    return is_last ? 0 : FAKE_SILENT;
 }
 
 static void each_answer_counts_and_what_is_so_is_not_sent(void)
@@ -122,7 +113,7 @@ static int nothing(uint32_t number, bool is_last)
 {
     (void)number;
     (void)is_last;
-    return SILENT;
+    return FAKE_SILENT;
 }
 
 static void what_has_no_answer_counts_as_lost(void)
@@ -143,7 +134,7 @@ static void what_has_no_answer_counts_as_lost(void)
 static int denied(uint32_t number, bool is_last)
 {
     (void)is_last;
-    return number == 1 ? EPERM : SILENT;
+    return number == 1 ? EPERM : FAKE_SILENT;
 }
 
 static void a_missing_privilege_ends_it(void)
