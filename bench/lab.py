@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 import os
 import subprocess
+import tempfile
 import time
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from ipaddress import IPv4Address
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +21,15 @@ from bench.machine import Settings
 from nlct import fill
 from nlct.capabilities import require_empty
 from nlct.cli.measure import SyntheticTable
+
+
+@contextmanager
+def written(lines: Iterable[str]) -> Iterator[Path]:
+    """Yield a file of these lines."""
+    with tempfile.NamedTemporaryFile("w") as file:
+        file.writelines(lines)
+        file.flush()
+        yield Path(file.name)
 
 
 class Shares(SyntheticTable):

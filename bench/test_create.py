@@ -5,12 +5,12 @@ Filling an empty table: nlct's load() of a FlowTable, a bare C loop that writes 
 file with a line a flow.
 """
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from bench.lab import written
 from bench.turn import Bench, Turn, case
 from nlct.fill import SERVER, TIMEOUT, tables
 
@@ -18,10 +18,8 @@ from nlct.fill import SERVER, TIMEOUT, tables
 @pytest.fixture(scope="module")
 def saved(bench: Bench) -> Iterator[Path]:
     """A file for conntrack."""
-    with tempfile.NamedTemporaryFile("w") as file:
-        file.writelines(lines(bench.scale.flows, bench.scale.zones))
-        file.flush()
-        yield Path(file.name)
+    with written(lines(bench.scale.flows, bench.scale.zones)) as file:
+        yield file
 
 
 @case("floor", "nlct", "nfct", "conntrack")

@@ -4,12 +4,12 @@ Filling an empty table from a file of `conntrack -L -o save`: `nlct load` and `c
 from the start of the process to its end. Writing the file is not measured.
 """
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from bench.lab import written
 from bench.turn import Bench, Turn, case
 from nlct.fill import SERVER, TIMEOUT, tables
 
@@ -17,10 +17,8 @@ from nlct.fill import SERVER, TIMEOUT, tables
 @pytest.fixture(scope="module")
 def saved(bench: Bench) -> Iterator[Path]:
     """A file with a line a flow."""
-    with tempfile.NamedTemporaryFile("w") as file:
-        file.writelines(lines(bench.scale.flows, bench.scale.zones))
-        file.flush()
-        yield Path(file.name)
+    with written(lines(bench.scale.flows, bench.scale.zones)) as file:
+        yield file
 
 
 @case("nlct-command", "conntrack")
