@@ -457,8 +457,8 @@ class Filter:
     ``snat``, ``dnat``, ``any_nat``: True for flows that are translated in this way, False for the
     others; or the addresses and networks that they are translated to (``CTA_STATUS`` and the reply,
     ``-n``, ``-g``, ``-j``). With ports these are text, "10.0.0.1:80", "[fd00::1]:80-90" or ":80",
-    or pairs (address, ports) of which the address may be None; the flow has this address and this
-    port, whichever of them the translation has changed.
+    or pairs (address, ports), where the address may be None. The flow must have both after the
+    translation, even if that changed only one of them.
     ``master_src``, ``master_dst``, ``master_proto``, ``master_sport``, ``master_dport``,
     ``master_icmp_type``, ``master_icmp_code``, ``master_icmp_id``, ``master_zone``: the same of the
     flow that an expected flow belongs to (``CTA_TUPLE_MASTER``).

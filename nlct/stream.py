@@ -375,7 +375,7 @@ class Stream(Closing, Generic[Told]):
         return ""
 
 
-# All that are there: what was received and who waits is the parent's, not a child's.
+# Every open stream. After a fork the child drops what its parent had received, and its waiters.
 # Not a WeakSet: list() copies a plain set at once, whatever other threads do to it.
 _streams: set[ref[Stream[Any]]] = set()
 

@@ -363,7 +363,7 @@ def _value(
     except click.BadParameter as exc:
         exc.ctx, exc.param = ctx, param
         raise
-    # Whoever lists what is to be spared in a file that turns out empty would spare nothing.
+    # An empty file of flows to spare would spare none of them.
     if excludes and value == []:
         raise click.BadParameter("it names nothing to exclude", ctx, param)
     return value

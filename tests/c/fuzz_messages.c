@@ -46,7 +46,7 @@ enum {
 struct wish {
     uint8_t sink;
     uint8_t filter;
-    uint8_t zone[2]; /* for counts: the fields, of which the first is added up */
+    uint8_t zone[2]; /* for counts: the two fields to group by; it adds up the first */
 };
 
 /* An independent look at what is sent ---------------------------------------------------------- */
