@@ -19,8 +19,9 @@ help: ## show this list
 demo: $(VENV)/installed ## a scratch namespace, a large table, a zone flushed in every way
 	$(BIN)/nlct demo $(DEMO)
 
-# A file of tests in one process, several files at a time.
-AT_ONCE := -n auto --maxprocesses 4 --dist loadfile -p no:benchmark
+# A file of tests in one process, several files at a time, by their names: xdist would put files with
+# few tests last, and some of those are long.
+AT_ONCE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder -p no:benchmark
 
 test: $(VENV)/dev ## what a change or another machine can break, on the real kernel
 	tools/bootstrap test
