@@ -946,7 +946,9 @@ def test_flows_whose_time_has_run_out(
     for flow in list(ct.dump(zone=7))[:4]:
         ct.update(flow, timeout=0)
     result = mirror.flush_zone(7)
-    assert numbers(result) == (10, 6, 4, {})
+    # Anybody's dump of the shared hash table may have collected some of the four before.
+    assert 0 <= result.already_gone <= 4
+    assert numbers(result) == (6 + result.already_gone, 6, result.already_gone, {})
     assert numbers(mirror.delete(Filter(zone=7, mark=0))) == (0, 0, 0, {})
     # A dump that meets them has the kernel collect them.
     assert oracle.dump(netns) == {}
