@@ -301,7 +301,8 @@ int nlct_get(struct nlct_socket *sock, const struct nlct_flow *key, struct nlct_
              struct nlct_bytes *bytes);
 
 /* Creates '*flow', see nlct_flow_build(); -EEXIST if it is there, -EINVAL for what the kernel would
-   silently drop: a timeout of 0, and values of another protocol. */
+   silently drop: a timeout of 0, and values of another protocol; -EOPNOTSUPP for a GRE flow with a
+   master, which crashes many kernels. */
 int nlct_create(struct nlct_socket *sock, const struct nlct_flow *flow, const uint8_t *bytes);
 
 /* Changes the flow with the tuple and zone of '*flow': sets the other settable fields that '*flow'
@@ -389,7 +390,7 @@ int nlct_expect_get(struct nlct_socket *sock, const struct nlct_expect *key,
                     struct nlct_expect *found);
 
 /* Creates '*expect', which has a master, a tuple and a mask; -EEXIST if another one takes the same
-   tuple. */
+   tuple, -EOPNOTSUPP for GRE, see nlct_create(). */
 int nlct_expect_create(struct nlct_socket *sock, const struct nlct_expect *expect);
 
 /* Deletes the expectation with the tuple, zone and id of '*expect'; -EINVAL if it lacks the id, or

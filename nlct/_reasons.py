@@ -32,6 +32,10 @@ AT_RISK: tuple[tuple[str, int | None], ...] = (
     *((name, int(proto)) for name in PORTS for proto in OPTIONAL),
 )
 
+GRE_CRASH = (
+    "many kernels crash when a GRE flow ends whose master does not have the helper of PPTP, so "
+    "nlct creates none"
+)
 NO_RULE = (
     "no rule used labels in this namespace when the flow was made (nftables: ct label; iptables: "
     "-m connlabel), so it has no room for them"
@@ -171,6 +175,9 @@ def _misplaced_ports(name: str, one: Tuple, proto: int | None) -> Iterator[str]:
 
 
 def _unsupported(flow: Flow, new: bool) -> Iterator[str]:
+    if new and flow.master is not None and flow.orig.proto == Proto.GRE:
+        yield f"master: a GRE flow may have none; {GRE_CRASH}"
+        return
     if flow.helper is not None and not new:
         yield (
             f"helper: this kernel has none named {flow.helper!r}, or the flow was made with "

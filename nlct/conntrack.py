@@ -492,10 +492,11 @@ class Conntrack(Holder):
 
         Raises ValueError for a timeout of 0; ExistsError, TableFullError, InvalidRequestError;
         NotFoundError if its master is missing; UnsupportedError for a helper that the kernel does
-        not have; Error (EBUSY) for a status with DYING, or with EXPECTED and no master. If the
-        kernel dropped a field, nlct deletes the flow again and raises Error (ENOSPC) for labels,
-        UnsupportedError for another field. If it cannot look the flow up to tell, the flow stays,
-        and the error says so. ``reason`` of an error names the field.
+        not have, and for a GRE flow with a master, which crashes many kernels; Error (EBUSY)
+        for a status with DYING, or with EXPECTED and no master. If the kernel dropped a field, nlct
+        deletes the flow again and raises Error (ENOSPC) for labels, UnsupportedError for another
+        field. If it cannot look the flow up to tell, the flow stays, and the error says so.
+        ``reason`` of an error names the field.
         """
         row, data = to_c(flow)
         if flow.timeout == 0:

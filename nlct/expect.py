@@ -7,12 +7,12 @@ import ipaddress
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from nlct import _check, _lookup
+from nlct import _check, _lookup, _reasons
 from nlct._dump import MAX_DUMPS, require
 from nlct._ffi import ffi, lib, text
 from nlct._fields import IPV6
 from nlct._handle import Bytes, Handle
-from nlct.enums import EventKind, ExpectFlags
+from nlct.enums import EventKind, ExpectFlags, Proto
 from nlct.errors import (
     Error,
     InterruptedDumpError,
@@ -367,8 +367,9 @@ class Expectations:
 
         Raises ValueError without a master, or with only one of ``nat`` and ``nat_direction``.
         Raises ExistsError for a tuple that another one takes already; NotFoundError if there is no
-        such master; Error (EOPNOTSUPP) if it has no helper; Error (EBUSY, EALREADY) if a flow could
-        fulfil this one and another; InvalidRequestError.
+        such master; UnsupportedError for GRE, which crashes many kernels; Error (EOPNOTSUPP) if
+        the master has no helper; Error (EBUSY, EALREADY) if a flow could fulfil this one and
+        another; InvalidRequestError.
         """
         self._require(expectation)
         if expectation.master is None:
@@ -384,7 +385,10 @@ class Expectations:
             reason = f"master: there is no such flow in zone {expectation.zone or 0}"
             raise NotFoundError(errno.ENOENT, operation, exc.kernel_message, reason) from None
         except UnsupportedError as exc:
-            # Not the kernel's fault, but the kernel says it with the same number.
+            # One errno, three causes: GRE, a master without a helper, or what the kernel lacks.
+            if expectation.tuple.proto == Proto.GRE:
+                reason = f"tuple: GRE cannot be expected; {_reasons.GRE_CRASH}"
+                raise error(errno.EOPNOTSUPP, operation, reason=reason) from None
             if not self._has_helper(expectation.master, expectation.zone):
                 reason = "master: the flow has no helper"
                 raise Error(exc.errno or 0, operation, exc.kernel_message, reason) from None

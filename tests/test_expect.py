@@ -253,6 +253,8 @@ def test_refusals(ct: nlct.Conntrack, netns: nlct.Netns) -> None:
     with pytest.raises(nlct.Error, match="the flow has no helper") as failed:
         create(Expectation(expected(2), master=Tuple("10.0.0.1", "10.0.0.2", "udp", 1, 2)))
     assert not isinstance(failed.value, nlct.UnsupportedError)
+    with pytest.raises(nlct.UnsupportedError, match="tuple: GRE cannot be expected"):
+        create(Expectation(expected(2).replace(proto="gre"), master=second))
     with pytest.raises(nlct.InvalidRequestError):
         create(Expectation(expected(2), master=second, function="nonesuch"))
     with pytest.raises(ValueError, match="master"):

@@ -92,6 +92,7 @@ def test_create_refuses_a_flow_without_addresses(ct: nlct.Conntrack) -> None:
 PAIR = Tuple("10.0.0.1", "10.0.0.2", "tcp", 1000, 80)
 PING = Tuple("10.0.0.1", "10.0.0.2", "icmp", icmp_id=1, icmp_type=8, icmp_code=0)
 ESP = Tuple("10.0.0.1", "10.0.0.2", 50)
+KEYS = Tuple("10.0.0.1", "10.0.0.2", "gre", 1, 2)
 
 
 def test_a_timeout_of_0_makes_no_flow(ct: nlct.Conntrack, netns: nlct.Netns) -> None:
@@ -136,6 +137,11 @@ def test_a_timeout_of_0_makes_no_flow(ct: nlct.Conntrack, netns: nlct.Netns) -> 
         ),
         (Flow(PAIR, timeout=5, master=PAIR.replace(sport=9)), errno.ENOENT, "master"),
         (Flow(PAIR, timeout=5, helper="no such"), errno.EOPNOTSUPP, "helper.*'no such'"),
+        (
+            Flow(KEYS, timeout=5, master=PAIR, helper="pptp"),
+            errno.EOPNOTSUPP,
+            "master: a GRE flow may have none; many [^:]* creates none$",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

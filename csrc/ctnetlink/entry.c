@@ -35,9 +35,8 @@ int nlct_create(struct nlct_socket *sock, const struct nlct_flow *flow, const ui
 {
     uint8_t room[REQUEST_MAX];
 
-    if (!flow_fits(flow))
-        return -EINVAL;
-    return request_run(sock, room, nlct_flow_build(flow, bytes, room, sizeof(room)), 0, NULL, NULL);
+    return request_run(sock, room, flow_create_request(flow, bytes, room, sizeof(room)), 0, NULL,
+                       NULL);
 }
 
 int nlct_update(struct nlct_socket *sock, const struct nlct_flow *flow, const uint8_t *bytes)

@@ -79,6 +79,8 @@ int nlct_expect_create(struct nlct_socket *sock, const struct nlct_expect *expec
     uint8_t room[REQUEST_MAX];
     struct message request;
 
+    if (master_crashes(expect->tuple.proto))
+        return -EOPNOTSUPP;
     begin(&request, room, IPCTNL_MSG_EXP_NEW, NLM_F_CREATE | NLM_F_EXCL, expect->family);
     expect_put(&request, expect, ~given | key_of(expect));
     return request_run(sock, room, message_end(&request), 0, NULL, NULL);

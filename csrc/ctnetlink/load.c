@@ -23,11 +23,6 @@ static void settle(void *context, uint32_t owner, int result)
         load->created[load->first + owner] = 1;
 }
 
-static int build(const struct nlct_flow *flow, const uint8_t *bytes, void *room)
-{
-    return flow_fits(flow) ? nlct_flow_build(flow, bytes, room, REQUEST_MAX) : -EINVAL;
-}
-
 int nlct_load(struct nlct_socket *sock, const struct nlct_column *columns, size_t ncolumns,
               const uint8_t *bytes, size_t bytes_size, size_t first, size_t last, bool children,
               struct nlct_tally *tally, uint8_t *created)
@@ -51,7 +46,8 @@ int nlct_load(struct nlct_socket *sock, const struct nlct_column *columns, size_
         nlct_columns_row(columns, ncolumns, bytes_size, row, &flow);
         if (has(flow.present, NLCT_FLOW_MASTER) != children)
             continue;
-        rc = batch_add(batch, build(&flow, bytes, batch_room(batch)), (uint32_t)(row - first));
+        rc = batch_add(batch, flow_create_request(&flow, bytes, batch_room(batch), REQUEST_MAX),
+                       (uint32_t)(row - first));
     }
     if (rc == 0)
         rc = batch_send(batch);

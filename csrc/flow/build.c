@@ -220,6 +220,11 @@ bool tuple_has_ports(uint8_t proto)
            proto == IPPROTO_SCTP || proto == IPPROTO_DCCP || proto == IPPROTO_UDPLITE;
 }
 
+bool master_crashes(uint8_t proto)
+{
+    return proto == IPPROTO_GRE;
+}
+
 /* A zero is no loss: a table may have it in every row. */
 static bool tuple_fits(const struct nlct_tuple *tuple, uint8_t proto)
 {
@@ -230,7 +235,9 @@ static bool tuple_fits(const struct nlct_tuple *tuple, uint8_t proto)
     return icmp || !(tuple->icmp_id || tuple->icmp_type || tuple->icmp_code);
 }
 
-bool flow_fits(const struct nlct_flow *flow)
+/* Would the kernel keep all of a new flow? It silently drops values of another protocol and, with a
+   timeout of 0, the flow itself. */
+static bool flow_fits(const struct nlct_flow *flow)
 {
     const uint8_t proto = flow->orig.proto;
     /* With NAT the reply need not say its protocol. */
@@ -275,4 +282,14 @@ int nlct_flow_build(const struct nlct_flow *flow, const uint8_t *bytes, void *bu
     if (nat & IPS_DST_NAT)
         nat_put(&message, CTA_NAT_DST, flow->reply);
     return message_end(&message);
+}
+
+int flow_create_request(const struct nlct_flow *flow, const uint8_t *bytes, void *buffer,
+                        size_t capacity)
+{
+    if (!flow_fits(flow))
+        return -EINVAL;
+    if (has(flow->present, NLCT_FLOW_MASTER) && master_crashes(flow->orig.proto))
+        return -EOPNOTSUPP;
+    return nlct_flow_build(flow, bytes, buffer, capacity);
 }

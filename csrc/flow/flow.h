@@ -236,9 +236,15 @@ void flow_put_update(struct message *message, const struct nlct_flow *flow, cons
 /* Do tuples of this protocol have ports, or keys in their place? */
 bool tuple_has_ports(uint8_t proto);
 
-/* Would the kernel keep all of a new flow? It silently drops values of another protocol and, with a
-   timeout of 0, the flow itself. */
-bool flow_fits(const struct nlct_flow *flow);
+/* Does a flow of this protocol with a master crash kernels? When a GRE flow ends, many take the
+   data of its master's helper for that of PPTP's, even if there is no helper. A request names the
+   master only by its tuple, so nlct cannot be sure which helper it has. */
+bool master_crashes(uint8_t proto);
+
+/* nlct_flow_build() for a request that is sent. Also returns -EINVAL for what the kernel would
+   silently drop, and -EOPNOTSUPP for a flow whose master would crash kernels. */
+int flow_create_request(const struct nlct_flow *flow, const uint8_t *bytes, void *buffer,
+                        size_t capacity);
 
 /* nat.c: where a reply is not the reverse of the original tuple ------------------------------- */
 

@@ -179,8 +179,9 @@ static size_t check_rows(const struct nlct_column *columns, size_t ncolumns, con
         if (has(flow.present, NLCT_FLOW_MASTER) != children)
             continue;
         ++*considered;
-        size = flow_fits(&flow) ? nlct_flow_build(&flow, bytes, room, sizeof(room)) : -EINVAL;
-        ASSERT(size > 0 || size == -EINVAL || size == -EMSGSIZE);
+        size = flow_create_request(&flow, bytes, room, sizeof(room));
+        ASSERT(size > 0 || size == -EINVAL || size == -EMSGSIZE || size == -EOPNOTSUPP);
+        ASSERT(size < 0 || !children || flow.orig.proto != IPPROTO_GRE);
         unbuilt += size < 0;
         if (size < 0)
             continue;

@@ -408,6 +408,22 @@ static void a_create_translates_ipv6_addresses(void)
     fake_close(sock);
 }
 
+static void a_master_that_crashes_kernels_is_never_sent(void)
+{
+    struct nlct_socket *sock = open_acknowledging();
+    struct nlct_flow flow = flow_of();
+    struct nlct_expect expect = {.present = BIT(NLCT_EXPECT_TUPLE), .family = AF_INET};
+
+    flow.present |= BIT(NLCT_FLOW_MASTER);
+    flow.orig.proto = flow.reply.proto = IPPROTO_GRE;
+    flow.master = tuple_of("10.0.0.1", "192.0.2.1", IPPROTO_TCP, 1024, 1723);
+    expect.tuple = flow.orig;
+    CHECK_IS(nlct_create(sock, &flow, NULL), -EOPNOTSUPP);
+    CHECK_IS(nlct_expect_create(sock, &expect), -EOPNOTSUPP);
+    CHECK_IS(fake_sent.size, 0);
+    fake_close(sock);
+}
+
 static void a_create_with_a_master_leaves_expected_to_the_kernel(void)
 {
     struct nlct_socket *sock = open_acknowledging();
@@ -742,6 +758,7 @@ const struct test_case request_cases[] = {
     CASE(a_create_translates_ipv6_addresses),
     CASE(a_create_translates_to_a_reply_without_a_protocol),
     CASE(a_create_with_a_master_leaves_expected_to_the_kernel),
+    CASE(a_master_that_crashes_kernels_is_never_sent),
     CASE(a_create_that_the_kernel_would_drop_from_is_never_sent),
     CASE(masters_are_loaded_before_their_children),
     CASE(a_dump_asks_for_nothing_by_itself),
