@@ -118,6 +118,10 @@ void nlct_bytes_free(struct nlct_bytes *bytes);
    every RST for invalid. */
 enum { NLCT_TCP_FLAGS = 0x0b };
 
+/* The highest window scale and state of SCTP that a request sends: beyond these, many kernels shift
+   by more bits than there are, or read beyond their tables. */
+enum { NLCT_WSCALE_MAX = 14, NLCT_SCTP_STATE_MAX = 8 };
+
 /* One conntrack entry. 'zone' is the zone's id in whichever direction it applies, 0 by default;
    'timeout' is in seconds; timestamps are in nanoseconds since 1970. Bit n % 64 of labels[n / 64]
    is label n. 'event' is an enum nlct_event. 'helper' ends with a null byte. 'unknown' holds the
@@ -301,12 +305,14 @@ int nlct_get(struct nlct_socket *sock, const struct nlct_flow *key, struct nlct_
              struct nlct_bytes *bytes);
 
 /* Creates '*flow', see nlct_flow_build(); -EEXIST if it is there, -EINVAL for what the kernel would
-   silently drop: a timeout of 0, and values of another protocol; -EOPNOTSUPP for a GRE flow with a
-   master, which crashes many kernels. */
+   silently drop: a timeout of 0, and values of another protocol; and for what crashes many
+   kernels: -ERANGE beyond NLCT_WSCALE_MAX and NLCT_SCTP_STATE_MAX, -EOPNOTSUPP for a GRE flow with
+   a master and for data of a helper, which nlct_update() can set. */
 int nlct_create(struct nlct_socket *sock, const struct nlct_flow *flow, const uint8_t *bytes);
 
 /* Changes the flow with the tuple and zone of '*flow': sets the other settable fields that '*flow'
-   has. Of the status the kernel sets bits and clears none. */
+   has. Of the status the kernel sets bits and clears none. Returns -ERANGE as nlct_create() does,
+   and -EINVAL for a helper without a name: kernels take a helper away under its packets. */
 int nlct_update(struct nlct_socket *sock, const struct nlct_flow *flow, const uint8_t *bytes);
 
 /* Deletes the flow with the tuple, zone and id of '*flow'; -EINVAL without an id. If the original
@@ -390,7 +396,8 @@ int nlct_expect_get(struct nlct_socket *sock, const struct nlct_expect *key,
                     struct nlct_expect *found);
 
 /* Creates '*expect', which has a master, a tuple and a mask; -EEXIST if another one takes the same
-   tuple, -EOPNOTSUPP for GRE, see nlct_create(). */
+   tuple, -EOPNOTSUPP for GRE, see nlct_create(), -EINVAL for a direction above 1 and for a function
+   without NAT. The caller sees to it that a helper is the master's. */
 int nlct_expect_create(struct nlct_socket *sock, const struct nlct_expect *expect);
 
 /* Deletes the expectation with the tuple, zone and id of '*expect'; -EINVAL if it lacks the id, or
@@ -820,8 +827,9 @@ struct nlct_tally {
 
 /* Creates the flows of rows 'first' to 'last' (excluded), fewer than 2**32, in batches over 'sock',
    see nlct_flow_build(): either those without a master or 'children', which must come after their
-   masters. A row that nlct_create() would not send counts as refused with its errno. 'created',
-   NULL or a byte for each row from 0 on, becomes 1 for each flow that was created. */
+   masters. A row that nlct_create() would not send counts as refused with its errno; but data of a
+   helper are left out. 'created', NULL or a byte for each row from 0 on, becomes 1 for each flow
+   that was created. */
 int nlct_load(struct nlct_socket *sock, const struct nlct_column *columns, size_t ncolumns,
               const uint8_t *bytes, size_t bytes_size, size_t first, size_t last, bool children,
               struct nlct_tally *tally, uint8_t *created);

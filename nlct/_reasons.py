@@ -9,7 +9,7 @@ from typing import Any
 
 from nlct._ffi import lib
 from nlct._fields import FIELDS, GIVEN, SETTABLE, status_names
-from nlct.enums import Proto, SctpState, Status, TcpState
+from nlct.enums import Proto, Status, TcpState
 from nlct.errors import Error, error
 from nlct.flow import Flow, Tuple
 
@@ -24,11 +24,13 @@ DROPPABLE = (
     *("labels", "mark", "sctp_state", "dccp_state"),
     *("synproxy_isn", "synproxy_its", "synproxy_tsoff"),
 )
+# What crashes kernels if a flow is created with it.
+NEVER_SENT = "helper_info"
 PORTS = ("sport", "dport")
 _ICMP_FIELDS = ("icmp_id", "icmp_type", "icmp_code")
 # The same by column, each with the protocol whose flows are at risk, None for any.
 AT_RISK: tuple[tuple[str, int | None], ...] = (
-    *((name, None) for name in DROPPABLE),
+    *((name, None) for name in (*DROPPABLE, NEVER_SENT)),
     *((name, int(proto)) for name in PORTS for proto in OPTIONAL),
 )
 
@@ -51,7 +53,10 @@ _TOGETHER = (
     ("seqadj_reply_pos", "seqadj_reply_before", "seqadj_reply_after"),
     ("synproxy_isn", "synproxy_its", "synproxy_tsoff"),
 )
-_WSCALE_MAX = 14
+_STATES: Mapping[str, Collection[int]] = {
+    "tcp_state": list(TcpState),
+    "sctp_state": range(lib.NLCT_SCTP_STATE_MAX + 1),
+}
 _WSCALE_FLAG = 0x01
 
 
@@ -111,18 +116,18 @@ def _malformed_values(flow: Flow) -> Iterator[str]:
     if flow.helper_info is not None and flow.helper is None:
         yield "helper_info goes only with helper"
     yield from misplaced(flow, flow.orig.proto)
-    for name, states in (("tcp_state", TcpState), ("sctp_state", SctpState)):
+    for name, states in _STATES.items():
         value = getattr(flow, name)
-        if value is not None and value not in list(states):
-            yield f"{name} {value} is no state that the kernel knows"
+        if value is not None and value not in states:
+            yield f"{name} {value} is no state that every kernel knows"
     yield from _too_far(flow)
 
 
 def _too_far(flow: Flow) -> Iterator[str]:
     for name in ("tcp_wscale_orig", "tcp_wscale_reply"):
         value = getattr(flow, name)
-        if value is not None and value > _WSCALE_MAX:
-            yield f"{name} must be from 0 to {_WSCALE_MAX}, not {value}"
+        if value is not None and value > lib.NLCT_WSCALE_MAX:
+            yield f"{name} must be from 0 to {lib.NLCT_WSCALE_MAX}, not {value}"
 
 
 def misplaced(flow: Flow, proto: int | None) -> Iterator[str]:
@@ -177,6 +182,12 @@ def _misplaced_ports(name: str, one: Tuple, proto: int | None) -> Iterator[str]:
 def _unsupported(flow: Flow, new: bool) -> Iterator[str]:
     if new and flow.master is not None and flow.orig.proto == Proto.GRE:
         yield f"master: a GRE flow may have none; {GRE_CRASH}"
+        return
+    if new and flow.helper_info is not None:
+        yield (
+            "helper_info: kernels before 6.0 crash; create the flow without it, then "
+            "update(flow, helper=..., helper_info=...)"
+        )
         return
     if flow.helper is not None and not new:
         yield (
@@ -235,7 +246,18 @@ def changes(flow: Flow, given: Mapping[str, Any]) -> dict[str, Any]:
                 f"{name} must be of the flags 0x01, 0x02 and 0x08, which a request may change, "
                 f"not {value:#04x}"
             )
+    if "helper" in found:
+        refuse_no_helper(found["helper"])
     return found
+
+
+def refuse_no_helper(helper: str) -> None:
+    """Raise ValueError for a change that would take the helper of a flow away."""
+    if helper == "":
+        raise ValueError(
+            "helper must be a name: kernels take a helper away while it looks at a packet, "
+            "and some crash"
+        )
 
 
 def _held(flow: Flow) -> dict[str, Any]:
@@ -300,8 +322,10 @@ def refused_status(change: Flow, found: Flow) -> str:
 
 
 def dropped(flow: Flow, found: Flow) -> list[str]:
-    """Return the fields that the kernel dropped from a flow it created; a zero is no loss."""
+    """Return the fields that a flow was created without; a zero is no loss."""
     lost = [name for name in DROPPABLE if getattr(flow, name) and getattr(found, name) is None]
+    if flow.helper_info is not None:
+        lost.append(NEVER_SENT)
     if flow.orig.proto in OPTIONAL:
         mine, its = flow.orig, found.orig
         lost += [name for name in PORTS if getattr(mine, name) and getattr(its, name) is None]

@@ -492,11 +492,11 @@ class Conntrack(Holder):
 
         Raises ValueError for a timeout of 0; ExistsError, TableFullError, InvalidRequestError;
         NotFoundError if its master is missing; UnsupportedError for a helper that the kernel does
-        not have, and for a GRE flow with a master, which crashes many kernels; Error (EBUSY)
-        for a status with DYING, or with EXPECTED and no master. If the kernel dropped a field, nlct
-        deletes the flow again and raises Error (ENOSPC) for labels, UnsupportedError for another
-        field. If it cannot look the flow up to tell, the flow stays, and the error says so.
-        ``reason`` of an error names the field.
+        not have, and for what crashes many kernels, a GRE flow with a master and helper_info, which
+        update() can set; Error (EBUSY) for a status with DYING, or with EXPECTED and no master. If
+        the kernel dropped a field, nlct deletes the flow again and raises Error (ENOSPC) for
+        labels, UnsupportedError for another field. If it cannot look the flow up to tell, the flow
+        stays, and the error says so. ``reason`` of an error names the field.
         """
         row, data = to_c(flow)
         if flow.timeout == 0:
@@ -540,18 +540,19 @@ class Conntrack(Holder):
         ``status`` is the whole status (CONFIRMED may be left out): it can set SEEN_REPLY, ASSURED,
         FIXED_TIMEOUT and HELPER, and clear nothing. The TCP flags 0x01, 0x02 and 0x08 can be set
         and cleared; window scales go together, in a flow with flag 0x01 in both directions. A
-        helper can be set again or taken away (""), but a flow without one cannot get one.
+        helper can be set again, as helper_info needs it, but a flow without one cannot get one. It
+        cannot be taken away: kernels do that while the helper looks at a packet, and some crash.
 
         Without names, it sets all that ``flow`` holds:
         ``ct.update(Flow(tuple, zone=7, mark=7))``.
 
-        Raises ValueError if nothing would change, for TCP flags that a request cannot change, and,
-        without names, for a flow with a master or with fields that only the kernel gives (use,
-        counters, timestamps). Raises NotFoundError; InvalidRequestError for what the kernel would
-        drop in silence, such as the state of another protocol or another reply; Error with EBUSY
-        for a status that the kernel would not set, EPERM for a fixed timeout, ENOSPC for labels
-        that no rule uses; UnsupportedError for a helper. ``reason`` names the field. If the kernel
-        itself refused the request, it may have changed the flow in part.
+        Raises ValueError if nothing would change, for ``helper=""``, for TCP flags that a request
+        cannot change, and, without names, for a flow with a master or with fields that only the
+        kernel gives (use, counters, timestamps). Raises NotFoundError; InvalidRequestError for what
+        the kernel would drop in silence, such as the state of another protocol or another reply;
+        Error with EBUSY for a status that the kernel would not set, EPERM for a fixed timeout,
+        ENOSPC for labels that no rule uses; UnsupportedError for a helper. ``reason`` names the
+        field. If the kernel itself refused the request, it may have changed the flow in part.
         """
         to_c(flow)
         wanted = _reasons.changes(flow, changes)
@@ -592,8 +593,8 @@ class Conntrack(Holder):
         ``status``: bits to set beside those that are set, as a Status, by name, or a list or set of
         names: SEEN_REPLY, ASSURED, FIXED_TIMEOUT and HELPER (``CTA_STATUS``, ``-u``). No bit can be
         cleared.
-        ``helper``: its name, or "" to take it away (``CTA_HELP_NAME``); a flow without one cannot
-        get one.
+        ``helper``: its name, of 1 to 15 bytes (``CTA_HELP_NAME``); a flow without one cannot get
+        one.
         ``dry_run``: count what would be looked at, change nothing.
         ``progress``: called now and then with the number of flows scanned so far.
 
@@ -606,8 +607,8 @@ class Conntrack(Holder):
         that changes several fields may have changed some of them before it was refused.
 
         Raises ValueError if nothing would change, for a value with bits outside of its mask, for
-        status bits that cannot be set, for names that are not known, and for a filter that matches
-        everything, unless it is nlct.ALL; see Filter.restricts_nothing.
+        status bits that cannot be set, for names that are not known, for ``helper=""``, and for a
+        filter that matches everything, unless it is nlct.ALL; see Filter.restricts_nothing.
         """
         wanted = to_update(filter)
         change = Change(mark, timeout, labels, status, helper)

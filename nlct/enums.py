@@ -131,7 +131,7 @@ class SctpState(enum.IntEnum):
     SHUTDOWN_RECD = 6
     SHUTDOWN_ACK_SENT = 7
     HEARTBEAT_SENT = 8
-    HEARTBEAT_ACKED = 9
+    HEARTBEAT_ACKED = 9  # of older kernels; a request cannot set it
 
 
 class DccpState(enum.IntEnum):

@@ -365,34 +365,67 @@ class Expectations:
         DANGER: a helper allows each flow only so many expectations of a class, that of FTP one. One
         more, and the kernel drops the flow's oldest.
 
-        Raises ValueError without a master, or with only one of ``nat`` and ``nat_direction``.
-        Raises ExistsError for a tuple that another one takes already; NotFoundError if there is no
-        such master; UnsupportedError for GRE, which crashes many kernels; Error (EOPNOTSUPP) if
-        the master has no helper; Error (EBUSY, EALREADY) if a flow could fulfil this one and
-        another; InvalidRequestError.
+        Raises ValueError without a master, with only one of ``nat`` and ``nat_direction``, for a
+        direction but 0 and 1, and for a ``function`` without ``nat``. Raises ExistsError for a
+        tuple that another one takes already; NotFoundError if there is no such master;
+        UnsupportedError for GRE, which crashes many kernels; InvalidRequestError, also for a helper
+        that is not the one of the master; Error (EOPNOTSUPP) if the master has no helper; Error
+        (EBUSY, EALREADY) if a flow could fulfil this one and another.
         """
         self._require(expectation)
-        if expectation.master is None:
+        master = expectation.master
+        if master is None:
             raise ValueError("expectation must have a master")
         if (expectation.nat is None) != (expectation.nat_direction is None):
             raise ValueError("nat and nat_direction go together")
+        # Kernels read beyond a flow for another direction, and leave it unset without NAT.
+        if expectation.nat_direction not in (None, 0, 1):
+            raise ValueError(f"nat_direction must be 0 or 1, not {expectation.nat_direction}")
+        if expectation.function is not None and expectation.nat is None:
+            raise ValueError("function goes only with nat and nat_direction")
         self._zone(expectation.zone)
-        row = _whole(expectation)._row
         operation = "create an expectation"
+        if expectation.tuple.proto == Proto.GRE:
+            reason = f"tuple: GRE cannot be expected; {_reasons.GRE_CRASH}"
+            raise error(errno.EOPNOTSUPP, operation, reason=reason)
         try:
+            if expectation.helper is not None:
+                expectation = self._with_own_helper(expectation, master)
+            row = _whole(expectation)._row
             self._handle.run(operation, lib.nlct_expect_create, _pointer(row))
         except NotFoundError as exc:
             reason = f"master: there is no such flow in zone {expectation.zone or 0}"
             raise NotFoundError(errno.ENOENT, operation, exc.kernel_message, reason) from None
         except UnsupportedError as exc:
-            # One errno, three causes: GRE, a master without a helper, or what the kernel lacks.
-            if expectation.tuple.proto == Proto.GRE:
-                reason = f"tuple: GRE cannot be expected; {_reasons.GRE_CRASH}"
-                raise error(errno.EOPNOTSUPP, operation, reason=reason) from None
-            if not self._has_helper(expectation.master, expectation.zone):
+            # Not the kernel's fault, but the kernel says it with the same number.
+            if not self._has_helper(master, expectation.zone):
                 reason = "master: the flow has no helper"
                 raise Error(exc.errno or 0, operation, exc.kernel_message, reason) from None
             raise
+
+    def _with_own_helper(self, expectation: Expectation, master: Tuple) -> Expectation:
+        """Return what to send. Raises InvalidRequestError for a helper that is not the master's.
+
+        Many kernels look its class up among those of the master's helper, and give the helper to
+        the new flow, whatever its protocol. So it is left out for a tuple of another protocol: a
+        dump names the master's helper for every expectation.
+        """
+        operation = "create an expectation"
+        lacks = _reasons.missing(master)
+        if lacks:
+            raise error(errno.EINVAL, operation, reason=f"master must have {', '.join(lacks)}")
+        found = _lookup.find_tuple(self._handle, master, expectation.zone)
+        if found.helper is None:
+            raise Error(errno.EOPNOTSUPP, operation, reason="master: the flow has no helper")
+        if found.helper != expectation.helper:
+            reason = f"helper must be that of the master, {found.helper!r}, or left out"
+            raise error(errno.EINVAL, operation, reason=reason)
+        if found.orig.proto == expectation.tuple.proto:
+            return expectation
+        if expectation.expect_class:
+            reason = "expect_class must be 0 for a tuple of another protocol than the master's"
+            raise error(errno.EINVAL, operation, reason=reason)
+        return expectation.replace(helper=None)
 
     def _has_helper(self, master: Tuple, zone: int | None) -> bool:
         """Tell if a flow has a helper, or is gone meanwhile."""

@@ -293,12 +293,13 @@ class Flow:
     ``--state``).
     ``tcp_wscale_orig``, ``tcp_wscale_reply``: window scales; ``tcp_flags_orig``,
     ``tcp_flags_reply``: bits of ``IP_CT_TCP_FLAG_...``; 0 to 255 (``CTA_PROTOINFO_TCP_...``). A
-    request sends only the flags 0x01, 0x02 and 0x08 (window scaling, selective acknowledgements,
-    liberal tracking). In the others the kernel notes what it saw; a flow that is created with them
-    may treat every RST as invalid.
-    ``sctp_state``: see SctpState; ``sctp_vtag_orig``, ``sctp_vtag_reply``: verification tags, 0 to
-    2**32 - 1 (``CTA_PROTOINFO_SCTP_...``). ``dccp_state``: see DccpState; ``dccp_role``: 0 client,
-    1 server; ``dccp_handshake_seq``: 0 to 2**64 - 1 (``CTA_PROTOINFO_DCCP_...``).
+    request sends only scales up to 14 and only the flags 0x01, 0x02 and 0x08 (window scaling,
+    selective acknowledgements, liberal tracking). In the others the kernel notes what it saw; a
+    flow that is created with them may treat every RST as invalid.
+    ``sctp_state``: see SctpState, in a request 0 to 8; ``sctp_vtag_orig``, ``sctp_vtag_reply``:
+    verification tags, 0 to 2**32 - 1 (``CTA_PROTOINFO_SCTP_...``). ``dccp_state``: see DccpState;
+    ``dccp_role``: 0 client, 1 server; ``dccp_handshake_seq``: 0 to 2**64 - 1
+    (``CTA_PROTOINFO_DCCP_...``).
 
     ``packets_orig``, ``bytes_orig``, ``packets_reply``, ``bytes_reply``: counters, 0 to 2**64 - 1,
     if the sysctl nf_conntrack_acct is on (``CTA_COUNTERS_ORIG``, ``CTA_COUNTERS_REPLY``).
@@ -308,7 +309,7 @@ class Flow:
 
     ``labels``: a number whose bit n, from 0 to 127, is label n (``CTA_LABELS``, ``-l``).
     ``helper``: its name, up to 15 bytes (``CTA_HELP_NAME``); ``helper_info``: bytes for the helper
-    (``CTA_HELP_INFO``).
+    (``CTA_HELP_INFO``), which an update sets together with the name.
     ``seqadj_orig_pos``, ``seqadj_orig_before``, ``seqadj_orig_after``, ``seqadj_reply_...``: how
     the kernel adjusts sequence numbers, 0 to 2**32 - 1 (``CTA_SEQ_ADJ_ORIG``,
     ``CTA_SEQ_ADJ_REPLY``).

@@ -30,9 +30,10 @@ class LoadResult(NamedTuple):
     ``created``: flows that are new. ``failed``: how many were refused, by errno (EEXIST: the flow
     was there, or its tuple is taken; ENOMEM: the table is full; EINVAL: create() would refuse the
     flow too, for example because its timeout is missing, or 0: it has ended; EOPNOTSUPP: a helper
-    that the kernel does not have, or a GRE flow with a master). ``seconds``: how long it took.
-    ``dropped``: by field, how many created flows the kernel stored without it: labels that no rule
-    uses, and fields that this kernel was built without. nlct looks up one created flow of each kind
+    that the kernel does not have, or a GRE flow with a master; ERANGE: a window scale above 14, or
+    an sctp_state above 8). ``seconds``: how long it took. ``dropped``: by field, how many created
+    flows the kernel stored without it: labels that no rule uses, fields that this kernel was built
+    without, and helper_info, which load() leaves out. nlct looks up one created flow of each kind
     to tell; None if no look-up was possible.
     """
 

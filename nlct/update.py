@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Union
 
-from nlct import _check
+from nlct import _check, _reasons
 from nlct import labels as label_names
 from nlct._dump import MAX_DUMPS, Progress, dump, require, undisturbed
 from nlct._ffi import ffi, lib, new_sink
@@ -116,6 +116,7 @@ class Change:
         if status is not None:
             values["status"] = _settable(status)
         if helper is not None:
+            _reasons.refuse_no_helper(helper)
             values["helper"] = helper
         if not values:
             raise ValueError("nothing to change: name it, as in update_all(filter, mark=7)")

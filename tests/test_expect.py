@@ -20,6 +20,8 @@ from tests.support.expectations import DELETE, GET, ID, TUPLE, expected, number
 
 COUNT = 4
 ZONE = 7
+# Expected by a master of TCP.
+OF_UDP = expected(2).replace(proto="udp")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -237,6 +239,22 @@ def test_created_is_what_was_meant(ct: nlct.Conntrack, netns: nlct.Netns) -> Non
     assert untimed(map(str, found.values())) == tool_lines(netns)
 
 
+def test_what_a_dump_gave_is_created_again(ct: nlct.Conntrack, netns: nlct.Netns) -> None:
+    """It names the helper of the master, which has no part in a tuple of another protocol."""
+    masters = expectations.masters(ct, 2)
+    for one, master in zip((expected(1), OF_UDP), masters):
+        ct.expectations.create(Expectation(one, master=master, helper="ftp"))
+    before = expectations.dump(netns)
+    found = list(ct.expectations.dump())
+    assert [one.helper for one in found] == ["ftp", "ftp"]
+    ct.expectations.flush_all()
+    for one in found:
+        ct.expectations.create(one)
+    again = expectations.dump(netns)
+    without_id = ({**one, expectations.ID: b""} for one in (*before.values(), *again.values()))
+    assert len({str(sorted(one.items())) for one in without_id}) == len(before) == len(again) == 2
+
+
 def test_refusals(ct: nlct.Conntrack, netns: nlct.Netns) -> None:
     """Each as its own kind of error, and the table as it was."""
     first, second, third = expectations.masters(ct, 3)
@@ -250,15 +268,31 @@ def test_refusals(ct: nlct.Conntrack, netns: nlct.Netns) -> None:
         create(Expectation(expected(2), master=second.replace(sport=1)))
     with pytest.raises(nlct.NotFoundError, match=f"master: .* in zone {ZONE}"):
         create(Expectation(expected(2), master=second, zone=ZONE))
-    with pytest.raises(nlct.Error, match="the flow has no helper") as failed:
-        create(Expectation(expected(2), master=Tuple("10.0.0.1", "10.0.0.2", "udp", 1, 2)))
-    assert not isinstance(failed.value, nlct.UnsupportedError)
-    with pytest.raises(nlct.UnsupportedError, match="tuple: GRE cannot be expected"):
-        create(Expectation(expected(2).replace(proto="gre"), master=second))
+    bare = Tuple("10.0.0.1", "10.0.0.2", "udp", 1, 2)
+    for helper in (None, "ftp"):
+        with pytest.raises(nlct.Error, match="the flow has no helper") as failed:
+            create(Expectation(expected(2), master=bare, helper=helper))
+        assert failed.value.errno == errno.EOPNOTSUPP
+        assert not isinstance(failed.value, nlct.UnsupportedError)
+        with pytest.raises(nlct.UnsupportedError, match="tuple: GRE cannot be expected"):
+            create(Expectation(expected(2).replace(proto="gre"), master=second, helper=helper))
+    translated = Expectation(expected(2), master=second, nat=expected(2), nat_direction=1)
     with pytest.raises(nlct.InvalidRequestError):
-        create(Expectation(expected(2), master=second, function="nonesuch"))
+        create(translated.replace(function="nonesuch"))
+    with pytest.raises(nlct.InvalidRequestError, match="that of the master, 'ftp', or left out"):
+        create(Expectation(expected(2), master=second, helper="sip"))
+    with pytest.raises(nlct.InvalidRequestError, match="expect_class must be 0"):
+        create(Expectation(OF_UDP, master=second, helper="ftp", expect_class=1))
+    with pytest.raises(nlct.InvalidRequestError, match="master must have dst, sport, dport"):
+        create(Expectation(expected(2), master=Tuple("10.0.0.1", proto="tcp"), helper="ftp"))
+    with pytest.raises(nlct.NotFoundError, match=f"master: .* in zone {ZONE}"):
+        create(Expectation(expected(2), master=second, zone=ZONE, helper="ftp"))
     with pytest.raises(ValueError, match="master"):
         create(Expectation(expected(2)))
+    with pytest.raises(ValueError, match="nat_direction must be 0 or 1, not 2"):
+        create(translated.replace(nat_direction=2))
+    with pytest.raises(ValueError, match="function goes only with nat"):
+        create(Expectation(expected(2), master=third, function="nat-follow-master"))
     with pytest.raises(ValueError, match="go together"):
         create(Expectation(expected(2), master=third, nat_direction=1))
     with pytest.raises(nlct.InvalidRequestError):

@@ -28,7 +28,7 @@ def create(where: str, number: int, *more: str) -> tuple[str, ...]:
 def test_from_create_to_flush(ct: nlct.Conntrack, netns: nlct.Netns, where: str) -> None:
     """Each does what it says to the one that it names, and says what it did."""
     for zone in (0, 7):
-        expectations.masters(ct, 2, zone)
+        expectations.masters(ct, 4, zone)
     assert nlct_(*create(where, 0)).stdout == "1 expectation created\n"
     assert "File exists" in refused(nlct_(*create(where, 0)), 1)
     assert "master: there is no such flow in zone 0" in refused(nlct_(*create(where, 5)), 1)
@@ -64,6 +64,13 @@ def test_from_create_to_flush(ct: nlct.Conntrack, netns: nlct.Netns, where: str)
         refused(nlct_("expect", "flush", where, *words.split()), 2)
     for words in ("--proto tcp", "--proto tcp --dst 10.0.0.1", "--proto tcp --dst ::1 --flags x"):
         refused(nlct_("expect", "create", where, *words.split()), 2)
+    for more, said_so, code in (
+        (("--function", "nat-follow-master"), "--function goes only with --nat-src", 2),
+        (("--helper", "sip"), "helper must be that of the master, 'ftp'", 1),
+    ):
+        assert said_so in refused(nlct_(*create(where, 3, *more)), code)
+    gre = (word.replace("tcp", "gre") for word in create(where, 3))
+    assert "tuple: GRE cannot be expected" in refused(nlct_(*gre), 4)
     assert expectations.dump(netns) == before
     assert nlct_("expect", "delete", where, "--dport", "50000", "--zone", "7").exit_code == 0
     gone = nlct_("expect", "delete", where, "--dport", "50000", "--json").stdout

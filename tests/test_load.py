@@ -9,6 +9,7 @@ import resource
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -93,6 +94,8 @@ PAIR = Tuple("10.0.0.1", "10.0.0.2", "tcp", 1000, 80)
 PING = Tuple("10.0.0.1", "10.0.0.2", "icmp", icmp_id=1, icmp_type=8, icmp_code=0)
 ESP = Tuple("10.0.0.1", "10.0.0.2", 50)
 KEYS = Tuple("10.0.0.1", "10.0.0.2", "gre", 1, 2)
+TAGS: Any = {"sctp_vtag_orig": 1, "sctp_vtag_reply": 2}
+SCALED: Any = {"tcp_state": 3, "tcp_wscale_reply": 7, "tcp_flags_orig": 1, "tcp_flags_reply": 1}
 
 
 def test_a_timeout_of_0_makes_no_flow(ct: nlct.Conntrack, netns: nlct.Netns) -> None:
@@ -142,6 +145,12 @@ def test_a_timeout_of_0_makes_no_flow(ct: nlct.Conntrack, netns: nlct.Netns) -> 
             errno.EOPNOTSUPP,
             "master: a GRE flow may have none; many [^:]* creates none$",
         ),
+        (Flow(PAIR, timeout=5, tcp_wscale_orig=15, **SCALED), errno.ERANGE, "wscale_orig .*14"),
+        (
+            Flow(PAIR.replace(proto="sctp"), timeout=5, sctp_state=9, **TAGS),
+            errno.ERANGE,
+            "sctp_state 9 is no state that every kernel knows",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -159,6 +168,19 @@ def test_a_refusal_names_its_field(
     assert caught.value.reason
     again = pickle.loads(pickle.dumps(caught.value))
     assert (again.reason, str(again)) == (caught.value.reason, str(caught.value))
+
+
+def test_data_of_a_helper_is_never_sent_with_a_new_flow(ct: nlct.Conntrack) -> None:
+    """Kernels before 6.0 crash. create() refuses, load() leaves it out and counts it."""
+    flow = Flow(PAIR, timeout=60, helper="ftp", helper_info=bytes(4))
+    with pytest.raises(nlct.UnsupportedError, match=r"helper_info: .* update\("):
+        ct.create(flow)
+    assert ct.count() == 0
+    result = ct.load([flow])
+    if errno.EOPNOTSUPP in result.failed:
+        pytest.skip("MISSING: the helper of FTP")
+    assert (result.created, dict(result.dropped or {})) == (1, {"helper_info": 1})
+    ct.update(flow, helper=flow.helper, helper_info=flow.helper_info)
 
 
 def test_a_reply_to_translate_to_needs_no_protocol(ct: nlct.Conntrack, netns: nlct.Netns) -> None:

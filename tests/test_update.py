@@ -165,6 +165,8 @@ def test_what_update_cannot_change(ct: nlct.Conntrack) -> None:
             ct.update(Flow(TCP), **{name: 1})  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="mark must not be None"):
         ct.update(Flow(TCP), mark=None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="helper must be a name"):
+        ct.update(Flow(TCP), helper="")
     with pytest.raises(ValueError, match="mark must be from 0 to 4294967295"):
         ct.update(Flow(TCP), mark=2**32)
     with pytest.raises(TypeError, match="mark must be an integer"):

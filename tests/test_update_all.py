@@ -116,6 +116,7 @@ def test_the_other_fields(
         ({"labels": "no-such"}, "not 'no-such'"),
         ({"labels": set()}, "the mask of labels"),
         ({"helper": "x" * 16}, "helper must be"),
+        ({"helper": ""}, "helper must be a name"),
     ],
     ids=str,
 )

@@ -35,6 +35,8 @@ int nlct_create(struct nlct_socket *sock, const struct nlct_flow *flow, const ui
 {
     uint8_t room[REQUEST_MAX];
 
+    if (has(flow->present, NLCT_FLOW_HELPER_INFO))
+        return -EOPNOTSUPP;
     return request_run(sock, room, flow_create_request(flow, bytes, room, sizeof(room)), 0, NULL,
                        NULL);
 }
@@ -44,6 +46,10 @@ int nlct_update(struct nlct_socket *sock, const struct nlct_flow *flow, const ui
     uint8_t room[REQUEST_MAX];
     struct message request;
 
+    if (has(flow->present, NLCT_FLOW_HELPER) && !*flow->helper)
+        return -EINVAL;
+    if (!flow_is_in_range(flow))
+        return -ERANGE;
     message_begin(&request, room, sizeof(room),
                   message_type(NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_NEW), NLM_F_REQUEST,
                   flow->family);

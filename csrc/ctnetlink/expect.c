@@ -81,6 +81,10 @@ int nlct_expect_create(struct nlct_socket *sock, const struct nlct_expect *expec
 
     if (master_crashes(expect->tuple.proto))
         return -EOPNOTSUPP;
+    if (has(expect->present, NLCT_EXPECT_NAT_DIRECTION) && expect->nat_direction > 1)
+        return -EINVAL;
+    if (has(expect->present, NLCT_EXPECT_FUNCTION) && !has(expect->present, NLCT_EXPECT_NAT))
+        return -EINVAL;
     begin(&request, room, IPCTNL_MSG_EXP_NEW, NLM_F_CREATE | NLM_F_EXCL, expect->family);
     expect_put(&request, expect, ~given | key_of(expect));
     return request_run(sock, room, message_end(&request), 0, NULL, NULL);

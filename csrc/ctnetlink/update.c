@@ -295,6 +295,8 @@ static bool is_sound(const struct nlct_change *change)
         return false;
     if (has(to->present, NLCT_FLOW_TIMEOUT) && !to->timeout)
         return false;
+    if (has(to->present, NLCT_FLOW_HELPER) && !*to->helper)
+        return false;
     if (has(to->present, NLCT_FLOW_MARK) && (!change->mark_mask || to->mark & ~change->mark_mask))
         return false;
     return !has(to->present, NLCT_FLOW_LABELS) ||

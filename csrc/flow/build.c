@@ -284,12 +284,26 @@ int nlct_flow_build(const struct nlct_flow *flow, const uint8_t *bytes, void *bu
     return message_end(&message);
 }
 
+bool flow_is_in_range(const struct nlct_flow *flow)
+{
+    return flow->tcp_wscale_orig <= NLCT_WSCALE_MAX && flow->tcp_wscale_reply <= NLCT_WSCALE_MAX &&
+           flow->sctp_state <= NLCT_SCTP_STATE_MAX;
+}
+
 int flow_create_request(const struct nlct_flow *flow, const uint8_t *bytes, void *buffer,
                         size_t capacity)
 {
+    struct nlct_flow without;
+
     if (!flow_fits(flow))
         return -EINVAL;
+    if (!flow_is_in_range(flow))
+        return -ERANGE;
     if (has(flow->present, NLCT_FLOW_MASTER) && master_crashes(flow->orig.proto))
         return -EOPNOTSUPP;
-    return nlct_flow_build(flow, bytes, buffer, capacity);
+    if (!has(flow->present, NLCT_FLOW_HELPER_INFO))
+        return nlct_flow_build(flow, bytes, buffer, capacity);
+    without = *flow;
+    without.present &= ~bit(NLCT_FLOW_HELPER_INFO);
+    return nlct_flow_build(&without, bytes, buffer, capacity);
 }

@@ -241,8 +241,13 @@ bool tuple_has_ports(uint8_t proto);
    master only by its tuple, so nlct cannot be sure which helper it has. */
 bool master_crashes(uint8_t proto);
 
+/* Are the window scales and the state of SCTP within what every kernel takes? */
+bool flow_is_in_range(const struct nlct_flow *flow);
+
 /* nlct_flow_build() for a request that is sent. Also returns -EINVAL for what the kernel would
-   silently drop, and -EOPNOTSUPP for a flow whose master would crash kernels. */
+   silently drop; and for what crashes kernels, -ERANGE for a value out of range and -EOPNOTSUPP for
+   a master of GRE. It leaves data of a helper out: kernels before 6.0 give them to the helper
+   before the flow has one, and later ones ignore them. */
 int flow_create_request(const struct nlct_flow *flow, const uint8_t *bytes, void *buffer,
                         size_t capacity);
 

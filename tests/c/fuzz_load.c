@@ -180,7 +180,8 @@ static size_t check_rows(const struct nlct_column *columns, size_t ncolumns, con
             continue;
         ++*considered;
         size = flow_create_request(&flow, bytes, room, sizeof(room));
-        ASSERT(size > 0 || size == -EINVAL || size == -EMSGSIZE || size == -EOPNOTSUPP);
+        ASSERT(size > 0 || size == -EINVAL || size == -EMSGSIZE || size == -ERANGE ||
+               size == -EOPNOTSUPP);
         ASSERT(size < 0 || !children || flow.orig.proto != IPPROTO_GRE);
         unbuilt += size < 0;
         if (size < 0)

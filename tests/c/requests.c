@@ -408,7 +408,7 @@ static void a_create_translates_ipv6_addresses(void)
     fake_close(sock);
 }
 
-static void a_master_that_crashes_kernels_is_never_sent(void)
+static void what_crashes_kernels_is_never_sent(void)
 {
     struct nlct_socket *sock = open_acknowledging();
     struct nlct_flow flow = flow_of();
@@ -420,6 +420,26 @@ static void a_master_that_crashes_kernels_is_never_sent(void)
     expect.tuple = flow.orig;
     CHECK_IS(nlct_create(sock, &flow, NULL), -EOPNOTSUPP);
     CHECK_IS(nlct_expect_create(sock, &expect), -EOPNOTSUPP);
+    expect.tuple.proto = IPPROTO_TCP;
+    expect.present |= BIT(NLCT_EXPECT_FUNCTION);
+    CHECK_IS(nlct_expect_create(sock, &expect), -EINVAL);
+    expect.present |= BIT(NLCT_EXPECT_NAT) | BIT(NLCT_EXPECT_NAT_DIRECTION);
+    expect.nat_direction = 2;
+    CHECK_IS(nlct_expect_create(sock, &expect), -EINVAL);
+    flow.present = BIT(NLCT_FLOW_ORIG) | BIT(NLCT_FLOW_HELPER) | BIT(NLCT_FLOW_HELPER_INFO);
+    CHECK_IS(nlct_create(sock, &flow, NULL), -EOPNOTSUPP);
+    CHECK_IS(nlct_update(sock, &flow, NULL), -EINVAL);
+    flow.orig.proto = IPPROTO_SCTP;
+    flow.present = BIT(NLCT_FLOW_ORIG) | BIT(NLCT_FLOW_SCTP_STATE);
+    flow.sctp_state = 9;
+    CHECK_IS(nlct_create(sock, &flow, NULL), -ERANGE);
+    CHECK_IS(nlct_update(sock, &flow, NULL), -ERANGE);
+    flow.orig.proto = IPPROTO_TCP;
+    flow.present = BIT(NLCT_FLOW_ORIG) | BIT(NLCT_FLOW_TCP_WSCALE_REPLY);
+    flow.sctp_state = 0;
+    flow.tcp_wscale_reply = 15;
+    CHECK_IS(nlct_create(sock, &flow, NULL), -ERANGE);
+    CHECK_IS(nlct_update(sock, &flow, NULL), -ERANGE);
     CHECK_IS(fake_sent.size, 0);
     fake_close(sock);
 }
@@ -758,7 +778,7 @@ const struct test_case request_cases[] = {
     CASE(a_create_translates_ipv6_addresses),
     CASE(a_create_translates_to_a_reply_without_a_protocol),
     CASE(a_create_with_a_master_leaves_expected_to_the_kernel),
-    CASE(a_master_that_crashes_kernels_is_never_sent),
+    CASE(what_crashes_kernels_is_never_sent),
     CASE(a_create_that_the_kernel_would_drop_from_is_never_sent),
     CASE(masters_are_loaded_before_their_children),
     CASE(a_dump_asks_for_nothing_by_itself),

@@ -184,6 +184,7 @@ static void a_change_that_is_none_is_refused(void)
         {.to = {.present = UINT64_C(1) << NLCT_FLOW_ID, .id = 1}},
         {.to.present = UINT64_C(1) << NLCT_FLOW_TIMEOUT},
         {.to.present = UINT64_C(1) << NLCT_FLOW_MARK},
+        {.to.present = UINT64_C(1) << NLCT_FLOW_HELPER},
         {.to = {.present = UINT64_C(1) << NLCT_FLOW_MARK, .mark = 3}, .mark_mask = 2},
         {.to.present = UINT64_C(1) << NLCT_FLOW_LABELS},
         {.to = {.present = UINT64_C(1) << NLCT_FLOW_LABELS, .labels = {0, 1}},

@@ -102,7 +102,7 @@ def _flags(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...])
 @_tuple_options("master-", "of the flow that it belongs to")
 @_tuple_options("mask-", "as the bits that count; all that you give, without any mask")
 @zone_option
-@_text_option("--helper", "The helper: the master's, unless you name another.")
+@_text_option("--helper", "The helper, which must be the master's.")
 @number_option("--class", 0, 2**32 - 1, "Which of the helper's kinds of expectation.")
 @click.option(
     "--flags",
@@ -153,6 +153,8 @@ def _expectation_of(values: dict[str, Any]) -> Expectation:
     nat, sport, direction = (values.pop(f"nat_{name}") for name in ("src", "sport", "direction"))
     if (nat is None) != (direction is None) or (sport is not None and nat is None):
         raise click.UsageError("--nat-src and --nat-direction go together")
+    if values["function"] is not None and nat is None:
+        raise click.UsageError("--function goes only with --nat-src and --nat-direction")
     if nat is not None:
         # The kernel wants a whole tuple, of which only the source counts.
         any_address = "0.0.0.0" if ":" not in nat else "::"
