@@ -7,6 +7,7 @@ enum { ANSWER_MILLISECONDS = 5000 };
 
 /* What is wanted, and what came of it so far. */
 struct answer {
+    bool is_dump;
     uint16_t type;
     request_take *take;
     void *context;
@@ -24,8 +25,11 @@ static int end(struct nlct_socket *sock, const struct answer *answer, const stru
         return rc;
     if (answer->interrupted)
         return -EINTR;
-    /* Success without the message asked for is none; but a dump may be empty. */
-    return header->nlmsg_type == NLMSG_ERROR && answer->take && !answer->taken ? -EBADMSG : 0;
+    /* Only a dump ends so, and it may be empty. */
+    if (header->nlmsg_type == NLMSG_DONE)
+        return answer->is_dump ? 0 : -EBADMSG;
+    /* Success without the message asked for is none. */
+    return answer->take && !answer->taken ? -EBADMSG : 0;
 }
 
 /* Takes one message. Returns 1 when there is more to come, or the verdict. */
@@ -85,10 +89,13 @@ int request_run(struct nlct_socket *sock, void *request, int size, uint16_t type
                 request_take *take, void *context)
 {
     struct answer answer = {.type = type, .take = take, .context = context};
+    struct nlmsghdr header;
     int rc;
 
     if (size < 0)
         return size;
+    memcpy(&header, request, sizeof(header));
+    answer.is_dump = (header.nlmsg_flags & NLM_F_DUMP) == NLM_F_DUMP;
     message_stamp(request, NLM_F_ACK, ++sock->sequence);
     rc = socket_send(sock, request, (size_t)size);
     if (rc < 0)

@@ -249,6 +249,38 @@ static void a_get_names_tuple_and_zone(void)
     fake_close(sock);
 }
 
+static void done(const uint8_t *request, size_t size)
+{
+    static const uint8_t success[4];
+    static struct packet packet;
+    struct nlmsghdr header;
+
+    (void)size;
+    packet.size = 0;
+    memcpy(&header, request, sizeof(header));
+    packet_begin(&packet, NLMSG_DONE, NLM_F_MULTI, header.nlmsg_seq, FAKE_PORT);
+    packet_bytes(&packet, success, sizeof(success));
+    packet_end(&packet);
+    fake_queue(packet.bytes, packet.size, 0, 0);
+}
+
+static void only_a_dump_ends_without_an_acknowledgement(void)
+{
+    struct nlct_flow flow = flow_of();
+    struct nlct_bytes bytes = {0};
+    struct nlct_socket *sock;
+    struct nlct_flow found;
+
+    fake_reset();
+    fake_answer(done);
+    sock = fake_open();
+    CHECK_IS(nlct_get(sock, &flow, &found, &bytes), -EBADMSG);
+    CHECK_IS(nlct_create(sock, &flow, NULL), -EBADMSG);
+    CHECK_IS(nlct_expect_dump(sock, &bytes), 0);
+    nlct_bytes_free(&bytes);
+    fake_close(sock);
+}
+
 static void an_update_says_what_changes_and_nothing_else(void)
 {
     struct nlct_socket *sock = open_acknowledging();
@@ -772,6 +804,7 @@ const struct test_case request_cases[] = {
     CASE(a_delete_that_does_not_name_one_flow_is_never_sent),
     CASE(an_expectation_is_deleted_by_name_or_not_at_all),
     CASE(a_get_names_tuple_and_zone),
+    CASE(only_a_dump_ends_without_an_acknowledgement),
     CASE(an_update_says_what_changes_and_nothing_else),
     CASE(an_update_says_all_that_may_change),
     CASE(a_create_says_the_reverse_and_its_translation),
