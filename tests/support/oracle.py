@@ -21,11 +21,15 @@ BUCKETS = Path("/proc/sys/net/netfilter/nf_conntrack_buckets")
 
 
 class Key(NamedTuple):
-    """What names an entry: its tuple as the kernel wrote it, and its zone."""
+    """What names an entry: its tuple as the kernel wrote it, its zone, and where the zone applies.
+
+    The same original tuple may be there in zone 5 and with zone 5 for its reply alone.
+    """
 
     family: int
     zone: int
     orig: bytes
+    applies: int = ZONE
 
 
 # The other attributes by number, as the kernel wrote them; those that change by themselves are out.
@@ -33,14 +37,15 @@ Entry = dict[int, bytes]
 Table = dict[Key, Entry]
 
 
-def _zone(attrs: dict[int, bytes]) -> int:
+def _zone(attrs: dict[int, bytes]) -> tuple[int, int]:
+    """Return the zone, and the attribute that has it: the flow's own, or that of one direction."""
     if ZONE in attrs:
-        return int.from_bytes(attrs[ZONE], "big")
+        return int.from_bytes(attrs[ZONE], "big"), ZONE
     for direction in (TUPLE_ORIG, TUPLE_REPLY):
         for kind, data in netlink.attributes(attrs[direction]):
             if kind == TUPLE_ZONE:
-                return int.from_bytes(data, "big")
-    return 0
+                return int.from_bytes(data, "big"), direction
+    return 0, ZONE
 
 
 def messages(netns: nlct.Netns) -> list[bytes]:
@@ -66,7 +71,8 @@ def dump(netns: nlct.Netns) -> Table:
     table: Table = {}
     for message in messages(netns):
         attrs = dict(netlink.attributes(message[netlink.BODY :]))
-        key = Key(message[netlink.HEADER.size], _zone(attrs), attrs[TUPLE_ORIG])
+        zone, applies = _zone(attrs)
+        key = Key(message[netlink.HEADER.size], zone, attrs[TUPLE_ORIG], applies)
         table[key] = {k: v for k, v in attrs.items() if k not in (TIMEOUT, USE)}
     return table
 
