@@ -27,9 +27,11 @@ test: $(VENV)/dev ## what a change or another machine can break, on the real ker
 	tools/bootstrap test
 	$(BIN)/pytest $(AT_ONCE) -m "not exhaustive" $(TESTS)
 
+# Random examples are new each time; EXAMPLES=many draws the same ones each time.
+EXAMPLES := new
 check: $(VENV)/dev ## the exhaustive rest: every variant, many random examples, long races
 	tools/bootstrap test check
-	$(BIN)/pytest $(AT_ONCE) -m "exhaustive or hypothesis" --hypothesis-profile new $(TESTS)
+	$(BIN)/pytest $(AT_ONCE) -m "exhaustive or hypothesis" --hypothesis-profile $(EXAMPLES) $(TESTS)
 
 kernels: dist ## the tests on other kernels, emulated; KERNEL=6.1 for one of them
 	tools/bootstrap kernels

@@ -2,9 +2,11 @@
 
 Of the examples, the profile of Hypothesis decides:
 
-"same"    the same few each time, so that no change fails by a lucky draw: `make test`
-"kernels" a few, new ones each time: where all is slow
-"new"     as many as the test says, new ones each time: `make check`
+"few"   a few, the same each time: `make test`, and on other kernels
+"many"  as many as the test says, the same each time: `.ci/run`
+"new"   as many, new ones each time: `make check`
+
+What decides about a change always draws the same, so that no change fails by another's bad luck.
 """
 
 from __future__ import annotations
@@ -17,12 +19,12 @@ from hypothesis import settings
 
 
 def register() -> None:
-    """Make the profiles known, and use "same" until --hypothesis-profile says otherwise."""
+    """Make the profiles known, and use "few" until --hypothesis-profile says otherwise."""
     # max_examples: of a hundred examples that a test asks for, so many.
-    settings.register_profile("same", derandomize=True, deadline=None, max_examples=20)
-    settings.register_profile("kernels", deadline=None, max_examples=20, print_blob=True)
+    settings.register_profile("few", derandomize=True, deadline=None, max_examples=20)
+    settings.register_profile("many", derandomize=True, deadline=None, max_examples=100)
     settings.register_profile("new", deadline=None, max_examples=100, print_blob=True)
-    settings.load_profile("same")
+    settings.load_profile("few")
 
 
 def examples(number: int) -> settings:
