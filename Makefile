@@ -3,14 +3,14 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PYTHON_FILES := nlct tests bench setup.py kernels/run kernels/guest
+PYTHON_FILES := nlct tests bench tools/site setup.py kernels/run kernels/guest
 # Every file below csrc/, wherever it lies; tests/test_rooms.py sees that no list lacks one.
 CORE := $(shell find csrc -name '*.[ch]' | sort)
 C_FILES := $(CORE) $(wildcard bench/c/*.[ch] tests/c/*.[ch] tests/faults/*.c)
 STRICT := -std=c11 -O2 -D_GNU_SOURCE -Wall -Wextra -Wpedantic -Wconversion -Wshadow \
 	-Wstrict-prototypes -Wmissing-prototypes -Wcast-align -Wpointer-arith -Werror
 
-.PHONY: help demo test check kernels lint format bench profile soak faults fuzz sanitize valgrind strict dist clean
+.PHONY: help demo test check kernels lint format bench profile soak faults fuzz sanitize valgrind strict docs dist clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name what; do \
@@ -101,6 +101,10 @@ sanitize: ## the C core under ASan and UBSan
 valgrind: ## the C core under valgrind
 	$(MAKE) -C tests/c valgrind
 
+# mkdocs-material tells of its successor in many lines at each start.
+docs: $(VENV)/docs ## the site, into build/site: pages, API, commands; every link checked
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 dist: $(VENV)/dev ## source distribution and wheel, in dist/
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist .
@@ -124,4 +128,8 @@ $(VENV)/dev: $(VENV)/installed
 
 $(VENV)/bench: $(VENV)/dev
 	$(BIN)/python -m pip install -qq --group bench
+	touch $@
+
+$(VENV)/docs: $(VENV)/installed
+	$(BIN)/python -m pip install -qq --group docs
 	touch $@
