@@ -75,7 +75,7 @@ def test_every_block_is_of_a_kind_that_runs(page: Path) -> None:
 def test_hardly_any_block_is_left_out() -> None:
     """Installing, what `make` does with half a million flows, and events of real traffic."""
     left_out = [f"{page.name}:{b.line}" for page in pages() for b in blocks(page) if not b.runs]
-    assert len(left_out) <= 5, left_out
+    assert len(left_out) <= 6, left_out
 
 
 @PAGES
