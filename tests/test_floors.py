@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import graphlib
 import re
-from collections.abc import Iterator
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -16,49 +15,16 @@ HIGHEST = 10
 if not ((ROOT / "CONTRIBUTING.md").exists() and (ROOT / "nlct").exists()):
     pytest.skip("MISSING: a whole checkout", allow_module_level=True)
 
+from tools import layout  # noqa: E402 - it is not where only the tests were copied
+from tools.layout import place  # noqa: E402
 
-def module_of(file: Path) -> str:
-    """Return the name that a file is imported by."""
-    return ".".join(file.relative_to(ROOT).with_suffix("").parts).replace(".__init__", "")
-
-
-FILES = {module_of(file): file for file in sorted((ROOT / "nlct").rglob("*.py"))}
-
-
-def imports(module: str) -> Iterator[str]:
-    """Return the modules of the package that one imports, wherever in its text it does so."""
-    for node in ast.walk(ast.parse(FILES[module].read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name in FILES)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{module} has a relative import"
-            for name in (f"{node.module}.{alias.name}" for alias in node.names):
-                imported = name if name in FILES else node.module
-                if imported in FILES:
-                    yield imported
-
-
-GRAPH = {module: set(imports(module)) for module in FILES}
-
-
-def place(module: str) -> str:
-    """Return what the table calls a module: its file, or the room that it is in."""
-    return "cli/" if module.startswith("nlct.cli") else FILES[module].name
-
-
-def table() -> dict[str, str]:
-    """Return the floor of each place, as the table in CONTRIBUTING.md has it."""
-    text = (ROOT / "CONTRIBUTING.md").read_text().partition("| floor |")[2].partition("\n\n")[0]
-    rows = re.findall(r"^\| (\d+|beside) \| (.*) \|$", text, re.MULTILINE)
-    named = [(name, row) for row, said in rows for name in re.findall(r"`(\w+(?:\.py|/))`", said)]
-    floors = dict(named)
-    assert len(floors) == len(named), "a module has two floors"
-    return floors
+FILES = layout.modules()
+GRAPH = layout.imports()
 
 
 def test_the_table_has_every_module() -> None:
     """It has no other, and its floors are numbered from 1."""
-    floors = table()
+    floors = layout.floors()
     assert set(floors) == {place(module) for module in FILES}
     numbers = {int(floor) for floor in floors.values() if floor != "beside"}
     assert numbers == set(range(1, max(numbers) + 1))
@@ -67,7 +33,7 @@ def test_the_table_has_every_module() -> None:
 
 def test_imports_point_downwards() -> None:
     """Nobody imports what is beside the floors, but for the command line, which may use it."""
-    floors = table()
+    floors = layout.floors()
     for module, imported in GRAPH.items():
         own = floors[place(module)]
         for other in {place(each) for each in imported} - {place(module)}:
@@ -90,3 +56,17 @@ def test_the_command_line_uses_public_names() -> None:
         if module.startswith("nlct.cli"):
             private = {each for each in imported if re.search(r"\._[a-z]", each)}
             assert private <= {"nlct._fields", "nlct._reasons"}, module
+
+
+def test_the_picture_has_every_module_and_file() -> None:
+    """Each once, by its own name, and an arrow for each import that no other stands for."""
+    picture = layout.svg()
+    commands = [str(f.relative_to(ROOT / "nlct/cli")) for m, f in FILES.items() if ".cli" in m]
+    core = [file.name for file in (ROOT / "csrc").rglob("*.[ch]")]
+    drawn = Counter(re.findall(r">([\w/]+(?:\.\w+|/))<", picture))
+    del drawn["csrc/"]
+    assert drawn == Counter([*set(map(place, FILES)), *commands, *core, *layout.rooms()])
+    links = layout.links()
+    assert picture.count("<path") == sum(map(len, links.values()))
+    assert "flush.py" in links["conntrack.py"]
+    assert "errors.py" not in links["conntrack.py"]

@@ -60,7 +60,9 @@ class Docstrings(griffe.Extension):
             return f"[{shown}][nlct.{name}]"
         known = self.classes[name].all_members.get(member)
         # What has no docstring has no place on the page.
-        return f"[`{shown}`][nlct.{name}.{member}]" if known and known.has_docstring else f"`{shown}`"
+        return (
+            f"[`{shown}`][nlct.{name}.{member}]" if known and known.has_docstring else f"`{shown}`"
+        )
 
 
 def _objects(of: griffe.Object) -> Iterator[griffe.Object]:

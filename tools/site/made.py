@@ -8,9 +8,11 @@ from collections.abc import Iterator
 import click
 from mkdocs.structure.pages import Page
 
+from bench import pictures
 from nlct.cli.commands import cli
+from tools import layout
 
-_MARK = re.compile(r"^<!-- site: ([\w ]+) -->$", re.MULTILINE)
+_MARK = re.compile(r"^<!-- site: (\w+) ?(\w*) -->$", re.MULTILINE)
 
 
 def commands() -> str:
@@ -27,9 +29,20 @@ def _help(command: click.Command, ctx: click.Context) -> Iterator[str]:
             yield from _help(one, click.Context(one, parent=ctx, info_name=name))
 
 
-MAKERS = {"commands": commands}
+def picture(name: str) -> str:
+    """Return a picture of bench/RESULTS.md."""
+    drawn = pictures.svg(name, pictures.RESULTS.read_text(encoding="utf-8"))
+    return f'<div class="picture">\n{drawn}\n</div>\n'
+
+
+def house() -> str:
+    """Return the picture of the code's layout."""
+    return f'<div class="picture wide">\n{layout.svg()}\n</div>\n'
+
+
+MAKERS = {"commands": commands, "layout": house, "picture": picture}
 
 
 def on_page_markdown(markdown: str, page: Page, **_: object) -> str:  # noqa: ARG001
     """Put in what the page asks for."""
-    return _MARK.sub(lambda found: MAKERS[found[1]](), markdown)
+    return _MARK.sub(lambda found: MAKERS[found[1]](*filter(None, [found[2]])), markdown)
