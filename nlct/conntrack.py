@@ -725,7 +725,8 @@ class Conntrack(Holder):
         ``progress``: called now and then with the number of flows scanned so far.
 
         Raises UnsupportedError for strategy="kernel", before anything is sent, unless this very
-        kernel has been seen to honour the filter for each of these zones.
+        kernel has been seen to honour the filter for each of these zones; TypeError or ValueError
+        for an argument of another type or out of its range.
         """
         # Never Filter(zone=None) here: that is every flow.
         return flush(

@@ -336,7 +336,10 @@ class Expectations:
         return iter(self._dump(self._zone(zone)))
 
     def count(self, *, zone: int | None = None) -> int:
-        """Return the number of expectations, in one zone or in all, by a dump."""
+        """Return the number of expectations, in one zone or in all, by a dump.
+
+        Raises InterruptedDumpError as dump() does.
+        """
         return len(self._dump(self._zone(zone)))
 
     def get(self, tuple: Tuple, zone: int | None = None) -> Expectation:

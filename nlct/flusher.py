@@ -126,13 +126,18 @@ class Flusher(Closing):
     # Asking ----------------------------------------------------------------------------------
 
     def flush_zone(self, zone: int) -> FlushResult:
-        """Delete every flow of one zone and nothing else, as Conntrack.flush_zone() does."""
+        """Delete every flow of one zone and nothing else, as Conntrack.flush_zone() does.
+
+        Raises ValueError for a zone outside 0 to 65535, and after close(); Error (ECANCELED) if
+        close(wait=False) is called meanwhile.
+        """
         return self._ask(_zone(zone), "flush")
 
     def delete(self, filter: Filter) -> FlushResult:
         """Delete every flow that matches and nothing else, as Conntrack.delete() does.
 
-        A filter that matches everything is refused with ValueError, unless it is nlct.ALL.
+        Raises ValueError for a filter that matches everything, unless it is nlct.ALL; otherwise as
+        flush_zone() does.
         """
         return self._ask(to_delete(filter), "delete")
 

@@ -200,7 +200,11 @@ class Mirror(Closing):
         return found  # noqa: RET504
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the mirror is in step; False if it is not within ``timeout`` seconds."""
+        """Wait until the mirror is in step; False if it is not within ``timeout`` seconds.
+
+        ``timeout``: at least 0, None waits for as long as it takes. Raises ValueError after
+        close().
+        """
         deadline = None
         if timeout is not None:
             deadline = time.monotonic() + _check.seconds("timeout", timeout)
@@ -295,6 +299,8 @@ class Mirror(Closing):
 
         Where zones hold so much that the kernel's own flush is clearly faster, the kernel does it,
         if it is known to honour the zone; it does not count.
+
+        Raises ValueError for a zone outside 0 to 65535, and after close().
         """
         return self._do(Filter(zone=zone_set(zones)), "flush", dry_run, verify)
 

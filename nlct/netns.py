@@ -158,7 +158,10 @@ class Netns(Closing):
         return fd
 
     def socket(self, family: int, kind: int, proto: int = 0) -> socketlib.socket:
-        """Open a socket inside the namespace. The arguments are those of ``socket.socket``."""
+        """Open a socket inside the namespace. The arguments are those of ``socket.socket``.
+
+        Raises Error as ``socket.socket`` raises OSError, and ValueError after close().
+        """
         # Imported when it is needed, to start quickly.
         import socket as socketlib  # noqa: PLC0415
 
@@ -171,7 +174,8 @@ class Netns(Closing):
     def open_file(self, path: str, flags: int = os.O_RDONLY) -> int:
         """Open a file inside the namespace, which has its own /proc/sys/net.
 
-        Returns a descriptor, which the caller closes.
+        Returns a descriptor, which the caller closes. Raises Error if the file cannot be opened,
+        and ValueError after close().
         """
         fd = descriptor()
         check(lib.nlct_netns_file(self.to_c(), _c_path(path), flags, fd), f"open {path}")

@@ -1,7 +1,8 @@
 """Griffe extension of the site: makes Markdown of the package's docstrings.
 
-Lines that begin with "``name``:" become items of a list, and public names become links: a class or
-function of nlct by its name, a method as ``dump()`` within its class or as ``Flow.to_dict()``.
+Sentences that begin with "``name``:" become items of a list, and public names become links: a
+class or function of nlct by its name, a method as ``dump()`` within its class or as
+``Flow.to_dict()``. Names that are also words, such as Events, do not begin a sentence as links.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from typing import Any
 
 import griffe
 
-_ITEM = re.compile(r"``[^`]+``(, ``[^`]+``)*:")
+_FIELD = r"``[^`]+``(?: \([^)]*\))?"
+_ITEM = re.compile(rf"(?:^|(?<=\.)\s+)(?={_FIELD}(?:,\s{_FIELD})*:)")
+_BEGINS = re.compile(r"(?:^|\.\s+|\* )$")
 _CODE = re.compile(r"(``.*?``)", re.DOTALL)
 _NAME = re.compile(r"(?<![\w.\[])(?:(?:nlct\.)?([A-Z]\w+)(?:\.([a-z]\w*)(\(\))?)?|([a-z]\w*)\(\))")
 
@@ -29,6 +32,7 @@ class Docstrings(griffe.Extension):
         for each in _objects(pkg):
             if each.docstring:
                 each.docstring.value = self._markdown(each.docstring.value, each)
+                each.docstring.value += _members(each)
 
     def _markdown(self, text: str, of: griffe.Object) -> str:
         paragraphs = re.split(r"\n\n+", text.replace("::\n", ":\n"))
@@ -57,7 +61,8 @@ class Docstrings(griffe.Extension):
         if name not in self.classes or (of.name == name and not member):
             return f"`{shown}`" if call else shown
         if not member:
-            return f"[{shown}][nlct.{name}]"
+            is_word = name.istitle() and _BEGINS.search(found.string[: found.start()])
+            return shown if is_word else f"[{shown}][nlct.{name}]"
         known = self.classes[name].all_members.get(member)
         # What has no docstring has no place on the page.
         return (
@@ -73,15 +78,17 @@ def _objects(of: griffe.Object) -> Iterator[griffe.Object]:
 
 
 def _items(paragraph: str) -> str:
-    """Make a list of the lines that begin with a name, with what follows each."""
-    lines = paragraph.split("\n")
-    if not any(_ITEM.match(line) for line in lines):
+    """Make a list of the sentences that begin with names and a colon, with what follows each."""
+    before, *items = _ITEM.split(paragraph)
+    if not items or paragraph.startswith("    "):
         return paragraph
-    items: list[str] = []
-    for line in lines:
-        if _ITEM.match(line):
-            begins = "\n" if items and not items[-1].lstrip("\n").startswith(("* ", "  ")) else ""
-            items.append(f"{begins}* {line}")
-        else:
-            items.append(f"  {line}" if "* " in "".join(items) else line)
-    return "\n".join(items)
+    listed = "".join(f"* {item.strip()}\n".replace("\n    ", "\n") for item in items)
+    return f"{before.strip()}\n\n{listed}"
+
+
+def _members(of: griffe.Object) -> str:
+    """Return the members of an enumeration, which have no docstrings."""
+    if not isinstance(of, griffe.Class) or not any("enum." in str(base) for base in of.bases):
+        return ""
+    named = (f"`{each.name}` {each.value}" for each in of.attributes.values() if each.is_public)
+    return "\n\n" + ", ".join(named) + "."
