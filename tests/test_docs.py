@@ -74,8 +74,20 @@ def test_every_block_is_of_a_kind_that_runs(page: Path) -> None:
 
 def test_hardly_any_block_is_left_out() -> None:
     """Installing, what `make` does with half a million flows, and events of real traffic."""
-    left_out = [f"{page.name}:{b.line}" for page in pages() for b in blocks(page) if not b.runs]
+    found = [(page, block) for page in pages() for block in blocks(page)]
+    left_out = [f"{page.name}:{b.line}" for page, b in found if not (b.runs or b.shows)]
     assert len(left_out) <= 6, left_out
+
+
+@PAGES
+def test_a_file_that_a_page_shows_is_that_file(page: Path) -> None:
+    """`python -m tests.support.recipes` makes it so."""
+    for block in blocks(page):
+        if block.shows:
+            file = ROOT / block.shows
+            if not file.parent.exists():
+                pytest.skip("MISSING: a whole checkout")
+            assert block.text == file.read_text(encoding="utf-8"), block.shows
 
 
 @PAGES

@@ -17,6 +17,7 @@ What runs elsewhere or otherwise:
   namespaces    which namespaces a thread belongs to
   core          the compiled core with some functions replaced
   seccomp       system calls that a policy refuses
+  recipes       the programs of recipes/, loaded as modules
   interrupts    a signal handler that raises, at every point where one can
   turns         one test at a time where it changes what all namespaces share
   threads       the threads that nlct itself has

@@ -2,7 +2,8 @@
 
 The blocks of a page run in turn: ``python`` and ``pycon`` in one scope, each line of a ``console``
 block behind ``$ `` in a shell. Output that a page shows must come, where ``...`` stands for
-anything; a command must succeed. A block is left out if its fence says so: ``console not-run``.
+anything; a command must succeed. A block is left out if its fence says so: ``console not-run``;
+a block with a title shows the file of that name: ``python title="recipes/neutron.py"``.
 
     unshare --net --mount python -m tests.support.pages PAGE
 
@@ -29,6 +30,7 @@ NOT_RUN = "not-run"
 FLOWS, ZONES = 5000, 50
 
 _FENCE = re.compile(r"^```(\w*) ?([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_TITLE = re.compile(r'title="([^"]+)"')
 _COMMAND = re.compile(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
 _LOOSELY = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE | doctest.IGNORE_EXCEPTION_DETAIL
 
@@ -36,17 +38,22 @@ Scope = dict[str, Any]
 
 
 class Block(NamedTuple):
-    """A code block: ``line`` is the number of its first line in the page."""
+    """A code block.
+
+    ``line`` is the number of its first line in the page; ``shows`` is the file whose text it is.
+    """
 
     language: str
     runs: bool
     text: str
     line: int
+    shows: str
 
 
 def pages() -> list[Path]:
     """Return the pages, none where only the tests were copied."""
-    return [page for page in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))) if page.exists()]
+    found = (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")))
+    return [page for page in found if page.exists()]
 
 
 def blocks(page: Path) -> Iterator[Block]:
@@ -54,7 +61,9 @@ def blocks(page: Path) -> Iterator[Block]:
     text = page.read_text(encoding="utf-8")
     for found in _FENCE.finditer(text):
         line = text.count("\n", 0, found.start(3)) + 1
-        yield Block(found[1], NOT_RUN not in found[2].split(), found[3], line)
+        title = _TITLE.search(found[2])
+        runs = NOT_RUN not in found[2].split() and not title
+        yield Block(found[1], runs, found[3], line, title[1] if title else "")
 
 
 def _python(block: Block, page: Path, scope: Scope) -> str:
