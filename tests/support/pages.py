@@ -117,15 +117,17 @@ RUN: dict[str, Callable[[Block, Path, Scope], str]] = {
 
 
 def _prepare() -> None:
-    """Make what the pages speak of: a table, a namespace with a name, and the command."""
+    """Make what the pages speak of: a table, a namespace with a name, the command, the recipes."""
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run"], check=True)
     subprocess.run(["ip", "netns", "add", "router-7"], check=True)
     here = Path.cwd()
-    command = here / "bin/nlct"
-    command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m nlct "$@"\n')
-    command.chmod(0o755)
-    os.environ.update(HOME=str(here), PATH=f"{command.parent}:{os.environ['PATH']}")
+    (here / "bin").mkdir()
+    for name, options in (("nlct", "-m nlct"), ("python3", "")):
+        command = here / "bin" / name
+        command.write_text(f'#!/bin/sh\nexec "{sys.executable}" {options} "$@"\n')
+        command.chmod(0o755)
+    (here / "recipes").symlink_to(ROOT / "recipes")
+    os.environ.update(HOME=str(here), PATH=f"{here / 'bin'}:{os.environ['PATH']}")
     with nlct.Conntrack() as ct:
         if ct.count():
             sys.exit("this table is somebody's")
