@@ -37,9 +37,12 @@ class Summary:
 
 def summary(times: Sequence[float]) -> Summary:
     """Sum up at least one time. Percentiles are interpolated between the nearest times."""
-    # quantiles() wants two; one time is its own percentiles.
-    two = times if len(times) > 1 else [*times, *times]
-    percentiles = statistics.quantiles(two, n=100, method="inclusive")
+    # quantiles() wants two, and would round: one time is its own percentiles.
+    percentiles = (
+        statistics.quantiles(times, n=100, method="inclusive")
+        if len(times) > 1
+        else [times[0]] * 99
+    )
     return Summary(
         min=min(times),
         median=statistics.median(times),
