@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import io
 import json
 import os
 import re
@@ -16,19 +17,25 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
+from xml.etree import ElementTree
 
 import pytest
 
 pytest.importorskip("click", reason="MISSING: click, which nlct[cli] brings")
 pytest.importorskip("rich", reason="MISSING: rich, which nlct[cli] brings")
 
+from rich.console import Console
+
 import nlct
 from nlct import capabilities
 from nlct.cli import limit, signals
-from nlct.cli.demo import ORDER, run
+from nlct.cli.demo import ORDER, Report, run
 from nlct.cli.measure import ratio, summary
+from nlct.cli.report import show
 from tests.support import flows as made
 from tests.support import oracle
 from tests.support.command import nlct_, process, refused
@@ -154,6 +161,74 @@ def test_the_report_as_json() -> None:
     assert report["many_zones"]["zones"] == 10
     assert report["many_zones"]["one_pass"] > 0
     assert report["flush_all"] > 0
+
+
+def said_of(report: Report) -> str:
+    """The report as text, in one line."""
+    out = io.StringIO()
+    show(report, Console(width=80, file=out))
+    assert max(map(len, out.getvalue().splitlines())) <= 80
+    return " ".join(out.getvalue().split())
+
+
+def test_a_small_table_explains_its_figures() -> None:
+    """Only where going over buckets was measured to take most of the time, and a scan more."""
+    report = run(1000, 5, 1)
+    report = replace(report, empty_zone=replace(report.empty_zone, times=report.zone.times))
+    quick = {"scan": replace(report.zone.times["scan"], median=0.1)}
+    slower = replace(report.zone, to_kernel={**report.zone.to_kernel, "scan": 1.2})
+    faster = replace(report.zone, to_kernel={**report.zone.to_kernel, "scan": 0.9})
+    unknown = replace(report.zone, to_kernel={})
+    says = "This table is small: 1,000 flows in 5,000 buckets. Whoever looks for a zone goes over"
+    for zone, buckets, small in (
+        (slower, 5000, True),
+        (slower, 1000, False),
+        (slower, None, False),
+        (faster, 5000, False),
+        (unknown, 5000, False),
+    ):
+        said = said_of(replace(report, zone=zone, buckets=buckets))
+        assert (says in said) == small
+        assert ("table is small" in said) == small
+    empty = replace(report.empty_zone, times={**report.zone.times, **quick})
+    said = said_of(replace(report, zone=slower, empty_zone=empty, buckets=5000))
+    assert "table is small" not in said
+
+
+def test_a_picture(tmp_path: Path) -> None:
+    """It shows the medians of both zones, each way named, and loads nothing from elsewhere."""
+    pytest.importorskip("pygal", reason="MISSING: pygal")
+    file = tmp_path / "figures.svg"
+    report = json.loads(nlct_(*SMALL, "--json", "--picture", str(file)).stdout)
+    text = file.read_text()
+    words = {word.strip() for word in ElementTree.fromstring(text).itertext()}
+    assert {"a zone of 200 flows", "an empty zone", "auto", "scan, old kernel"} <= words
+    for case in ("zone", "empty_zone"):
+        for times in report[case]["times"].values():
+            assert f"{times['median']:,.3g}" in words
+    assert set(re.findall(r"""(?:href|src)=["']([^"']*)""", text)) == set()
+
+
+def test_a_picture_that_cannot_be_is_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Before the demo begins; a file that is there stays, also when the demo fails."""
+    file = tmp_path / "figures.svg"
+    file.write_text("old")
+    picture = (*SMALL, "--picture")
+
+    def refuse(*_: int) -> Report:
+        raise nlct.Error(errno.EIO, "the demo ran")
+
+    monkeypatch.setattr("nlct.cli.commands.demo.run", refuse)
+    assert "must end in .svg" in refused(nlct_(*picture, "figures.png"), 2)
+    assert "is empty" in refused(nlct_(*picture, ""), 2)
+    assert "No such file" in refused(nlct_(*picture, str(tmp_path / "nowhere/x.svg")), 1)
+    if find_spec("pygal"):
+        assert "the demo ran" in refused(nlct_(*picture, str(file)), 1)
+    monkeypatch.setitem(sys.modules, "pygal", None)
+    assert "pip install 'nlct[picture]'" in refused(nlct_(*picture, str(file)), 1)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 
 def test_a_kernel_that_cannot_flush_by_zone(monkeypatch: pytest.MonkeyPatch) -> None:
