@@ -2,7 +2,14 @@
 #include "flow.h"
 
 #include <sys/auxv.h>
+#if defined(__GLIBC__) && __GLIBC__ == 2 && __GLIBC_MINOR__ < 25 /* it has no function for it */
+#include <linux/random.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#define getrandom(data, size, flags) syscall(SYS_getrandom, data, size, flags)
+#else
 #include <sys/random.h>
+#endif
 
 int hash_key_new(struct hash_key *key)
 {
