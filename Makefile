@@ -3,14 +3,14 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PYTHON_FILES := nlct tests bench recipes tools/layout.py tools/site setup.py kernels/run kernels/guest
+PYTHON_FILES := nlct tests bench recipes tools/layout.py tools/site setup.py kernels/run kernels/guest tools/wheels tools/sbom.py
 # Every file below csrc/, wherever it lies; tests/test_rooms.py sees that no list lacks one.
 CORE := $(shell find csrc -name '*.[ch]' | sort)
 C_FILES := $(CORE) $(wildcard bench/c/*.[ch] tests/c/*.[ch] tests/faults/*.c)
 STRICT := -std=c11 -O2 -D_GNU_SOURCE -Wall -Wextra -Wpedantic -Wconversion -Wshadow \
 	-Wstrict-prototypes -Wmissing-prototypes -Wcast-align -Wpointer-arith -Werror
 
-.PHONY: help demo test check kernels lint format bench profile soak faults fuzz sanitize valgrind strict docs dist clean
+.PHONY: help demo test check kernels lint format bench profile soak faults fuzz sanitize valgrind strict docs dist clean wheels
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name what; do \
@@ -109,6 +109,23 @@ dist: $(VENV)/dev ## source distribution and wheel, in dist/
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist .
 
+WHEELS := build/wheels
+HEADERS := build/python3.14
+wheels: $(VENV)/wheels $(HEADERS)/Python.h ## for glibc and musl, x86_64 and aarch64; see docs/wheels.md
+	tools/bootstrap wheels
+	rm -rf $(WHEELS) build/base
+	$(BIN)/python -m build --no-isolation --outdir build/base .
+	$(BIN)/python tools/wheels build/base/*.whl --headers $(HEADERS) --out $(WHEELS)
+	tools/check-wheels $(BIN)/python $(WHEELS)/*.whl
+
+# Debian's: the free-threaded interpreter has the same, but for Py_GIL_DISABLED. In the place of a
+# pyconfig.h for many machines stands that of this one; 64-bit ones have the same for Python.h.
+$(HEADERS)/Python.h:
+	rm -rf $(@D) $(@D).deb
+	tools/unpack-deb forky libpython3.14-dev $(@D).deb
+	cp $(@D).deb/usr/include/*-linux-gnu/python3.14/pyconfig.h $(@D).deb/usr/include/python3.14
+	mv $(@D).deb/usr/include/python3.14 $(@D)
+
 clean: ## remove what was built
 	rm -rf $(VENV) build dist nlct.egg-info nlct/_nlct.* bench/build .pytest_cache .mypy_cache .ruff_cache
 	if [ -d tests/c ]; then $(MAKE) -C tests/c clean; fi
@@ -132,4 +149,8 @@ $(VENV)/bench: $(VENV)/dev
 
 $(VENV)/docs: $(VENV)/installed
 	$(BIN)/python -m pip install -qq --group docs
+	touch $@
+
+$(VENV)/wheels: $(VENV)/dev
+	$(BIN)/python -m pip install -qq --group wheels
 	touch $@

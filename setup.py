@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sysconfig
 
 from setuptools import setup
 from setuptools.command.build_ext import build_ext
@@ -16,6 +17,8 @@ HARDENING = {
     "cf-protection": ["-fcf-protection"],  # x86
     "branch-protection": ["-mbranch-protection=standard"],  # arm64
 }
+
+ABI3 = {"bdist_wheel": {"py_limited_api": "cp39"}}
 
 
 class Build(build_ext):
@@ -48,6 +51,6 @@ class Build(build_ext):
 setup(
     cffi_modules=["nlct/_build.py:ffi"],
     cmdclass={"build_ext": Build},
-    # One wheel for CPython 3.9 and every later version.
-    options={"bdist_wheel": {"py_limited_api": "cp39"}},
+    # One wheel for CPython 3.9 and every later version; a free-threaded one needs its own.
+    options={} if sysconfig.get_config_var("Py_GIL_DISABLED") else ABI3,
 )

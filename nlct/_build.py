@@ -17,18 +17,25 @@ def binding() -> str:
     return header.split("/* binding: begin */")[1].split("/* binding: end */")[0]
 
 
+# What the compiler is told; tools/wheels tells it to another compiler.
+OPTIONS = {
+    "sources": SOURCES,
+    "depends": HEADERS,
+    "include_dirs": ["csrc"],
+    "define_macros": [("_GNU_SOURCE", None)],
+    # Hidden, so that nothing in the host program can take the place of a function of the core.
+    "extra_compile_args": [
+        "-std=c11",
+        "-O2",
+        "-fvisibility=hidden",
+        "-Wall",
+        "-Wextra",
+        "-pthread",
+    ],
+    # setup.py adds what hardens the code, as far as the compiler knows it.
+    "extra_link_args": ["-pthread", "-Wl,-z,relro", "-Wl,-z,now", "-Wl,-z,noexecstack"],
+}
+
 ffi = cffi.FFI()
 ffi.cdef(binding())
-ffi.set_source(
-    "nlct._nlct",
-    '#include "nlct.h"',
-    sources=SOURCES,
-    depends=HEADERS,
-    include_dirs=["csrc"],
-    define_macros=[("_GNU_SOURCE", None)],
-    # Hidden, so that nothing in the host program can take the place of a function of the core.
-    extra_compile_args=["-std=c11", "-O2", "-fvisibility=hidden", "-Wall", "-Wextra", "-pthread"],
-    # setup.py adds what hardens the code, as far as the compiler knows it.
-    extra_link_args=["-pthread", "-Wl,-z,relro", "-Wl,-z,now", "-Wl,-z,noexecstack"],
-    py_limited_api=True,
-)
+ffi.set_source("nlct._nlct", '#include "nlct.h"', **OPTIONS, py_limited_api=True)
