@@ -1,4 +1,4 @@
-"""The programs of recipes/, and the pages that show them.
+"""The programs of recipes/, loaded or run, and the pages that show them.
 
     python -m tests.support.recipes
 
@@ -8,16 +8,24 @@ puts each program into the page that shows it.
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
+import signal
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+import nlct
 from tests.support.pages import ROOT, pages
 
 RECIPES = ROOT / "recipes"
+# Longer than any program here takes.
+LONG = 60.0
 _SHOWN = re.compile(r'(^```python title="(recipes/[^"]+)"\n)(.*?)(^```$)', re.MULTILINE | re.DOTALL)
 
 
@@ -37,6 +45,47 @@ def load(name: str) -> ModuleType:
     sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
+
+
+def place(netns: nlct.Netns) -> str:
+    """How a program reaches a namespace."""
+    return f"--netns=/proc/{os.getpid()}/fd/{netns.fileno()}"
+
+
+def command(name: str, *args: object) -> list[str]:
+    """A recipe as a command."""
+    return [sys.executable, str(path(name)), *map(str, args)]
+
+
+def output(words: list[str], given: str = "") -> str:
+    """What a command prints; it must succeed."""
+    done = subprocess.run(
+        words, input=given, capture_output=True, text=True, timeout=LONG, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@contextmanager
+def running(ready: bytes, words: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a program and wait until it has said that it is ready; end it by SIGTERM."""
+    program = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert program.stderr is not None
+    try:
+        said = []
+        for line in program.stderr:
+            said.append(line)
+            if ready in line:
+                break
+        else:
+            pytest.fail(b"".join(said).decode())
+        yield program
+        program.send_signal(signal.SIGCONT)
+        program.terminate()
+        assert program.wait(LONG) == 0
+    finally:
+        program.kill()
+        program.communicate()
 
 
 def show() -> None:
