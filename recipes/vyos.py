@@ -77,7 +77,8 @@ def show_statistics(ct: nlct.Conntrack, raw: bool) -> str:
 
 
 def _name(flow: nlct.Flow) -> str:
-    return str(flow.to_dict()["protocol"])
+    proto = flow.orig.proto
+    return proto.name.lower().replace("_", "-") if isinstance(proto, nlct.Proto) else str(proto)
 
 
 def _state(flow: nlct.Flow) -> str | None:

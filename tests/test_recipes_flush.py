@@ -169,3 +169,19 @@ def test_an_agent_dumps_where_the_kernel_tells_nothing(
         assert {client.hear()["deleted"] for _ in range(2)} == {7}
         assert client.ask("state") == {"asked": "state"}
     assert oracle.dump(netns) == oracle.outside(before, {7, 256})
+
+
+def test_an_agent_ends_while_clients_wait_and_begins_where_another_was_killed(
+    tmp_path: Path, netns: nlct.Netns, ct: nlct.Conntrack
+) -> None:
+    """What it was flushing is gone, and a socket that was left behind is no hindrance."""
+    path = tmp_path / "socket"
+    ct.load(flows.udp(number, zone=7) for number in range(100))
+    with closing(socket.socket(socket.AF_UNIX)) as left_behind:
+        left_behind.bind(str(path))
+    with ExitStack() as stack:
+        with running(b"listening", command("flush-on-delete", path, place(netns))):
+            idle, asked = (stack.enter_context(closing(Client(path))) for _ in range(2))
+            assert asked.ask("flush 7")["deleted"] == 100
+        assert idle._lines.readline() == asked._lines.readline() == ""
+        assert not path.exists()

@@ -10,9 +10,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,7 +70,9 @@ def output(words: list[str], given: str = "") -> str:
 def running(ready: bytes, words: list[str]) -> Iterator[subprocess.Popen[bytes]]:
     """Start a program and wait until it has said that it is ready; end it by SIGTERM."""
     program = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert program.stdout is not None
     assert program.stderr is not None
+    rest = None
     try:
         said = []
         for line in program.stderr:
@@ -79,13 +81,19 @@ def running(ready: bytes, words: list[str]) -> Iterator[subprocess.Popen[bytes]]
                 break
         else:
             pytest.fail(b"".join(said).decode())
+        # What it says from now on must not fill the pipe.
+        rest = threading.Thread(target=program.stderr.read)
+        rest.start()
         yield program
-        program.send_signal(signal.SIGCONT)
         program.terminate()
         assert program.wait(LONG) == 0
     finally:
         program.kill()
-        program.communicate()
+        program.wait()
+        if rest is not None:
+            rest.join()
+        program.stdout.close()
+        program.stderr.close()
 
 
 def show() -> None:
