@@ -7,11 +7,13 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
 
 import nlct
+from nlct import Flow
 from tests.support import oracle, recipes, tool, traffic
 from tests.support.recipes import command, output, place
 
@@ -168,9 +170,9 @@ def test_kube_proxy_sends_clients_to_the_endpoint_that_is_there(
 
     What goes elsewhere stays, also to the same ports, and the same flows in another zone.
     """
-    stale = {(socket.AF_INET6 if ":" in ip else socket.AF_INET, ip, port) for ip, port in ALL}
-    stale.add((socket.AF_INET, SERVICE[4], ASSOCIATIONS))
-    assert stale < {(f.family, str(f.orig.dst), f.orig.dport) for f in ct.dump()}
+    old = {(socket.AF_INET6 if ":" in ip else socket.AF_INET, ip, port) for ip, port in ALL}
+    old.add((socket.AF_INET, SERVICE[4], ASSOCIATIONS))
+    assert old < {(f.family, str(f.orig.dst), f.orig.dport) for f in ct.dump()}
     ct.load([flow.replace(zone=7, id=None, use=None) for flow in ct.dump(zone=0)])
     before = oracle.dump(netns)
     cluster.serve(1)
@@ -178,43 +180,52 @@ def test_kube_proxy_sends_clients_to_the_endpoint_that_is_there(
         assert cluster.served_by(address, port) in [pair[0] for pair in ENDPOINTS.values()]
 
     clean = command("kube-proxy", f"--node-ip={NODE}", place(netns))
-    assert output([*clean, "--dry-run"], kubernetes(1)) == f"{len(stale)} stale flows, 0 deleted\n"
+    assert output([*clean, "--dry-run"], kubernetes(1)) == f"{len(old)} stale flows, 0 deleted\n"
     assert oracle.dump(netns).keys() == before.keys()
     said = output(clean, kubernetes(1))
-    assert said == f"{len(stale)} stale flows, {len(stale)} deleted\n"
+    assert said == f"{len(old)} stale flows, {len(old)} deleted\n"
     after = oracle.dump(netns)
     assert after.keys() < before.keys()
     assert oracle.inside(after, {7}) == oracle.inside(before, {7})
-    assert len(before) - len(after) == len(stale)
+    assert len(before) - len(after) == len(old)
     left = {(f.family, str(f.orig.dst), f.orig.dport) for f in ct.dump(zone=0)}
-    assert left & stale == set()
+    assert left & old == set()
     assert {(socket.AF_INET, OTHER, PORT), (socket.AF_INET, OTHER, NODE_PORT)} <= left
 
     for address, port in ALL:
         assert cluster.served_by(address, port) in [pair[1] for pair in ENDPOINTS.values()]
-    assert output(clean, kubernetes(1)) == "0 stale flows, 0 deleted\n"
 
 
-def test_kube_proxy_leaves_what_is_served(cluster: Cluster, netns: nlct.Netns) -> None:
+def stale(ct: nlct.Conntrack, number: int | None, nodes: str = NODE, zone: int = 0) -> list[Flow]:
+    """The flows that the recipe takes for stale while one of the two endpoints serves."""
+    kube_proxy = recipes.load("kube-proxy")
+    services = kube_proxy.read(json.loads(kubernetes(number)))
+    found: list[Flow] = kube_proxy.stale_flows(ct, services, map(ip_address, nodes.split()), zone)
+    return found
+
+
+def test_kube_proxy_leaves_what_is_served(
+    cluster: Cluster, netns: nlct.Netns, ct: nlct.Conntrack
+) -> None:
     """Endpoints that are there, a service without endpoints, and no service at all."""
     cluster.serve(0)
+    assert stale(ct, 0) == stale(ct, None) == []
     before = oracle.dump(netns).keys()
-    clean = command("kube-proxy", f"--node-ip={NODE}", place(netns))
-    for listed in (kubernetes(0), kubernetes(None), '{"items": []}'):
-        assert output(clean, listed) == "0 stale flows, 0 deleted\n"
+    said = output(command("kube-proxy", place(netns)), '{"items": []}')
+    assert said == "0 stale flows, 0 deleted\n"
     assert oracle.dump(netns).keys() == before
 
 
 def test_kube_proxy_knows_a_node_port_by_the_addresses_of_the_node(
-    cluster: Cluster, netns: nlct.Netns, ct: nlct.Conntrack
+    cluster: Cluster, ct: nlct.Conntrack
 ) -> None:
     """Without them it leaves flows to that port alone; a zone may be named."""
     cluster.serve(1)
-    count = len(UDP) + 1
-    assert output(command("kube-proxy", place(netns)), kubernetes(1)).startswith(f"{count} stale")
-    assert ct.count(nlct.Filter(dport=NODE_PORT)) == 2
-    elsewhere = command("kube-proxy", f"--node-ip={NODE}", "--zone=7", place(netns))
-    assert output(elsewhere, kubernetes(1)).startswith("0 stale")
+    assert len(stale(ct, 1)) == len(ALL) + 1
+    without = stale(ct, 1, nodes="")
+    assert len(without) == len(UDP) + 1
+    assert NODE_PORT not in {flow.orig.dport for flow in without}
+    assert stale(ct, 1, zone=7) == []
 
 
 def test_kube_proxy_clears_what_met_no_endpoint(
@@ -228,8 +239,8 @@ def test_kube_proxy_clears_what_met_no_endpoint(
     (flow,) = ct.dump()
     assert flow.reply is not None
     assert str(flow.reply.src) == SERVICE[4]
-    assert output(command("kube-proxy", place(netns)), kubernetes(0)).startswith("1 stale flows, 1")
-    assert ct.count(nlct.ALL) == 0
+    assert stale(ct, 0) == [flow]
+    assert stale(ct, None) == []
 
 
 @pytest.mark.parametrize(
