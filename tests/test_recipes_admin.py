@@ -366,6 +366,7 @@ def test_which_flows(ct: nlct.Conntrack, netns: nlct.Netns) -> None:
     assert run(netns, "which-flows", "--delete", "zone=99") == "0 of 1,001 flows match\n"
 
 
+@pytest.mark.usefixtures("root")
 def test_which_flows_deletes_what_it_has_shown(ct: nlct.Conntrack, netns: nlct.Netns) -> None:
     """And no flow that was born meanwhile, though the filter hits it."""
     fill(ct, 100, 10)

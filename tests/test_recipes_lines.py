@@ -160,6 +160,7 @@ def test_creating_and_changing(pair: Pair, row: Row) -> None:
     assert found == wanted != before
 
 
+@pytest.mark.usefixtures("root")
 @pytest.mark.skipif(not PAGE.exists(), reason="MISSING: a whole checkout")
 def test_as_it_happens(netns: nlct.Netns, tmp_path: Path) -> None:
     """All of them listen at once, and both of each row print the same."""
