@@ -35,6 +35,7 @@ from nlct import capabilities
 from nlct.cli import limit, signals
 from nlct.cli.demo import ORDER, Report, run
 from nlct.cli.measure import ratio, summary
+from nlct.cli.picture import in_short
 from nlct.cli.report import show
 from tests.support import flows as made
 from tests.support import oracle
@@ -205,7 +206,9 @@ def test_a_picture(tmp_path: Path) -> None:
     assert {"a zone of 200 flows", "an empty zone", "auto", "scan, old kernel"} <= words
     for case in ("zone", "empty_zone"):
         for times in report[case]["times"].values():
-            assert f"{times['median']:,.3g}" in words
+            assert in_short(times["median"]) in words
+    shown = [in_short(time) for time in (1234.5, 100, 23.34, 0.0931)]
+    assert shown == ["1,234", "100", "23.3", "0.0931"]
     assert set(re.findall(r"""(?:href|src)=["']([^"']*)""", text)) == set()
 
 

@@ -47,7 +47,7 @@ def svg(report: Report) -> bytes:
         y_labels=[10.0**power for power in powers],
         print_values=True,
         print_values_position="top",
-        formatter=lambda value: f"{value:,.3g}",
+        formatter=in_short,
         legend_at_bottom=True,
         # Scripts would be loaded from elsewhere.
         js=[],
@@ -57,6 +57,11 @@ def svg(report: Report) -> bytes:
         chart.add(title, row)
     drawn: bytes = chart.render()
     return drawn
+
+
+def in_short(milliseconds: float) -> str:
+    """Return a time in three digits, or in whole milliseconds if these are more."""
+    return f"{milliseconds:,.0f}" if milliseconds >= 100 else f"{milliseconds:.3g}"
 
 
 def _title(case: Figures) -> str:
