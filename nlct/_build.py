@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cffi
 
@@ -18,7 +19,7 @@ def binding() -> str:
 
 
 # What the compiler is told; tools/wheels tells it to another compiler.
-OPTIONS = {
+OPTIONS: dict[str, Any] = {
     "sources": SOURCES,
     "depends": HEADERS,
     "include_dirs": ["csrc"],
