@@ -24,11 +24,12 @@ from nlct.events import Event, Events
 from nlct.expect import Expectation, ExpectationEvent, ExpectationEvents, Expectations
 from nlct.filter import ALL, Filter
 from nlct.flow import Flow, Tuple
-from nlct.flush import FlushResult
 from nlct.flusher import Flusher
 from nlct.load import LoadResult
 from nlct.mirror import Mirror, MirrorState
 from nlct.netns import Netns
+from nlct.observers import Flushed, Observation, observe
+from nlct.result import FlushResult
 from nlct.saved import read_flows
 from nlct.stats import ExpectationCounters, FlowCounters, Stats
 from nlct.stream import Overrun
@@ -58,6 +59,7 @@ __all__ = [
     "FlowCounters",
     "FlowTable",
     "FlushResult",
+    "Flushed",
     "Flusher",
     "InterruptedDumpError",
     "InvalidRequestError",
@@ -66,6 +68,7 @@ __all__ = [
     "MirrorState",
     "Netns",
     "NotFoundError",
+    "Observation",
     "Overrun",
     "OverrunError",
     "PrivilegeError",
@@ -79,6 +82,7 @@ __all__ = [
     "UnsupportedError",
     "UpdateResult",
     "Zeroing",
+    "observe",
     "probe",
     "read_flows",
 ]

@@ -19,9 +19,11 @@ from nlct.events import Events
 from nlct.expect import Expectations
 from nlct.filter import Filter, Zones, to_delete, to_update, to_zero, zone_set
 from nlct.flow import Flow, Lines, Tuple, flows_from, to_c
-from nlct.flush import FlushResult, delete_flows, flush
+from nlct.flush import delete_flows, flush
 from nlct.load import LoadResult, load
 from nlct.netns import NetnsLike
+from nlct.observers import watched
+from nlct.result import FlushResult
 from nlct.table import ArrowStream, Columns, FlowTable, column_names, column_set
 from nlct.update import Change, Masked, MaskedNames, Names, UpdateResult, update_all
 from nlct.zero import Zeroing, zeroing
@@ -659,7 +661,7 @@ class Conntrack(Holder):
         Raises TypeError for anything but flows, and ValueError for a flow without an id or without
         an address: before anything is sent, but of an iterator the flows before it are deleted.
         """
-        return delete_flows(self._handle, flows, each)
+        return watched("delete_flows", None, lambda: delete_flows(self._handle, flows, each))
 
     def load(
         self, flows: FlowTable | ArrowStream | Iterable[Flow], *, progress: Progress | None = None
@@ -729,9 +731,8 @@ class Conntrack(Holder):
         for an argument of another type or out of its range.
         """
         # Never Filter(zone=None) here: that is every flow.
-        return flush(
-            self._handle, Filter(zone=zone_set(zones)), strategy, dry_run, passes, progress
-        )
+        wanted = Filter(zone=zone_set(zones))
+        return self._flush("flush", wanted, strategy, dry_run, passes, progress)
 
     def flush_all(
         self,
@@ -745,7 +746,7 @@ class Conntrack(Holder):
 
         The arguments are those of flush_zones(). With "auto" the kernel does it.
         """
-        return flush(self._handle, Filter(), strategy, dry_run, passes, progress)
+        return self._flush("flush", Filter(), strategy, dry_run, passes, progress)
 
     def delete(
         self,
@@ -764,7 +765,21 @@ class Conntrack(Holder):
         Raises ValueError for a filter that matches everything, unless it is nlct.ALL; see
         Filter.restricts_nothing.
         """
-        return flush(self._handle, to_delete(filter), strategy, dry_run, passes, progress, "delete")
+        return self._flush("delete", to_delete(filter), strategy, dry_run, passes, progress)
+
+    def _flush(
+        self,
+        operation: str,
+        wanted: Filter,
+        way: str,
+        dry_run: bool,
+        passes: int,
+        progress: Progress | None,
+    ) -> FlushResult:
+        def work() -> FlushResult:
+            return flush(self._handle, wanted, way, dry_run, passes, progress, operation)
+
+        return work() if dry_run else watched(operation, wanted.zone, work)
 
 
 def _refuse(change: Flow, wanted: Collection[str], found: Flow) -> None:

@@ -1,4 +1,4 @@
-"""Flushing: one engine that scans for one target or many, the kernel's own flush, the result.
+"""Flushing: one engine that scans for one target or many, and the kernel's own flush.
 
 And deleting flows that are given.
 """
@@ -8,59 +8,19 @@ from __future__ import annotations
 import errno
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
-from typing import Any, Callable, NamedTuple, TypeVar
+from typing import Callable, TypeVar
 
 from nlct import _check, _log, capabilities, strategy
 from nlct._dump import MAX_DUMPS, Progress, dump, require, undisturbed
 from nlct._ffi import ffi, lib, new_sink
 from nlct._handle import Dump, Handle, Socket
-from nlct.errors import UnsupportedError, errno_names
+from nlct.errors import UnsupportedError
 from nlct.filter import Filter
 from nlct.flow import Flow, row_to_delete
-
-
-class FlushResult(NamedTuple):
-    """What a flush did.
-
-    ``scanned``: flows that the kernel sent to be looked at.
-    ``matched``: flows among them that were to be deleted; of delete_flows(), flows that were given.
-    ``deleted``: flows that the kernel confirmed to have deleted.
-    ``already_gone``: flows that vanished by themselves in between, or made way for a new flow with
-    another id, which stays. The kernel derives the id from the entry's place in memory and its
-    tuple. So a flow that is reborn with the same tuple in the same place cannot be told from the
-    old one.
-    ``failed``: how many flows could not be deleted, by errno.
-    ``strategy``: "scan" (dump, match, delete by id), "kernel" (one request a zone),
-    "scan+kernel" if the kernel did the rest of a scan, or "flows" (delete by id, without a dump).
-    ``passes``: how many dumps and kernel flushes it took. ``seconds``: how long it took.
-    ``complete``: every flow that matched is gone: no delete failed, and no resize of the table
-    disturbed the last dump. After a dry run: nothing matched.
-
-    The kernel's own flush reports nothing but success: then ``scanned``, ``matched`` and
-    ``deleted`` are None.
-    """
-
-    scanned: int | None
-    matched: int | None
-    deleted: int | None
-    already_gone: int
-    failed: Mapping[int, int]
-    strategy: str = "scan"
-    passes: int = 1
-    seconds: float = 0.0
-    complete: bool = True
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the result for JSON."""
-        return {**self._asdict(), "failed": errno_names(self.failed)}
-
-
-def nothing_to_do() -> FlushResult:
-    """Return the result of a flush that needed no dump."""
-    return FlushResult(0, 0, 0, 0, {}, passes=0)
+from nlct.result import FlushResult, nothing_to_do
 
 
 class Target:

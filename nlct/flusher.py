@@ -32,8 +32,10 @@ from nlct._dump import require
 from nlct._handle import Handle, Holder, borrow
 from nlct.errors import Error
 from nlct.filter import Filter, to_delete
-from nlct.flush import Auto, FlushResult, Scan, Target, flush
+from nlct.flush import Auto, Scan, Target, flush
 from nlct.netns import NetnsLike
+from nlct.observers import watched, watched_async
+from nlct.result import FlushResult
 
 # A round calls it after each step, with the flows scanned so far; it raises to stop the round.
 Watch = Callable[[int], None]
@@ -131,7 +133,7 @@ class Flusher(Closing):
         Raises ValueError for a zone outside 0 to 65535, and after close(); Error (ECANCELED) if
         close(wait=False) is called meanwhile.
         """
-        return self._ask(_zone(zone), "flush")
+        return self._watched(_zone(zone), "flush")
 
     def delete(self, filter: Filter) -> FlushResult:
         """Delete every flow that matches and nothing else, as Conntrack.delete() does.
@@ -139,15 +141,23 @@ class Flusher(Closing):
         Raises ValueError for a filter that matches everything, unless it is nlct.ALL; otherwise as
         flush_zone() does.
         """
-        return self._ask(to_delete(filter), "delete")
+        return self._watched(to_delete(filter), "delete")
 
     async def aflush_zone(self, zone: int) -> FlushResult:
         """Like flush_zone(), for asyncio."""
-        return await self._ask_async(_zone(zone), "flush")
+        return await self._watched_async(_zone(zone), "flush")
 
     async def adelete(self, filter: Filter) -> FlushResult:
         """Like delete(), for asyncio."""
-        return await self._ask_async(to_delete(filter), "delete")
+        return await self._watched_async(to_delete(filter), "delete")
+
+    def _watched(self, wanted: Filter, operation: str) -> FlushResult:
+        return watched(operation, wanted.zone, lambda: self._ask(wanted, operation))
+
+    async def _watched_async(self, wanted: Filter, operation: str) -> FlushResult:
+        return await watched_async(
+            operation, wanted.zone, lambda: self._ask_async(wanted, operation)
+        )
 
     def _ask(self, wanted: Filter, operation: str) -> FlushResult:
         # Not an Event: its set() takes a lock that a waiting caller may hold.

@@ -30,9 +30,11 @@ from nlct.counts import Group, by_value
 from nlct.errors import Error, NotFoundError
 from nlct.filter import Filter, Zones, to_delete, zone_set
 from nlct.flow import Flow, flows_from, row_to_delete
-from nlct.flush import FlushResult, flush, nothing_to_do
+from nlct.flush import flush
 from nlct.flusher import Flusher
 from nlct.netns import NetnsLike
+from nlct.observers import watched
+from nlct.result import FlushResult, nothing_to_do
 from nlct.stream import LEAST_BUFFER, MOST_BUFFER
 
 BUFFER = 64 << 20
@@ -302,7 +304,7 @@ class Mirror(Closing):
 
         Raises ValueError for a zone outside 0 to 65535, and after close().
         """
-        return self._do(Filter(zone=zone_set(zones)), "flush", dry_run, verify)
+        return self._watched(Filter(zone=zone_set(zones)), "flush", dry_run, verify)
 
     def delete(self, filter: Filter, *, dry_run: bool = False, verify: bool = False) -> FlushResult:
         """Delete every flow that matches and nothing else, for what may match.
@@ -315,7 +317,7 @@ class Mirror(Closing):
         The arguments are those of flush_zones(). Raises ValueError for a filter that matches
         everything, unless it is nlct.ALL.
         """
-        return self._do(to_delete(filter), "delete", dry_run, verify)
+        return self._watched(to_delete(filter), "delete", dry_run, verify)
 
     def delete_flows(self, flows: Iterable[Flow]) -> FlushResult:
         """Delete these very flows; see Conntrack.delete_flows()."""
@@ -333,6 +335,12 @@ class Mirror(Closing):
     ) -> FlushResult:
         """Like delete(), for asyncio. Once begun, it is done even if the task is cancelled."""
         return await _in_thread(lambda: self.delete(filter, dry_run=dry_run, verify=verify))
+
+    def _watched(self, wanted: Filter, operation: str, dry_run: bool, verify: bool) -> FlushResult:
+        def work() -> FlushResult:
+            return self._do(wanted, operation, dry_run, verify)
+
+        return work() if dry_run else watched(operation, wanted.zone, work)
 
     def _do(self, wanted: Filter, operation: str, dry_run: bool, verify: bool) -> FlushResult:
         began = time.monotonic()
@@ -389,10 +397,9 @@ class Mirror(Closing):
         """Do it as Conntrack would; callers at the same time share a dump."""
         if dry_run:
             return flush(self._handle, wanted, "auto", True, 1, None, operation)
-        zones = wanted.zone if operation == "flush" else None
-        if zones is not None and len(zones) == 1:
-            return self._flusher.flush_zone(*zones)
-        return self._flusher.delete(wanted)
+        one_zone = operation == "flush" and wanted.zone is not None and len(wanted.zone) == 1
+        # Not by a method that tells the observers, who are told of the whole.
+        return self._flusher._ask(wanted, "flush" if one_zone else "delete")
 
     def _dumps_sooner(self, lookups: int, flows: int) -> bool:
         """Tell if a dump of the table takes less than to look up so many flows."""

@@ -18,7 +18,7 @@ from nlct.cli.progress import Bar
 from nlct.conntrack import Conntrack
 from nlct.filter import Filter
 from nlct.flow import Flow
-from nlct.flush import FlushResult, nothing_to_do
+from nlct.result import FlushResult, nothing_to_do
 from nlct.table import FlowTable
 
 passes_option = number_option(
