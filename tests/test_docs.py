@@ -28,6 +28,7 @@ ALSO = {
     "arrow.md": ["duckdb", "nanoarrow", "pandas", "polars", "pyarrow"],
     "command-line.md": ["jq", "nanoarrow", "pyarrow"],
     "library.md": ["numpy"],
+    "metrics.md": ["prometheus_client"],
 }
 
 
@@ -73,7 +74,7 @@ def test_every_block_is_of_a_kind_that_runs(page: Path) -> None:
 
 
 def test_hardly_any_block_is_left_out() -> None:
-    """Installing, what `make` does with half a million flows, and events of real traffic."""
+    """Installing, what `make` does with half a million flows, events of traffic, and a service."""
     found = [(page, block) for page in pages() for block in blocks(page)]
     left_out = [f"{page.name}:{b.line}" for page, b in found if not (b.runs or b.shows)]
     assert len(left_out) <= 6, left_out

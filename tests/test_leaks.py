@@ -884,6 +884,15 @@ def expectations(bench: Bench) -> None:
     found.flush_all()
 
 
+@covers("observe", "Observation", "Observation.close", "Flushed", "Flushed.strategy")
+def observers(bench: Bench) -> None:
+    """Told, and forgotten."""
+    told: list[nlct.Flushed] = []
+    with nlct.observe(told.append):
+        bench.ct.flush_zone(9, strategy="scan")
+    assert [flushed.strategy for flushed in told] == ["scan"]
+
+
 def test_every_public_name_has_a_leak_test() -> None:
     """Whoever adds a public name adds a leak test, and whoever takes one away takes it away."""
     assert set(public_names()) == COVERED

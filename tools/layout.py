@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
-COMMAND_LINE = "cli/"
+# The packages inside of nlct/.
+PACKAGES = ("cli/", "exporter/")
 BESIDE = "beside"
 CONTRACT = "nlct.h"
 
@@ -53,7 +54,8 @@ def imports() -> dict[str, set[str]]:
 
 def place(module: str) -> str:
     """Return what the table of floors calls a module: its file, or the room that it is in."""
-    return COMMAND_LINE if module.startswith("nlct.cli") else modules()[module].name
+    package = module.split(".")[1] + "/" if "." in module else ""
+    return package if package in PACKAGES else modules()[module].name
 
 
 @cache
@@ -164,15 +166,18 @@ def _bands() -> Iterator[tuple[str, list[Box]]]:
     by_floor: dict[str, list[str]] = {}
     for name, floor in floors().items():
         by_floor.setdefault(floor, []).append(name)
-    cli = tuple(
-        str(file.relative_to(ROOT / "nlct/cli"))
-        for module, file in modules().items()
-        if module.startswith("nlct.cli")
-    )
+    packed = {
+        package: tuple(
+            str(file.relative_to(ROOT / "nlct" / package))
+            for module, file in modules().items()
+            if place(module) == package
+        )
+        for package in PACKAGES
+    }
     numbers = sorted((int(floor) for floor in by_floor if floor != BESIDE), reverse=True)
     for floor in (BESIDE, *map(str, numbers)):
         names = by_floor.get(floor, [])
-        yield floor, [Box(name, cli if name == COMMAND_LINE else ()) for name in names]
+        yield floor, [Box(name, packed.get(name, ())) for name in names]
     for name, files in {CONTRACT: [], **rooms()}.items():
         yield "csrc/", [Box(name, tuple(files))]
 

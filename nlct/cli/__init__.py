@@ -7,7 +7,8 @@ import sys
 
 from nlct.cli.streams import open_closed
 
-_EXTRA = ("click", "rich")
+# Which extra brings a module.
+_EXTRA = {"click": "cli", "rich": "cli", "prometheus_client": "exporter"}
 
 
 def main() -> None:
@@ -22,8 +23,9 @@ def main() -> None:
 
         cli.main(prog_name=cli.name)
     except ModuleNotFoundError as exc:
-        if (exc.name or "").partition(".")[0] not in _EXTRA:
+        extra = _EXTRA.get((exc.name or "").partition(".")[0])
+        if extra is None:
             raise
-        sys.exit(f"nlct: no module {exc.name!r}; the command line needs: pip install 'nlct[cli]'")
+        sys.exit(f"nlct: no module {exc.name!r}; this needs: pip install 'nlct[{extra}]'")
     except KeyboardInterrupt:
         sys.exit(130)

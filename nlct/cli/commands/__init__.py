@@ -27,6 +27,7 @@ def _version(_ctx: click.Context) -> str:
             "dump",
             "events",
             "expect",
+            "exporter",
             "fill",
             "flush",
             "get",

@@ -1,0 +1,341 @@
+"""``nlct exporter``: its server, which no client holds up, its file, and how it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("click", reason="MISSING: click, which nlct[cli] brings")
+pytest.importorskip("prometheus_client", reason="MISSING: prometheus_client, of nlct[exporter]")
+
+from prometheus_client import CollectorRegistry, Gauge
+
+import nlct
+from nlct.exporter import Server, server
+from nlct.fill import fill
+from tests.support.command import NLCT, nlct_, process, refused
+from tests.support.metrics import named, read
+
+LONG = 30.0
+
+
+@contextlib.contextmanager
+def serving(host: str = "127.0.0.1") -> Iterator[Server]:
+    """Serve one metric."""
+    registry = CollectorRegistry()
+    Gauge("one", "One.", registry=registry).set(1)
+    with Server(registry, host, 0) as made:
+        thread = threading.Thread(target=made.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield made
+        finally:
+            made.shutdown()
+            thread.join()
+
+
+def get(url: str, method: str = "GET") -> tuple[int, str]:
+    """Ask, and return the status and the body."""
+    try:
+        request = urllib.request.Request(url, method=method)
+        with urllib.request.urlopen(request, timeout=LONG) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as exc:
+        with exc:
+            return exc.code, exc.read().decode()
+
+
+def connect(made: Server, sent: bytes = b"") -> socket.socket:
+    """Open a connection, and send something."""
+    connection = socket.create_connection(made.server_address[:2], timeout=LONG)
+    # The server may have had enough before.
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        connection.sendall(sent)
+    return connection
+
+
+# The server ---------------------------------------------------------------------------------------
+
+
+def test_what_is_served() -> None:
+    """The metrics at their path; nothing elsewhere; HEAD says as much as GET, without a body."""
+    with serving() as made:
+        root = made.url[: -len("/metrics")]
+        assert get(made.url) == (200, "# HELP one One.\n# TYPE one gauge\none 1.0\n")
+        assert get(made.url + "?name[]=two") == (200, "")
+        assert get(made.url, "HEAD") == (200, "")
+        assert get(root) == get(root + "/") == (200, server._INDEX.decode())
+        assert get(root + "/other")[0] == get(root + "/metrics/..")[0] == 404
+        assert get(made.url, "POST")[0] == 405
+        with connect(made, b"HEAD /metrics HTTP/1.1\r\n\r\n") as connection:
+            said = connection.makefile("rb").read()
+        assert b"\r\nContent-Length: 41\r\n" in said
+        assert said.endswith(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"GET /metrics HTTP/1.1\r\nHost: ",
+        b"GET /metrics HTTP/1.1\r\n" + b"X: %s\r\n" % (b"y" * 60000) * 20,
+        b"GET /" + b"x" * 65000,
+    ],
+    ids=["nothing", "half a header", "long headers", "a long path"],
+)
+def test_slow_clients_hold_up_nobody(sent: bytes) -> None:
+    """More of them than there may be: the oldest are sent away, and no thread stays."""
+    with serving() as made, contextlib.ExitStack() as stack:
+        threads = threading.active_count()
+        slow = [stack.enter_context(connect(made, sent)) for _ in range(100)]
+        for _ in range(3):
+            assert get(made.url)[0] == 200
+        assert len(made._connections) <= server.MOST_CONNECTIONS
+        # It ends, perhaps with an answer to what was read.
+        with contextlib.suppress(ConnectionResetError):
+            slow[0].makefile("rb").read()
+        stack.close()
+        deadline = time.monotonic() + LONG
+        while threading.active_count() > threads:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def test_a_connection_ends_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that goes on sending."""
+    monkeypatch.setattr(server, "MOST_SECONDS", 0.2)
+    with serving() as made, connect(made, b"GET /metrics HTTP/1.1\r\n") as connection:
+        ended = False
+        deadline = time.monotonic() + LONG
+        while not ended:
+            assert time.monotonic() < deadline
+            try:
+                connection.sendall(b"X: y\r\n")
+                time.sleep(0.02)
+            except (BrokenPipeError, ConnectionResetError):
+                ended = True
+        assert get(made.url)[0] == 200
+
+
+def test_garbage_is_refused() -> None:
+    """In one answer, and the next client has its own."""
+    with serving() as made:
+        for sent in (b"\x16\x03\x01\0\0\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\n\n"):
+            with connect(made, sent) as connection:
+                connection.shutdown(socket.SHUT_WR)
+                connection.makefile("rb").read()
+        assert get(made.url)[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [("127.0.0.1", r"http://127\.0\.0\.1:"), ("::1", r"http://\[::1\]:"), ("", r"http://\[::\]:")],
+)
+def test_where_it_listens(host: str, url: str) -> None:
+    """IPv6 in brackets; without an address, on all of both families."""
+    if ":" in host + url and not socket.has_dualstack_ipv6():
+        pytest.skip("MISSING: IPv6")
+    with serving(host) as made:
+        assert re.match(url, made.url)
+        for each in (
+            ["127.0.0.1", "[::1]"] if not host else [made.url.split("/")[2].rpartition(":")[0]]
+        ):
+            assert get(f"http://{each}:{made.server_port}/metrics")[0] == 200
+
+
+# The command --------------------------------------------------------------------------------------
+
+
+def begin(*args: str, **options: object) -> tuple[subprocess.Popen[bytes], str]:
+    """Start the command; return it and where it serves."""
+    started = process("exporter", "--listen", "127.0.0.1:0", *args, **options)
+    assert started.stderr is not None
+    lines = []
+    while not (lines and (found := re.match(r"nlct: serving (http:\S+)\n", lines[-1]))):
+        line = started.stderr.readline().decode()
+        assert line, lines
+        lines.append(line)
+    return started, found[1]
+
+
+def end(started: subprocess.Popen[bytes], number: int) -> tuple[int, bytes]:
+    """Send a signal; return the exit code and what else was printed."""
+    started.send_signal(number)
+    output, errors = started.communicate(timeout=LONG)
+    return started.returncode, output + errors
+
+
+def test_it_serves_the_tables_of_other_namespaces(ct: nlct.Conntrack, where: str) -> None:
+    """It listens where it was started, and ends at once and cleanly, whoever is connected."""
+    fill(ct, flows=100, zones=10)
+    started, url = begin(where, "--by", "zone", "--by", "proto", "--top", "3", "--mirror")
+    try:
+        deadline = time.monotonic() + LONG
+        while not named(samples := read(get(url)[1]), "nlct_flows_by_zone"):
+            assert time.monotonic() < deadline
+        assert named(samples, "nlct_entries") == {(): 100}
+        assert named(samples, "nlct_flows_by_zone") == {("1",): 10, ("10",): 10, ("2",): 10} | {
+            ("other",): 70
+        }
+        assert named(samples, "nlct_flows_by_proto") == {("udp",): 100}
+        address = url.split("/")[2].rpartition(":")
+        with socket.create_connection((address[0], int(address[2]))):
+            assert end(started, signal.SIGTERM) == (0, b"")
+    finally:
+        started.kill()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGHUP, 0)])
+def test_it_ends_at_a_signal(where: str, number: int, code: int) -> None:
+    """With nothing on the screen but the end of the line."""
+    started, _ = begin(where)
+    assert end(started, number) in ((code, b""), (code, b"\n"))
+
+
+def test_a_port_in_use_is_one_line(where: str) -> None:
+    """And exit code 1."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = "{}:{}".format(*taken.getsockname())
+        said = refused(nlct_("exporter", where, "--listen", address), 1)
+    assert said == f"nlct: {address}: Address already in use\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--listen", "9989"], "ADDRESS:PORT"),
+        (["--listen", "127.0.0.1:65536"], "ADDRESS:PORT"),
+        (["--listen", "::1:9989"], "IPv6 address in brackets"),
+        (["--listen", ":1", "--textfile", "x"], "not both"),
+        (["--by", "dport"], "zone, mark, proto, state"),
+        (["--interval", "0.5"], "1 or more seconds"),
+        (["--interval", "nan"], "1 or more seconds"),
+        (["--top", "0"], "0 is not in the range"),
+        (["--textfile", ""], "name of the file is empty"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage(args: list[str], says: str) -> None:
+    """One line, and exit code 2."""
+    assert says in refused(nlct_("exporter", *args), 2)
+
+
+def test_an_address_that_is_not_ours(where: str) -> None:
+    """One line that names it."""
+    said = refused(nlct_("exporter", where, "--listen", "192.0.2.1:9989"), 1)
+    assert said == "nlct: 192.0.2.1:9989: Cannot assign requested address\n"
+
+
+@pytest.mark.usefixtures("root")
+def test_no_privilege_is_exit_code_3() -> None:
+    """Before it listens."""
+    drop = ["setpriv", "--reuid=65534", "--clear-groups"]
+    done = subprocess.run(
+        [*drop, *NLCT, "exporter", "--listen", "127.0.0.1:0"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=LONG,
+    )
+    assert (done.returncode, done.stdout) == (3, "")
+    assert re.fullmatch(r"nlct: [^\n]*CAP_NET_ADMIN[^\n]*\n", done.stderr), done.stderr
+
+
+@pytest.mark.usefixtures("root")
+def test_one_capability_is_enough() -> None:
+    """As the unit for systemd gives it; for the own namespace, with a mirror."""
+    # Not in pytest's directory, which is for one user.
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o777)
+        _write_with_one_capability(Path(directory, "nlct.prom"))
+
+
+def _write_with_one_capability(file: Path) -> None:
+    caps = "-all,+net_admin"
+    only = [f"--inh-caps={caps}", "--ambient-caps=+net_admin", f"--bounding-set={caps}"]
+    drop = ["unshare", "--net", "setpriv", "--reuid=65534", "--clear-groups", *only]
+    words = [*drop, *NLCT, "exporter", "--textfile", str(file), "--by", "zone", "--mirror"]
+    with subprocess.Popen([*words, "--interval", "1"], stderr=subprocess.PIPE) as started:
+        try:
+            deadline = time.monotonic() + LONG
+            while not (file.exists() and named(read(file.read_text()), "nlct_mirror_flows")):
+                assert started.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        finally:
+            started.terminate()
+        assert started.communicate(timeout=LONG)[1] == b""
+    assert named(read(file.read_text()), "nlct_up") == {(): 1}
+
+
+def test_the_file_is_whole_whenever_it_is_read(
+    ct: nlct.Conntrack, where: str, tmp_path: Path
+) -> None:
+    """It is replaced by another one that anybody may read; nothing else is left there."""
+    file = tmp_path / "nlct.prom"
+    before = os.umask(0o077)
+    try:
+        started = process("exporter", where, "--textfile", str(file), "--interval", "1")
+    finally:
+        os.umask(before)
+    try:
+        seen: dict[int, float] = {}
+        deadline = time.monotonic() + LONG
+        while len(seen) < 2:
+            assert time.monotonic() < deadline
+            with contextlib.suppress(FileNotFoundError), file.open() as found:
+                status = os.fstat(found.fileno())
+                seen[status.st_mtime_ns] = named(read(found.read()), "nlct_entries")[()]
+                assert stat.S_IMODE(status.st_mode) == 0o644
+            fill(ct, flows=100, zones=10)
+        assert end(started, signal.SIGTERM) == (0, b"")
+    finally:
+        started.kill()
+    assert os.listdir(tmp_path) == ["nlct.prom"]
+    assert list(seen.values())[-1] == 100
+
+
+def test_a_file_that_cannot_be_written_is_one_line(where: str, tmp_path: Path) -> None:
+    """And exit code 1."""
+    path = tmp_path / "none" / "nlct.prom"
+    said = refused(nlct_("exporter", where, "--textfile", str(path)), 1)
+    assert said == f"nlct: {path}: No such file or directory\n"
+
+
+def test_a_namespace_that_is_not_there_yet_is_told() -> None:
+    """It is no error: it may come."""
+    started, url = begin("--netns", "/nlct/none")
+    assert named(read(get(url)[1]), "nlct_up") == {(): 0}
+    assert end(started, signal.SIGTERM) == (0, b"")
+
+
+def test_without_its_library_it_says_what_is_missing(where: str) -> None:
+    """One line, with the extra that brings it."""
+    code = (
+        "import sys; sys.modules['prometheus_client'] = None\n"
+        "import nlct.cli; sys.argv[0] = 'nlct'; nlct.cli.main()"
+    )
+    done = subprocess.run(
+        [NLCT[0], "-c", code, "exporter", where],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=LONG,
+    )
+    assert done.returncode == 1
+    assert "pip install 'nlct[exporter]'" in done.stderr
+    assert done.stderr.count("\n") == 1
