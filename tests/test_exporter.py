@@ -287,8 +287,8 @@ def test_a_named_namespace_that_goes_is_let_go(tmp_path: Path) -> None:
         with scratch() as made:
             name.symlink_to(path_of(made))
             until(lambda: netns_of(scrape(tables), "nlct_flows_counted_timestamp_seconds"))
-            assert list(tables._places._places) == [str(name)]
-        until(lambda: not tables._places._places)
+            (place,) = tables._places._places.values()
+        until(lambda: place.closed)
         samples = scrape(tables)
     assert netns_of(samples, "nlct_up") == {str(name): 0}
     assert set(dict(samples)) == {("nlct_up", (("netns", str(name)),))}
@@ -308,6 +308,9 @@ def test_a_closed_collector_collects_nothing(netns: nlct.Netns) -> None:
         ({"by": ["dport"]}, "by must be up to 3 different ones of zone, mark, proto, state"),
         ({"by": ["zone,zone"]}, "by must be"),
         ({"by": "zone"}, "by must be a list"),
+        ({"by": [7]}, "by must be fields"),
+        ({"netns": [""]}, "netns must not be empty"),
+        ({"netns": [7]}, "netns must be names or paths, not 7"),
         ({"top": 0}, "top must be from 1 to 1000000"),
         ({"interval": 0}, "interval must be 1 or more seconds"),
     ],

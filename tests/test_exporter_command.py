@@ -225,6 +225,7 @@ def test_a_port_in_use_is_one_line(where: str) -> None:
         (["--interval", "0.5"], "1 or more seconds"),
         (["--interval", "nan"], "1 or more seconds"),
         (["--top", "0"], "0 is not in the range"),
+        (["--netns", ""], "the name is empty"),
         (["--textfile", ""], "name of the file is empty"),
     ],
     ids=" ".join,

@@ -18,6 +18,8 @@ NONE, OTHER = "none", "other"
 
 # Flows by the values that they have in common.
 Counts = Mapping[tuple[Any, ...], int]
+# The same in words, by label, ready for a scrape.
+Row = tuple[dict[str, str], int]
 
 
 class Breakdown(NamedTuple):
@@ -28,6 +30,8 @@ class Breakdown(NamedTuple):
     @classmethod
     def read(cls, text: str) -> Breakdown:
         """Read fields with commas between them: "zone", "zone,mark". ValueError for others."""
+        if not isinstance(text, str):
+            raise TypeError(f"by must be fields with commas between them, not {text!r}")
         fields = tuple(text.split(","))
         known = all(field in BY for field in fields)
         if not known or len(set(fields)) < len(fields) or len(fields) > GROUPS:
@@ -42,17 +46,23 @@ class Breakdown(NamedTuple):
         """The name of its family, without the prefix."""
         return "flows_by_" + "_".join(self.fields)
 
-    def add(self, families: Families, counts: Counts, top: int, netns: str) -> None:
-        """Add the ``top`` largest counts, and the rest together as "other"."""
-        said = f"Flows by {', '.join(self.fields)}."
+    def rows(self, counts: Counts, top: int) -> list[Row]:
+        """Return the ``top`` largest counts, and the rest together as "other"."""
         largest = sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))
-        for values, count in largest[:top]:
-            labels = dict(zip(self.fields, map(_word, self.fields, values)))
-            families.add(self.name, said, count, netns=netns, **labels)
+        rows = [
+            (dict(zip(self.fields, map(_word, self.fields, values))), flows)
+            for values, flows in largest[:top]
+        ]
         if largest[top:]:
-            rest = sum(count for _, count in largest[top:])
-            others = dict.fromkeys(self.fields, OTHER)
-            families.add(self.name, said, rest, netns=netns, **others)
+            rest = sum(flows for _, flows in largest[top:])
+            rows.append((dict.fromkeys(self.fields, OTHER), rest))
+        return rows
+
+    def add(self, families: Families, rows: Iterable[Row], netns: str) -> None:
+        """Add them."""
+        said = f"Flows by {', '.join(self.fields)}."
+        for labels, flows in rows:
+            families.add(self.name, said, flows, netns=netns, **labels)
 
 
 def count(ct: Conntrack, breakdowns: Sequence[Breakdown]) -> dict[Breakdown, Counts]:

@@ -13,8 +13,8 @@ from contextlib import suppress
 from nlct import _log
 from nlct._closing import Closing
 from nlct.conntrack import Conntrack
-from nlct.errors import Error, PrivilegeError
-from nlct.exporter.flows import Breakdown, Counts
+from nlct.errors import PrivilegeError
+from nlct.exporter.flows import Breakdown, Row
 from nlct.mirror import Mirror
 from nlct.netns import NAMED, Identity, Netns
 
@@ -28,7 +28,7 @@ class Place(Closing):
     def __init__(self, name: str, ct: Conntrack, identity: Identity | None = None) -> None:
         self.name, self.ct, self.identity = name, ct, identity
         self.mirror: Mirror | None = None
-        self.counts: dict[Breakdown, Counts] = {}
+        self.rows: dict[Breakdown, list[Row]] = {}
         self.counted_at: float | None = None
         self.counting_seconds = 0.0
         # Why it could not be counted the last time.
@@ -58,12 +58,14 @@ class Places(Closing):
     """
 
     def __init__(self, names: Iterable[str], every: bool) -> None:
-        self._named = tuple(dict.fromkeys(names))
+        self._named = tuple(dict.fromkeys(map(_name, names)))
         self._every = every
         self._lock = threading.Lock()
         self._places: dict[str, Place] = {}
         # Why some could not be opened the last time.
         self._refused: list[PrivilegeError] = []
+        # Those that have lost their name, until release().
+        self._gone: list[Place] = []
         self._closed = False
         # Only here: it is the namespace of the thread that makes the object.
         if every or not self._named:
@@ -72,27 +74,28 @@ class Places(Closing):
     def look(self) -> dict[str, Place | None]:
         """Return the namespaces there are, by name; None where one cannot be worked in.
 
-        What has appeared is opened, and what is gone is let go.
+        What has appeared is opened, and what is gone is for release() to let go.
         """
         with self._lock:
             if self._closed:
                 return {}
             wanted = self._wanted()
-            gone = [
-                self._places.pop(name)
-                for name in self._places.keys() - {OWN}
-                if name not in wanted or _identity(name) != self._places[name].identity
-            ]
+            for name in self._places.keys() - {OWN}:
+                if name not in wanted or _identity(name) != self._places[name].identity:
+                    self._gone.append(self._places.pop(name))
             self._refused.clear()
             for name in wanted:
                 if name not in self._places:
                     self._open(name)
             own = {OWN: self._places[OWN]} if OWN in self._places else {}
-            found = {**own, **{name: self._places.get(name) for name in wanted}}
-        # Not with the lock: to close a mirror takes a while, and a scrape waits for nobody.
+            return {**own, **{name: self._places.get(name) for name in wanted}}
+
+    def release(self) -> None:
+        """Let go of what is gone. Not for a scrape: to close a mirror takes a while."""
+        with self._lock:
+            gone, self._gone = self._gone, []
         for place in gone:
             place.close()
-        return found
 
     def require_privilege(self) -> None:
         """Raise PrivilegeError if a namespace may not be entered, or its table not be read."""
@@ -105,7 +108,7 @@ class Places(Closing):
     def _wanted(self) -> tuple[str, ...]:
         found: list[str] = []
         if self._every:
-            with suppress(FileNotFoundError):
+            with suppress(OSError):
                 found = sorted(os.listdir(NAMED))
         return tuple(dict.fromkeys((*self._named, *found)))
 
@@ -116,17 +119,24 @@ class Places(Closing):
                 self._places[name] = Place(name, Conntrack(netns), netns.identity)
         except PrivilegeError as exc:
             self._refused.append(exc)
-        except (Error, ValueError) as exc:
+        except (OSError, ValueError) as exc:
             _log.say(_log.DEBUG, "network namespace %s cannot be read: %s", name, exc)
 
     def close(self) -> None:
         """Let go of all of them. May be called again."""
         with self._lock:
             self._closed = True
-            places = list(self._places.values())
+            self._gone += self._places.values()
             self._places.clear()
-        for place in places:
-            place.close()
+        self.release()
+
+
+def _name(name: str) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"netns must be names or paths, not {name!r}")
+    if name == OWN:
+        raise ValueError("netns must not be empty")
+    return name
 
 
 def _identity(name: str) -> Identity | None:

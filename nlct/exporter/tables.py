@@ -132,8 +132,8 @@ class TableCollector(Collector, Closing):
         name = place.name
         if self._mirror:
             add_mirror(families, place.mirror, name)
-        for one, counts in place.counts.items():
-            one.add(families, counts, self._top, name)
+        for one, rows in place.rows.items():
+            one.add(families, rows, name)
         if place.counted_at is not None:
             at, seconds = place.counted_at, place.counting_seconds
             families.add("flows_counted_timestamp_seconds", _COUNTED_AT, at, netns=name)
@@ -143,10 +143,10 @@ class TableCollector(Collector, Closing):
 
     def _work(self) -> None:
         while not self._stopped.is_set():
-            # Also where nothing is counted: what is gone must be let go if nobody scrapes.
             for place in self._places.look().values():
                 if place is not None and not self._stopped.is_set():
                     self._count(place)
+            self._places.release()
             self._stopped.wait(self._interval)
 
     def _count(self, place: Place) -> None:
@@ -155,7 +155,8 @@ class TableCollector(Collector, Closing):
                 place.keep_mirror()
             if self._breakdowns:
                 began = time.monotonic()
-                place.counts = self._counted(place)
+                counts = self._counted(place)
+                place.rows = {one: one.rows(found, self._top) for one, found in counts.items()}
                 place.counting_seconds = time.monotonic() - began
                 place.counted_at = time.time()
             place.failure = ""

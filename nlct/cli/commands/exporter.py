@@ -48,6 +48,12 @@ def _address(text: str) -> Address:
     return Address(found[1] or found[2], int(found[3]))
 
 
+def _names(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    if "" in given:
+        raise click.BadParameter("the name is empty")
+    return given
+
+
 def _breakdowns(
     _ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]
 ) -> tuple[str, ...]:
@@ -93,6 +99,7 @@ def _seconds(
     "--netns",
     metavar="NAME",
     multiple=True,
+    callback=_names,
     shell_complete=netns_names,
     help="This network namespace: a name as `ip netns` shows it, or a path. May be repeated; "
     "it need not be there yet.",
