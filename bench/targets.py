@@ -124,6 +124,7 @@ TARGETS = (
         for stream in ("dump", "text", "count_by", "scan")
     ),
     Target("memory *", "nlct.table", at_most=160, unit=" bytes", note="bytes_per_flow"),
+    Target("scrape *", "exporter.full", "exporter.empty", 1.5),
     Target("import", "nlct-command", "python", 30, unit=" ms"),
     Target("import", "nlct-command", "python.needs", 1.5),
     Target("command *", "nlct-command", "python", 1.4),
