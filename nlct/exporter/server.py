@@ -152,6 +152,11 @@ def _only_metrics(metrics: Application) -> Application:
 
     def find(environ: Environment, start_response: Start) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
+        # Some versions of the library answer everything.
+        if environ["REQUEST_METHOD"] != "GET":
+            said = [("Content-Type", "text/plain"), ("Allow", "GET, HEAD")]
+            start_response("405 Method Not Allowed", said)
+            return [b"There is only GET and HEAD.\n"]
         if path == METRICS:
             return metrics(environ, start_response)
         if path in ("", "/"):
