@@ -310,6 +310,22 @@ def test_the_file_is_whole_whenever_it_is_read(
     assert list(seen.values())[-1] == 100
 
 
+def test_a_file_that_is_there_keeps_its_mode(where: str, tmp_path: Path) -> None:
+    """Who made it has decided who may read it."""
+    file = tmp_path / "nlct.prom"
+    file.touch(0o600)
+    started = process("exporter", where, "--textfile", str(file))
+    try:
+        deadline = time.monotonic() + LONG
+        while not file.read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert end(started, signal.SIGTERM) == (0, b"")
+    finally:
+        started.kill()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
 def test_a_file_that_cannot_be_written_is_one_line(where: str, tmp_path: Path) -> None:
     """And exit code 1."""
     path = tmp_path / "none" / "nlct.prom"

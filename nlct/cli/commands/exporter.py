@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 PORT, LAST_PORT = 9989, 65535
 # A signal that comes between Python's last check and a wait does not end it.
 LONGEST_WAIT = 0.5
-# So that node_exporter, which is another user, can read it.
-READABLE = 0o644
+# A mask with which node_exporter, which is another user, can read a new file.
+READABLE = 0o022
 
 
 class Address(NamedTuple):
@@ -194,10 +194,13 @@ def _write(registry: CollectorRegistry, path: str, interval: float) -> NoReturn:
     """Write the file, again and again, until a signal comes."""
     from prometheus_client import generate_latest  # noqa: PLC0415 - an extra
 
-    while True:
-        due = time.monotonic() + interval
-        with written(path) as out:
-            out.write(generate_latest(registry))
-            os.fchmod(out.fileno(), READABLE)
-        while time.monotonic() < due:
-            time.sleep(min(LONGEST_WAIT, max(0, due - time.monotonic())))
+    before = os.umask(READABLE)
+    try:
+        while True:
+            due = time.monotonic() + interval
+            with written(path) as out:
+                out.write(generate_latest(registry))
+            while time.monotonic() < due:
+                time.sleep(min(LONGEST_WAIT, max(0, due - time.monotonic())))
+    finally:
+        os.umask(before)
