@@ -11,7 +11,7 @@ _WIPE_ON_FORK = 18
 _forks = 0
 
 
-def _marked() -> mmap.mmap | None:
+def _page() -> mmap.mmap | None:
     """Make a page that the kernel clears in a child; None where it does not know how (4.14)."""
     page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     try:
@@ -22,19 +22,17 @@ def _marked() -> mmap.mmap | None:
     return page
 
 
-_page = _marked()
+# After so many forks the byte of that number is set. A child finds it cleared.
+_marks = _page()
 
 
 def _after_fork() -> None:
     global _forks  # noqa: PLW0603
-    if _page is not None and _page[0]:
-        return
-    _forks += 1
-    if _page is not None:
-        _page[0] = 1
+    # The marks tell of forks by other libraries, too.
+    if _marks is None:
+        _forks += 1
 
 
-# The page tells of forks by other libraries, too.
 os.register_at_fork(after_in_child=_after_fork)
 
 
@@ -43,6 +41,11 @@ def process() -> tuple[int, int]:
 
     Not the process id alone: parent and child may both be number 1 of a pid namespace.
     """
-    if _page is not None and not _page[0]:
-        _after_fork()
-    return _forks, os.getpid()
+    global _forks  # noqa: PLW0603
+    while True:
+        forks = _forks
+        if _marks is None or _marks[forks % mmap.PAGESIZE]:
+            return forks, os.getpid()
+        # Threads that come here at the same time do the same.
+        _marks[(forks + 1) % mmap.PAGESIZE] = 1
+        _forks = forks + 1

@@ -73,6 +73,17 @@ class Socket:
         return rc
 
 
+class _Idle:
+    """The sockets that one process has to lend.
+
+    The lock is reentrant: a signal handler may begin an operation in the middle of a loan.
+    """
+
+    def __init__(self) -> None:
+        self.lock = _threads.Lock()
+        self.sockets: list[Socket] = []
+
+
 class SocketPool:
     """Lends a socket to each operation, so that any thread may begin one at any time.
 
@@ -82,10 +93,8 @@ class SocketPool:
 
     def __init__(self, netns: Netns) -> None:
         self._netns = netns
-        # Reentrant: a signal handler may begin an operation in the middle of a loan.
-        self._lock = _threads.Lock()
-        self._idle: list[Socket] = []
-        self._process = process()
+        # By process: in a child, a thread that is not there may hold the parent's lock.
+        self._idle = {process(): _Idle()}
         self._closed = False
 
     @contextmanager
@@ -104,10 +113,11 @@ class SocketPool:
 
         After that no socket is opened any more, so the namespace may be let go of.
         """
-        with self._guard():
+        idle = self._own()
+        with idle.lock.real:
             self._closed = True
-            idle, self._idle = self._idle, []
-        for sock in idle:
+            sockets, idle.sockets = idle.sockets, []
+        for sock in sockets:
             sock.close()
 
     def check_open(self) -> None:
@@ -115,29 +125,34 @@ class SocketPool:
         if self._closed:
             raise ValueError("this Conntrack is closed")
 
-    def _guard(self) -> Any:
-        if self._process != process():
-            # The lock may have been held by a thread that does not exist here.
-            self._lock = _threads.Lock()
-            self._idle = []
-            self._process = process()
-        return self._lock.real
+    def _own(self) -> _Idle:
+        """Return what this process has to lend, one and the same for all of its threads."""
+        now = process()
+        own = self._idle.get(now)
+        if own is None:
+            own = self._idle.setdefault(now, _Idle())
+            for other in list(self._idle):
+                if other != now:
+                    self._idle.pop(other, None)
+        return own
 
     def _take(self) -> Socket:
-        with self._guard():
+        idle = self._own()
+        with idle.lock.real:
             self.check_open()
-            while self._idle:
-                kept = self._idle.pop()
+            while idle.sockets:
+                kept = idle.sockets.pop()
                 # The program may have closed all descriptors, and reused its number.
                 if lib.nlct_socket_is(kept.handle):
                     return kept
             return Socket(self._netns)
 
     def _give(self, sock: Socket) -> None:
-        with self._guard():
-            of_us = not self._closed and sock.process == self._process
-            if of_us and sock.clean and len(self._idle) < MAX_IDLE:
-                self._idle.append(sock)
+        idle = self._own()
+        with idle.lock.real:
+            of_us = not self._closed and sock.process == process()
+            if of_us and sock.clean and len(idle.sockets) < MAX_IDLE:
+                idle.sockets.append(sock)
                 return
         sock.close()
 

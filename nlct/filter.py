@@ -711,9 +711,12 @@ class Filter:
 
     def to_c(self) -> ffi.CData:
         """Return the ``struct nlct_filter **`` for the core, good while it or the filter lives."""
-        if self._compiled is None:
-            self._compiled = _program.compile_filter(self._node)
-        return self._compiled
+        compiled = self._compiled
+        if compiled is None:
+            # Of threads that do so at once the first wins: others must not free what it uses.
+            made = _program.compile_filter(self._node)
+            compiled = self.__dict__.setdefault("_compiled", made)
+        return compiled
 
     def matches(self, flow: Flow) -> bool:
         """Tell if a flow in memory matches, just as it would in a dump.

@@ -212,8 +212,10 @@ class Flusher(Closing):
             if self._closed:
                 raise ValueError("this Flusher is closed")
             self._waiting.append(request)
+            # It may end at any time, without the lock.
+            leader = self._leader
             # A signal handler may have interrupted us below: then the leader is not alive yet.
-            if self._leader is None or not self._leader.is_alive():
+            if leader is None or not leader.is_alive():
                 return self._start_leader(request)
         return True
 

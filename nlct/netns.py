@@ -67,7 +67,7 @@ class Netns(Closing):
         operation = "make a scratch network namespace"
         made = cls()
         check(lib.nlct_netns_new(made._c), operation)
-        if made.identity in {*inhabited(), *_held.values()}:
+        if made.identity in {*inhabited(), *list(_held.values())}:
             made.close()
             raise PrivilegeError(errno.EPERM, operation, reason="the kernel made none")
         return made._hold()

@@ -412,7 +412,7 @@ def _wake(woken: Any) -> None:
 
 def _wake_all(waiting: Iterable[tuple[Any, Any]]) -> None:
     """Wake tasks, perhaps of other threads."""
-    for loop, woken in tuple(waiting):
+    for loop, woken in list(waiting):
         # The loop may be closed by now.
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(_wake, woken)

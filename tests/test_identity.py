@@ -319,10 +319,10 @@ def parent():
     dump = ct.dump()
     next(dump)
     flusher = nlct.Flusher(ct)
-    mine = {{sock._slot for sock in ct._handle.pool._idle}}
+    mine = {{sock._slot for sock in ct._handle.pool._own().sockets}}
     def child():
         assert ct.count() == 3000
-        assert not mine & {{sock._slot for sock in ct._handle.pool._idle}}
+        assert not mine & {{sock._slot for sock in ct._handle.pool._own().sockets}}
         try:
             for _ in dump:
                 pass
@@ -398,10 +398,10 @@ def test_a_socket_that_somebody_closed_is_not_used(ct: nlct.Conntrack, netns: nl
     with nlct.Netns.scratch() as other, nlct.Conntrack(other) as theirs:
         for table in (ct, theirs):
             table.create(flows.udp(1, 7))
-        (mine,) = ct._handle.pool._idle
+        (mine,) = ct._handle.pool._own().sockets
         strange = nlct.Conntrack(other)
         assert strange.count() == 1
-        (its,) = strange._handle.pool._idle
+        (its,) = strange._handle.pool._own().sockets
         os.dup2(descriptor_of(its), descriptor_of(mine), inheritable=False)
         assert ct.flush_all().complete
         assert (ct.count(), theirs.count()) == (0, 1)

@@ -487,7 +487,7 @@ def test_one_that_is_dropped(netns: nlct.Netns, ct: nlct.Conntrack) -> None:
             next(left)
         gone = weakref.ref(made)
         # What collects it may hold anything that its thread waits for.
-        with ct._handle.pool._lock.real, made._keeper.lock.real:
+        with ct._handle.pool._own().lock.real, made._keeper.lock.real:
             made = left = None
             gc.collect()
         assert gone() is None
