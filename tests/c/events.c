@@ -666,7 +666,7 @@ static void check_jumps(const struct sock_filter *code, size_t count)
     }
 }
 
-/* Every program there is, for the kernel to look at. */
+/* Every program there is, for the kernel to look at; an emulator of processes lets none through. */
 static void the_kernel_takes_every_program(void)
 {
     static struct sock_filter code[2 * EVENT_FILTER_MAX];
@@ -674,7 +674,7 @@ static void the_kernel_takes_every_program(void)
     size_t largest = 0;
     unsigned bits;
 
-    CHECK(sock >= 0);
+    CHECK(sock >= 0 || errno == EPFNOSUPPORT || errno == EPROTONOSUPPORT);
     for (bits = 0; bits < 2U << WANTED; bits++) {
         const struct nlct_kernel_filter wanted = wanted_by(bits);
         const uint32_t muted = bits >> WANTED ? 4711 : 0;
@@ -687,12 +687,14 @@ static void the_kernel_takes_every_program(void)
         check_jumps(code, count);
         CHECK_IS(code[count - 1].k, 0);
         CHECK_IS(code[count - 2].k, UINT32_MAX);
-        CHECK_IS(setsockopt(sock, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program)), 0);
+        if (sock >= 0)
+            CHECK_IS(setsockopt(sock, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program)), 0);
         if (count > largest)
             largest = count;
     }
     CHECK(largest > EVENT_FILTER_MAX / 2);
-    close(sock);
+    if (sock >= 0)
+        close(sock);
 }
 
 const struct test_case event_cases[] = {

@@ -376,6 +376,11 @@ void packet_bytes(struct packet *packet, const void *data, size_t size)
     packet->size += size;
 }
 
+struct nlmsghdr *packet_header(struct packet *packet)
+{
+    return (struct nlmsghdr *)(void *)(packet->bytes + packet->message);
+}
+
 void packet_begin(struct packet *packet, uint16_t type, uint16_t flags, uint32_t sequence,
                   uint32_t port)
 {

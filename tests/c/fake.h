@@ -76,6 +76,9 @@ struct packet {
     size_t message; /* where the last one begins */
 };
 
+/* The header of the last message. */
+struct nlmsghdr *packet_header(struct packet *packet);
+
 void packet_begin(struct packet *packet, uint16_t type, uint16_t flags, uint32_t sequence,
                   uint32_t port);
 void packet_bytes(struct packet *packet, const void *data, size_t size);

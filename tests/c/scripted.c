@@ -248,7 +248,7 @@ static void dump_sees_an_inconsistent_dump(void)
 
     dumping_begin(&dumping);
     put_flow(1, 0, 1, FAKE_PORT);
-    packet.bytes[offsetof(struct nlmsghdr, nlmsg_flags)] |= NLM_F_DUMP_INTR;
+    packet_header(&packet)->nlmsg_flags |= NLM_F_DUMP_INTR;
     put_done(1, "\0\0\0\0", 4);
     queue_packet();
     CHECK_IS(dumping_next(&dumping), 0);
@@ -423,8 +423,7 @@ static void put_text(uint32_t sequence, int error, size_t length)
     static uint8_t text[1000];
 
     packet_verdict(&packet, sequence, error);
-    packet.bytes[packet.message + offsetof(struct nlmsghdr, nlmsg_flags) + 1] |=
-        NLM_F_ACK_TLVS >> 8;
+    packet_header(&packet)->nlmsg_flags |= NLM_F_ACK_TLVS;
     memset(text, 'x', sizeof(text));
     packet_attr(&packet, NLMSGERR_ATTR_MSG, text, length);
     packet_end(&packet);
@@ -491,7 +490,7 @@ static void an_echoed_request_must_fit_its_verdict(void)
     for (i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
         packet.size = 0;
         packet_verdict(&packet, 1, EBUSY);
-        packet.bytes[offsetof(struct nlmsghdr, nlmsg_flags) + 1] = 0;
+        packet_header(&packet)->nlmsg_flags &= UINT8_MAX;
         memcpy(packet.bytes + 20, &sizes[i], sizeof(sizes[i]));
         CHECK_IS(dumping_over_packet(&dumping), -EBADMSG);
     }
