@@ -4,13 +4,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON_FILES := nlct tests bench recipes tools/layout.py tools/site setup.py kernels/run kernels/guest tools/wheels tools/sbom.py
+PYTHON_FILES := nlct tests bench setup.py kernels/run kernels/guest \
+	arch/run arch/check arch/stress
 # Every file below csrc/, wherever it lies; tests/test_rooms.py sees that no list lacks one.
 CORE := $(shell find csrc -name '*.[ch]' | sort)
 C_FILES := $(CORE) $(wildcard bench/c/*.[ch] tests/c/*.[ch] tests/faults/*.c)
 STRICT := -std=c11 -O2 -D_GNU_SOURCE -Wall -Wextra -Wpedantic -Wconversion -Wshadow \
 	-Wstrict-prototypes -Wmissing-prototypes -Wcast-align -Wpointer-arith -Werror
 
-.PHONY: help demo test check kernels lint format bench profile soak faults fuzz sanitize valgrind strict docs dist clean wheels
+.PHONY: help demo test check kernels lint format bench profile soak faults fuzz sanitize valgrind strict docs dist clean wheels arch
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name what; do \
@@ -36,6 +38,10 @@ check: $(VENV)/dev ## the exhaustive rest: every variant, many random examples, 
 kernels: dist ## the tests on other kernels, emulated; KERNEL=6.1 for one of them
 	tools/bootstrap kernels
 	$(BIN)/python kernels/run $(KERNEL)
+
+arch: $(VENV)/dev ## other architectures, musl and no GIL, after `make wheels`; ARCH=musl for one row
+	tools/bootstrap arch
+	$(BIN)/python arch/run $(ARCH)
 
 lint: $(VENV)/dev ## style, types and C formatting
 	$(BIN)/ruff check $(PYTHON_FILES)
