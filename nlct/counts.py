@@ -50,6 +50,11 @@ class Group(NamedTuple):
         bits = self.prefix or _BITS
         return self.field.number, bits[IPV4], bits[IPV6]
 
+    @property
+    def is_address(self) -> bool:
+        """True if its values are addresses or networks."""
+        return isinstance(self.field, AddressField)
+
     def value(self, packed: bytes | None, family: int) -> Any:
         """Read what a group's flows have in common; None where it is absent."""
         if packed is None:
@@ -108,6 +113,29 @@ class Counts:
             key: tuple(values[at * each : (at + 1) * each])
             for key, at, _ in _in_order(self._groups, rows)
         }
+
+    def packed(self) -> Any:
+        """Return ``struct nlct_count``s as they are. To decode many of them takes long."""
+        return self._rows()
+
+    def totals(self) -> list[int | None]:
+        """Return for each of them all its sums together; None if no flow has a counter."""
+        each = len(self._of)
+        size = len(self._rows()) // COUNT_SIZE * each * _SUM.size
+        found = lib.nlct_counts_sums(self._sink[0])
+        sums = _SUM.iter_unpack(ffi.buffer(found, size) if size else b"")
+        there = (
+            [low | high << 64 for low, high, many in one if many] for one in zip(*[sums] * each)
+        )
+        return [sum(one) if one else None for one in there]
+
+    def unpacked(self, row: bytes) -> tuple[Any, ...]:
+        """Return the values of a ``struct nlct_count``, one for each field."""
+        _, *values, first, second, third, family = _COUNT.unpack(row)
+        return tuple(
+            group.value(packed if there else None, family)
+            for group, packed, there in zip(self._groups, values, (first, second, third))
+        )
 
     def _rows(self) -> Any:
         size = ffi.new("size_t *")

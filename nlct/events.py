@@ -21,6 +21,7 @@ from nlct.table import Columns, FlowTable, column_set
 
 ROWS = 256
 TEXT_BYTES = 65536
+ROUNDS = 16
 
 
 class Event(NamedTuple):
@@ -136,6 +137,22 @@ class Events(Stream[Event]):
             _check.seconds("timeout", timeout)
         values = Values(json=True, event=True)
         return self._fed(values.sink, values.take, timeout)
+
+    def _feed_sink(self, sink: ffi.CData) -> Overrun | None:
+        """Feed a sink of the core with what is queued; return what was lost.
+
+        It takes ROUNDS times some milliseconds at most, however many come meanwhile.
+        """
+        rc, overrun = 1, None
+        for _ in range(ROUNDS):
+            rc, overrun = self._feed(lambda events: int(lib.nlct_events_take(events, sink[0])))
+            if rc != 1 or overrun is not None:
+                break
+        if overrun is not None:
+            self._told()
+        if rc < 0:
+            raise failure(rc)
+        return overrun
 
     def _fed(
         self, sink: ffi.CData, take: Callable[[], Taken], timeout: float | None
