@@ -422,6 +422,20 @@ def _name(option: _Option, way: str) -> str:
     return f"{way}_{option.names.split()[0][2:].replace('-', '_')}"
 
 
+def as_given(ctx: click.Context) -> str:
+    """Return the options that select flows as they were given, to show what is shown."""
+    words: list[str] = []
+    left: dict[str, Iterator[str]] = {}
+    for param in given(ctx):
+        name = param.name or ""
+        if name == _OR:
+            words.append("--or")
+        elif name.partition("_")[0] in _WAYS:
+            text = next(left.setdefault(name, iter(ctx.params[name])))
+            words += [next(one for one in param.opts if one[:2] == "--"), text]
+    return " ".join(words)
+
+
 def meant(wanted: Filter, everything: bool, otherwise: str) -> Filter:
     """Return what --all and the options mean; ALL for every flow, which nothing else means.
 

@@ -148,7 +148,7 @@ def open_places(
         other = known.setdefault(netns.identity, spec)
         if len(known) == len(places):
             raise click.BadParameter(f"{other!r} and {spec!r} are the same network namespace")
-        places.append(Place(netns, spec if len(specs) > 1 else None))
+        places.append(Place(netns, spec if len(specs) > 1 else None, spec))
     return tuple(places)
 
 

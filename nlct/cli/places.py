@@ -18,11 +18,12 @@ class Place(NamedTuple):
     """A network namespace to work in.
 
     ``netns``: None for our own. ``name``: what to call it; None for the only one, which need not be
-    named.
+    named. ``given``: how it was given, "" for our own.
     """
 
     netns: Netns | None
     name: str | None = None
+    given: str = ""
 
 
 def flows_in(place: Place) -> int:

@@ -34,6 +34,7 @@ def _version(_ctx: click.Context) -> str:
             "load",
             "probe",
             "stats",
+            "top",
             "update",
         ),
     ),
@@ -48,6 +49,7 @@ def cli(ctx: click.Context) -> None:
     Examples:
       nlct probe                      show what this kernel can do
       nlct count --by zone            count the flows of each zone
+      nlct top --by src/24            show live who has the flows
       nlct dump --zone 7 --json       list zone 7, one JSON object per line
       nlct events --dport 53          show what happens to flows, as it happens
       nlct flush --zone 7             delete zone 7 and nothing else

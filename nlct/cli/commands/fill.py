@@ -42,7 +42,7 @@ def command(
       nlct fill --netns lab --flows 100000 --zones 100
     """
     homes = inhabited()
-    at_home = any(netns is None or netns.identity in homes for netns, _ in places)
+    at_home = any(at.netns is None or at.netns.identity in homes for at in places)
     if at_home and not yes_in_this_namespace:
         raise click.UsageError(
             "name a --netns other than your own and that of process 1, or add "
