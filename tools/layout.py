@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
-# The packages inside of nlct/.
-PACKAGES = ("cli/", "exporter/")
 BESIDE = "beside"
 CONTRACT = "nlct.h"
 
@@ -54,8 +52,15 @@ def imports() -> dict[str, set[str]]:
 
 def place(module: str) -> str:
     """Return what the table of floors calls a module: its file, or the room that it is in."""
-    package = module.split(".")[1] + "/" if "." in module else ""
-    return package if package in PACKAGES else modules()[module].name
+    within = modules()[module].relative_to(ROOT / "nlct")
+    return within.name if len(within.parts) == 1 else f"{within.parts[0]}/"
+
+
+def inside(room: str) -> tuple[str, ...]:
+    """Return the files of a room of nlct/; none of what is a file itself."""
+    files = (file.relative_to(ROOT / "nlct") for file in modules().values())
+    within = (str(file) for file in files if len(file.parts) > 1)
+    return tuple(file[len(room) :] for file in within if file.startswith(room))
 
 
 @cache
@@ -163,21 +168,14 @@ class Box(NamedTuple):
 
 def _bands() -> Iterator[tuple[str, list[Box]]]:
     """Yield the floors from the top, and below them the rooms of the core."""
-    by_floor: dict[str, list[str]] = {}
-    for name, floor in floors().items():
-        by_floor.setdefault(floor, []).append(name)
-    packed = {
-        package: tuple(
-            str(file.relative_to(ROOT / "nlct" / package))
-            for module, file in modules().items()
-            if place(module) == package
-        )
-        for package in PACKAGES
-    }
+    by_floor: dict[str, list[Box]] = {}
+    for name in dict.fromkeys(map(place, modules())):
+        if name not in floors():
+            raise ValueError(f"{name} has no floor in CONTRIBUTING.md")
+        by_floor.setdefault(floors()[name], []).append(Box(name, inside(name)))
     numbers = sorted((int(floor) for floor in by_floor if floor != BESIDE), reverse=True)
     for floor in (BESIDE, *map(str, numbers)):
-        names = by_floor.get(floor, [])
-        yield floor, [Box(name, packed.get(name, ())) for name in names]
+        yield floor, by_floor.get(floor, [])
     for name, files in {CONTRACT: [], **rooms()}.items():
         yield "csrc/", [Box(name, tuple(files))]
 
