@@ -107,9 +107,9 @@ sanitize: ## the C core under ASan and UBSan
 valgrind: ## the C core under valgrind
 	$(MAKE) -C tests/c valgrind
 
-# mkdocs-material tells of its successor in many lines at each start.
+# Not --quiet, which hides warnings from --strict, too. mkdocs-material tells of its successor in many lines.
 docs: $(VENV)/docs ## the site, into build/site: pages, API, commands; every link checked
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 dist: $(VENV)/dev ## source distribution and wheel, in dist/
 	rm -rf dist

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Callable
 
 import click
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.pages import Page
 
 from bench import pictures
 from nlct.cli.commands import cli
 from tools import layout
 
+# The tests leave such a block out; to Markdown the word would spoil the fence.
+_NOT_RUN = re.compile(r"^(```\w+) not-run$", re.MULTILINE)
 _MARK = re.compile(r"^<!-- site: (\w+) ?(\w*) -->$", re.MULTILINE)
 
 
@@ -40,9 +44,16 @@ def house() -> str:
     return f'<div class="picture wide">\n{layout.svg()}\n</div>\n'
 
 
-MAKERS = {"commands": commands, "layout": house, "picture": picture}
+MAKERS: dict[str, Callable[..., str]] = {"commands": commands, "layout": house, "picture": picture}
 
 
-def on_page_markdown(markdown: str, page: Page, **_: object) -> str:  # noqa: ARG001
+def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
     """Put in what the page asks for."""
-    return _MARK.sub(lambda found: MAKERS[found[1]](*filter(None, [found[2]])), markdown)
+
+    def made(found: re.Match[str]) -> str:
+        name, argument = found.groups()
+        if name not in MAKERS:
+            raise PluginError(f"{page.file.src_uri}: nothing makes '{name}'")
+        return MAKERS[name](argument) if argument else MAKERS[name]()
+
+    return _NOT_RUN.sub(r"\1", _MARK.sub(made, markdown))
