@@ -3,16 +3,16 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PYTHON_FILES := nlct tests bench recipes tools/layout.py tools/site setup.py kernels/run kernels/guest tools/wheels tools/sbom.py
-PYTHON_FILES := nlct tests bench setup.py kernels/run kernels/guest \
-	arch/run arch/check arch/stress
+PYTHON_FILES := nlct tests bench recipes setup.py kernels/run kernels/guest arch/run arch/check arch/stress \
+	tools/layout.py tools/site tools/wheels tools/sbom.py
 # Every file below csrc/, wherever it lies; tests/test_rooms.py sees that no list lacks one.
 CORE := $(shell find csrc -name '*.[ch]' | sort)
 C_FILES := $(CORE) $(wildcard bench/c/*.[ch] tests/c/*.[ch] tests/faults/*.c)
 STRICT := -std=c11 -O2 -D_GNU_SOURCE -Wall -Wextra -Wpedantic -Wconversion -Wshadow \
 	-Wstrict-prototypes -Wmissing-prototypes -Wcast-align -Wpointer-arith -Werror
 
-.PHONY: help demo test check kernels lint format bench profile soak faults fuzz sanitize valgrind strict docs dist clean wheels arch
+.PHONY: help demo test check kernels arch lint format bench profile soak faults fuzz sanitize valgrind \
+	strict docs dist wheels clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name what; do \
