@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON_FILES := nlct tests bench recipes setup.py kernels/run kernels/guest arch/run arch/check arch/stress \
-	tools/layout.py tools/site tools/wheels tools/sbom.py
+	tools/layout.py tools/share tools/site tools/wheels tools/sbom.py
 # Every file below csrc/, wherever it lies; tests/test_rooms.py sees that no list lacks one.
 CORE := $(shell find csrc -name '*.[ch]' | sort)
 C_FILES := $(CORE) $(wildcard bench/c/*.[ch] tests/c/*.[ch] tests/faults/*.c)
@@ -12,7 +12,7 @@ STRICT := -std=c11 -O2 -D_GNU_SOURCE -Wall -Wextra -Wpedantic -Wconversion -Wsha
 	-Wstrict-prototypes -Wmissing-prototypes -Wcast-align -Wpointer-arith -Werror
 
 .PHONY: help demo test check kernels arch lint format bench profile soak faults fuzz sanitize valgrind \
-	strict docs dist wheels clean
+	strict docs share dist wheels clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name what; do \
@@ -111,13 +111,18 @@ valgrind: ## the C core under valgrind
 docs: $(VENV)/docs ## the site, into build/site: pages, API, commands; every link checked
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-dist: $(VENV)/dev ## source distribution and wheel, in dist/
+share: $(VENV)/installed ## man pages and completion files, in share/: both packages take them
+	rm -rf share
+	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null)} \
+		$(BIN)/python tools/share share
+
+dist: $(VENV)/dev share ## source distribution and wheel, in dist/
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist .
 
 WHEELS := build/wheels
 HEADERS := build/python3.14
-wheels: $(VENV)/wheels $(HEADERS)/Python.h ## for glibc and musl, x86_64 and aarch64; see docs/wheels.md
+wheels: $(VENV)/wheels $(HEADERS)/Python.h share ## for glibc and musl, x86_64 and aarch64; see docs/wheels.md
 	tools/bootstrap wheels
 	rm -rf $(WHEELS) build/base
 	$(BIN)/python -m build --no-isolation --outdir build/base .
@@ -133,7 +138,7 @@ $(HEADERS)/Python.h:
 	mv $(@D).deb/usr/include/python3.14 $(@D)
 
 clean: ## remove what was built
-	rm -rf $(VENV) build dist nlct.egg-info nlct/_nlct.* bench/build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist share nlct.egg-info nlct/_nlct.* bench/build .pytest_cache .mypy_cache .ruff_cache
 	if [ -d tests/c ]; then $(MAKE) -C tests/c clean; fi
 
 $(BIN)/python:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sysconfig
+from pathlib import Path
 
 from setuptools import setup
 from setuptools.command.build_ext import build_ext
@@ -48,8 +49,12 @@ class Build(build_ext):
         return done.returncode == 0 and word not in done.stderr
 
 
+# Man pages and completion files, where tools/share has made them: in each source distribution.
+SHARE = sorted(path for path in Path("share").rglob("*") if path.is_file())
+
 setup(
     cffi_modules=["nlct/_build.py:ffi"],
+    data_files=[(str(path.parent), [str(path)]) for path in SHARE],
     cmdclass={"build_ext": Build},
     # One wheel for CPython 3.9 and every later version; a free-threaded one needs its own.
     options={} if sysconfig.get_config_var("Py_GIL_DISABLED") else ABI3,

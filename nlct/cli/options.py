@@ -84,12 +84,12 @@ class Aliased(click.Option):
 
     def __init__(self, names: Sequence[str], aliases: str = "", **attributes: Any) -> None:
         super().__init__(names, **attributes)
-        self._aliases = aliases.split()
+        self.aliases = aliases.split()
 
     def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
         """Let the parser take all names."""
         listed = self.opts
-        self.opts = [*listed, *self._aliases]
+        self.opts = [*listed, *self.aliases]
         super().add_to_parser(parser, ctx)
         self.opts = listed
 
