@@ -3,7 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PYTHON_FILES := nlct tests bench recipes setup.py kernels/run kernels/guest arch/run arch/check arch/stress \
+PYTHON_FILES := nlct tests bench recipes setup.py kernels/run kernels/guest \
+	arch/run arch/check arch/stress .ci/fresh \
 	tools/layout.py tools/share tools/site tools/wheels tools/sbom.py
 # Every file below csrc/, wherever it lies; tests/test_rooms.py sees that no list lacks one.
 CORE := $(shell find csrc -name '*.[ch]' | sort)
@@ -12,7 +13,7 @@ STRICT := -std=c11 -O2 -D_GNU_SOURCE -Wall -Wextra -Wpedantic -Wconversion -Wsha
 	-Wstrict-prototypes -Wmissing-prototypes -Wcast-align -Wpointer-arith -Werror
 
 .PHONY: help demo test check kernels arch lint format bench profile soak faults fuzz sanitize valgrind \
-	strict docs share dist wheels clean
+	strict docs share dist wheels fresh clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name what; do \
@@ -136,6 +137,10 @@ $(HEADERS)/Python.h:
 	tools/unpack-deb forky libpython3.14-dev $(@D).deb
 	cp $(@D).deb/usr/include/*-linux-gnu/python3.14/pyconfig.h $(@D).deb/usr/include/python3.14
 	mv $(@D).deb/usr/include/python3.14 $(@D)
+
+fresh: $(VENV)/dev ## the first page of the docs, followed on a bare Debian, or SUITE=bookworm (as root)
+	tools/bootstrap fresh
+	$(BIN)/python .ci/fresh $(or $(FROM),dist) $(or $(SUITE),trixie)
 
 clean: ## remove what was built
 	rm -rf $(VENV) build dist share nlct.egg-info nlct/_nlct.* bench/build .pytest_cache .mypy_cache .ruff_cache

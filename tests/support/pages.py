@@ -31,8 +31,8 @@ FLOWS, ZONES = 5000, 50
 
 _FENCE = re.compile(r"^```(\w*) ?([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _TITLE = re.compile(r'title="([^"]+)"')
-_COMMAND = re.compile(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
-_LOOSELY = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE | doctest.IGNORE_EXCEPTION_DETAIL
+COMMAND = re.compile(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
+LOOSELY = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE | doctest.IGNORE_EXCEPTION_DETAIL
 
 Scope = dict[str, Any]
 
@@ -83,7 +83,7 @@ def _session(block: Block, page: Path, scope: Scope) -> str:
     # It has made a copy.
     test.globs = scope
     wrong: list[str] = []
-    doctest.DocTestRunner(verbose=False, optionflags=_LOOSELY).run(
+    doctest.DocTestRunner(verbose=False, optionflags=LOOSELY).run(
         test, out=wrong.append, clear_globs=False
     )
     return "".join(wrong)
@@ -92,7 +92,7 @@ def _session(block: Block, page: Path, scope: Scope) -> str:
 def _commands(block: Block, page: Path, scope: Scope) -> str:  # noqa: ARG001
     """Run each command in a shell; return what went wrong."""
     wrong = ""
-    for found in _COMMAND.finditer(block.text):
+    for found in COMMAND.finditer(block.text):
         command, shown = found.groups()
         done = subprocess.run(
             ["bash", "-o", "pipefail", "-c", command],
@@ -102,7 +102,7 @@ def _commands(block: Block, page: Path, scope: Scope) -> str:  # noqa: ARG001
             text=True,
             check=False,
         )
-        as_shown = doctest.OutputChecker().check_output(shown, done.stdout, _LOOSELY)
+        as_shown = doctest.OutputChecker().check_output(shown, done.stdout, LOOSELY)
         if done.returncode or (shown and not as_shown):
             line = block.line + block.text.count("\n", 0, found.start())
             wrong += f"{page.name}:{line}: {command}\nexit code {done.returncode}\n{done.stdout}"
