@@ -125,8 +125,8 @@ WHEELS := build/wheels
 HEADERS := build/python3.14
 wheels: $(VENV)/wheels $(HEADERS)/Python.h share ## for glibc and musl, x86_64 and aarch64; see docs/wheels.md
 	tools/bootstrap wheels
-	rm -rf $(WHEELS) build/base
-	$(BIN)/python -m build --no-isolation --outdir build/base .
+	rm -rf $(WHEELS) build/base && mkdir -p $(WHEELS)
+	$(BIN)/python -m build --no-isolation --outdir build/base . >build/base.log || { cat build/base.log && exit 1; }
 	$(BIN)/python tools/wheels build/base/*.whl --headers $(HEADERS) --out $(WHEELS)
 	tools/check-wheels $(BIN)/python $(WHEELS)/*.whl
 
