@@ -14,6 +14,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import Any
 import nlct
 
 LOG = logging.getLogger("flush-on-delete")
-AT_ONCE = 64  # so many callers share a dump where the mirror needs one
+AT_ONCE = 64  # so many callers share a dump where the mirror needs one; of each client, too
 
 
 class Agent:
@@ -43,10 +44,15 @@ class Agent:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer the lines of one client, each when it is done, until the client hangs up."""
-        tasks = set()
+        tasks: set[asyncio.Task[None]] = set()
         with contextlib.suppress(ConnectionError, ValueError):  # it hung up, or talks nonsense
-            while line := await reader.readline():
-                tasks.add(asyncio.create_task(self._answer(line.decode(), writer)))
+            # Half a line of a client that died may name another zone: "flush 12" of "flush 123".
+            while (line := await reader.readline()).endswith(b"\n"):
+                while len(tasks) >= AT_ONCE:
+                    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                task = asyncio.create_task(self._answer(line.decode(), writer))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
         if tasks:
             await asyncio.wait(tasks)
         writer.close()
@@ -66,7 +72,7 @@ class Agent:
         if words == ["state"]:
             mirror = self._flusher
             return mirror.state._asdict() if isinstance(mirror, nlct.Mirror) else {}
-        if len(words) != 2 or words[0] != "flush":
+        if len(words) != 2 or words[0] != "flush" or not re.fullmatch("-?[0-9]{1,9}", words[1]):
             raise ValueError("say 'flush ZONE' or 'state'")
         return await self._flush(int(words[1]))
 

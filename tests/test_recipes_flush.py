@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -95,12 +96,20 @@ def test_an_agent_refuses_what_it_may_not_flush(
         assert path.stat().st_mode & 0o777 == 0o600
         for wrong in ("flush 0", "flush 101", "flush -1", "flush 65536"):
             assert client.ask(wrong)["error"].startswith("zone must be from 1 to 100"), wrong
-        for wrong in ("flush", "flush seven", "flush 7 8", "", "flood 7", "state of affairs"):
+        for wrong in (
+            *("flush", "flush seven", "flush 7 8", "", "flood 7", "state of affairs"),
+            *("flush 1_0", "flush \u0667", "flush +7"),
+        ):
             answer = client.ask(wrong)
             assert answer["error"], wrong
             assert answer["asked"] == wrong
         with closing(Client(path)) as other:
             other._sock.sendall(b"\xff\n")
+            assert other._lines.readline() == ""
+        # It died in the middle of "flush 70", say.
+        with closing(Client(path)) as other:
+            other._sock.sendall(b"flush 7")
+            other._sock.shutdown(socket.SHUT_WR)
             assert other._lines.readline() == ""
         assert oracle.dump(netns) == before
         assert client.ask("flush 7")["deleted"] == 7
@@ -132,6 +141,18 @@ def test_an_agent_serves_many_deletions_at_once(
         while oracle.inside(oracle.dump(netns), {1}):
             pass
         assert oracle.dump(netns) == oracle.outside(before, range(1, zones + 1))
+
+
+def test_an_agent_answers_a_client_that_sends_faster_than_it_reads(
+    tmp_path: Path, netns: nlct.Netns
+) -> None:
+    """Every line, and without another task for each of them."""
+    lines = 5000
+    with agent(tmp_path / "socket", netns, "--zones=1-9") as (client, _):
+        sender = threading.Thread(target=client.say, args=["flush 0"] * lines)
+        sender.start()
+        assert all(client.hear()["error"] for _ in range(lines))
+        sender.join()
 
 
 def test_an_agent_that_has_lost_events_flushes_all_the_same(
