@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import resource
 import signal
 import socket
 import stat
@@ -129,6 +130,32 @@ def test_a_connection_ends_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch
             except (BrokenPipeError, ConnectionResetError):
                 ended = True
         assert get(made.url)[0] == 200
+
+
+def test_a_format_that_nobody_knows_is_none() -> None:
+    """The library's own reading of the header raises."""
+    with serving() as made:
+        for wish in ("application/openmetrics-text; version=abc", "\xff;q=,;;==", ""):
+            request = urllib.request.Request(made.url, headers={"Accept": wish})
+            with urllib.request.urlopen(request, timeout=LONG) as answer:
+                assert answer.status == 200, wish
+
+
+def test_without_descriptors_the_oldest_connections_make_room() -> None:
+    """A scrape is answered, however many hold what there is."""
+    with serving() as made, contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(socket.socket()) for _ in range(40)]
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        with socket.socket() as scrape:
+            free = os.dup(0)
+            os.close(free)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (free + 12, hard))
+            for each in (*slow, scrape):
+                each.settimeout(LONG)
+                each.connect(made.server_address[:2])
+            scrape.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            assert scrape.recv(64).startswith(b"HTTP/1.0 200 ")
 
 
 def test_garbage_is_refused() -> None:

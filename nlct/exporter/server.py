@@ -6,6 +6,7 @@ a client sends for as long as that takes.
 
 from __future__ import annotations
 
+import errno
 import socket
 import threading
 import time
@@ -17,7 +18,7 @@ from typing import Any, Callable
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import make_wsgi_app
+from prometheus_client.exposition import choose_encoder, make_wsgi_app
 
 Environment = dict[str, Any]
 Start = Callable[[str, list[tuple[str, str]]], Any]
@@ -29,6 +30,9 @@ MOST_SECONDS = 20.0
 MOST_CONNECTIONS = 64
 # Bytes of a request that are read; the header of any scrape is much shorter.
 MOST_READ = 65536
+# What keeps a connection from being accepted, and how long until the next try.
+_SHORTAGE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_REST = 0.01
 METRICS = "/metrics"
 _INDEX = b"<!doctype html><title>nlct</title><a href='/metrics'>metrics</a>\n"
 
@@ -78,6 +82,19 @@ class Server(ThreadingMixIn, WSGIServer):
         self.setup_environ()
 
     # Connections -----------------------------------------------------------------------------
+
+    def get_request(self) -> Any:
+        """Accept a connection. Where there is no descriptor for it, the oldest makes room."""
+        try:
+            return super().get_request()
+        except OSError as exc:
+            if exc.errno in _SHORTAGE:
+                with self._lock:
+                    if self._connections:
+                        self._end(next(iter(self._connections)))
+                # It still waits: without a rest the server would do nothing but try again.
+                time.sleep(_REST)
+            raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Serve a connection in a thread of its own; the oldest makes room for it."""
@@ -158,7 +175,7 @@ def _only_metrics(metrics: Application) -> Application:
             start_response("405 Method Not Allowed", said)
             return [b"There is only GET and HEAD.\n"]
         if path == METRICS:
-            return metrics(environ, start_response)
+            return metrics(_readable(environ), start_response)
         if path in ("", "/"):
             start_response("200 OK", [("Content-Type", "text/html")])
             return [_INDEX]
@@ -179,6 +196,15 @@ def _only_metrics(metrics: Application) -> Application:
         return [] if head else [body]
 
     return application
+
+
+def _readable(environ: Environment) -> Environment:
+    """Leave out a wish for a format that the library cannot read: it would raise."""
+    try:
+        choose_encoder(environ.get("HTTP_ACCEPT", ""))
+    except Exception:
+        return {name: value for name, value in environ.items() if name != "HTTP_ACCEPT"}
+    return environ
 
 
 def _address(host: str, port: int) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
