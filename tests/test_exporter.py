@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 import time
@@ -97,7 +98,7 @@ def test_breakdowns_are_what_count_by_counts(ct: nlct.Conntrack, tables: TableCo
     samples = scrape(tables)
 
     def word(value: Any) -> str:
-        return "none" if value is None else getattr(value, "name", str(value)).lower()
+        return "absent" if value is None else getattr(value, "name", str(value)).lower()
 
     for fields in (("zone",), ("proto",), ("state",), ("zone", "mark"), ("zone", "proto", "state")):
         counts = ct.count_by(*fields)
@@ -110,6 +111,25 @@ def test_breakdowns_are_what_count_by_counts(ct: nlct.Conntrack, tables: TableCo
         assert named(samples, "nlct_flows_by_" + "_".join(fields)) == expected
     assert named(samples, "nlct_flows_by_zone")[("5",)] == 18
     assert named(samples, "nlct_flows_by_state")[("established",)] == 10
+
+
+def test_a_state_that_is_none_is_not_an_absent_one(ct: nlct.Conntrack, netns: nlct.Netns) -> None:
+    """Of a flow that somebody has made without a state, and of one that is no TCP."""
+    ct.create(Flow(Tuple("10.0.0.1", "10.0.0.2", "tcp", 1, 2), timeout=100))
+    ct.create(Flow(Tuple("10.0.0.1", "10.0.0.2", "udp", 1, 2), timeout=100))
+    with TableCollector(path_of(netns), by=["state"], interval=1) as tables:
+        until(
+            lambda: named(scrape(tables), "nlct_flows_by_state") == {("none",): 1, ("absent",): 1}
+        )
+
+
+def test_any_name_of_a_namespace_can_be_scraped(netns: nlct.Netns, tmp_path: Path) -> None:
+    """Also one that is no text."""
+    path = bytes(tmp_path) + b'/\xc3\xa4\xff\n"'
+    os.symlink(path_of(netns), path)
+    with TableCollector(os.fsdecode(path)) as tables:
+        (labels,) = [labels for name, labels in scrape(tables) if name == "nlct_up"]
+    assert labels == (("netns", f'{tmp_path}/\xe4\\xff\n"'),)
 
 
 def test_top_leaves_the_rest_to_other(ct: nlct.Conntrack, netns: nlct.Netns) -> None:

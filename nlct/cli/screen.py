@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import select
@@ -106,11 +107,20 @@ class Screen:
             os.close(self._wake)
 
     def _enter(self) -> None:
-        if self._in is not None:
-            self._before = termios.tcgetattr(self._in)
-            # Ctrl-C and Ctrl-Z still are signals.
-            tty.setcbreak(self._in, termios.TCSANOW)
+        # First: a stop on the way ends in SIGCONT, which must not take it as well.
         self._shown = True
+        while self._in is not None:
+            try:
+                # In the background this stops us. Only in front is the terminal set for us.
+                termios.tcflow(self._in, termios.TCOON)
+                self._before = termios.tcgetattr(self._in)
+                # Ctrl-C and Ctrl-Z still are signals.
+                tty.setcbreak(self._in, termios.TCSANOW)
+                break
+            except termios.error as exc:
+                # SIGCONT says so.
+                if exc.args[0] != errno.EINTR:
+                    raise OSError(*exc.args) from exc
         self._write(_ENTER)
 
     def _leave(self) -> None:

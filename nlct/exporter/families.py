@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 from prometheus_client.core import Metric
@@ -24,7 +25,16 @@ class Families:
             # The library wants the name of a counter without its suffix.
             bare = name[: -len(_TOTAL)] if kind == "counter" else name
             family = self._families[name] = Metric(bare, help, kind)
-        family.add_sample(name, labels, float(value))
+        family.add_sample(
+            name, {label: _in_utf8(said) for label, said in labels.items()}, float(value)
+        )
 
     def __iter__(self) -> Iterator[Metric]:
         return iter(self._families.values())
+
+
+def _in_utf8(text: str) -> str:
+    """Return the text; with escapes for bytes of a file's name that are not UTF-8."""
+    if text.isascii():
+        return text
+    return os.fsencode(text).decode(errors="backslashreplace")

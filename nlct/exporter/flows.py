@@ -13,8 +13,9 @@ from nlct.exporter.families import Families
 
 # By the name that count_by() knows them by, the column that they are.
 BY = {"zone": "zone", "mark": "mark", "proto": "proto", "state": "tcp_state"}
-# The value of a label for flows without the field, and for those that --top leaves out.
-NONE, OTHER = "none", "other"
+# The value of a label for flows without the field, and for those that --top leaves out. Not "none":
+# that is a state of TCP.
+ABSENT, OTHER = "absent", "other"
 
 # Flows by the values that they have in common.
 Counts = Mapping[tuple[Any, ...], int]
@@ -96,4 +97,4 @@ def _dumps(breakdowns: Iterable[Breakdown]) -> list[tuple[list[str], list[Breakd
 
 
 def _word(field: str, value: Any) -> str:
-    return NONE if value is None else str(FIELDS[BY[field]].plain(value))
+    return ABSENT if value is None else str(FIELDS[BY[field]].plain(value))
