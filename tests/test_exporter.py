@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import re
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import pytest
 
@@ -22,19 +21,13 @@ from nlct import Flow, Tuple
 from nlct.exporter import Breakdown, FlushCollector, MirrorCollector, TableCollector
 from nlct.exporter import places as exporter_places
 from nlct.fill import fill
+from tests.support import filters
+from tests.support.hidden import until
 from tests.support.metrics import CONTRIB, Samples, named, promtool, scrape
 from tests.support.namespaces import scratch
 
 LONG = 30.0
 STATES = ("established", "established", "time_wait")
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Wait until it is so."""
-    deadline = time.monotonic() + LONG
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to that"
-        time.sleep(0.005)
 
 
 def path_of(netns: nlct.Netns) -> str:
@@ -172,6 +165,21 @@ def test_a_zone_is_counted_by_a_mirror_without_a_dump(
         ct.flush_zone(3)
         until(lambda: ("3",) not in named(scrape(tables), "nlct_flows_by_zone"))
         assert sum(named(scrape(tables), "nlct_flows_by_zone").values()) == 90
+
+
+def test_where_no_mirror_can_be_dumps_count(
+    ct: nlct.Conntrack, netns: nlct.Netns, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is said once, and the mirror is shown as out of step."""
+    filters.write(netns, "events", 0)
+    fill(ct, flows=100, zones=10)
+    with TableCollector(path_of(netns), by=["zone"], mirror=True, interval=1) as tables:
+        until(lambda: named(scrape(tables), "nlct_flows_by_zone"))
+        ct.flush_zone(3)
+        until(lambda: ("3",) not in named(scrape(tables), "nlct_flows_by_zone"))
+        assert named(scrape(tables), "nlct_mirror_in_step") == {(): 0}
+    (said,) = caplog.messages
+    assert "nf_conntrack_events is 0" in said
 
 
 def test_a_scrape_waits_for_no_dump(

@@ -31,7 +31,7 @@ class Place(Closing):
         self.rows: dict[Breakdown, list[Row]] = {}
         self.counted_at: float | None = None
         self.counting_seconds = 0.0
-        # Why it could not be counted the last time.
+        # Why it could not be counted in full the last time.
         self.failure = ""
         self.closed = False
 

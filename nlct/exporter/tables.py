@@ -150,21 +150,30 @@ class TableCollector(Collector, Closing):
             self._stopped.wait(self._interval)
 
     def _count(self, place: Place) -> None:
-        try:
-            if self._mirror:
-                place.keep_mirror()
-            if self._breakdowns:
-                began = time.monotonic()
-                counts = self._counted(place)
-                place.rows = {one: one.rows(found, self._top) for one, found in counts.items()}
-                place.counting_seconds = time.monotonic() - began
-                place.counted_at = time.time()
-            place.failure = ""
-        except Exception as exc:
-            # Whatever it is, the other namespaces go on. If this one is gone, that is no news.
-            if not place.closed and str(exc) != place.failure:
-                place.failure = str(exc)
-                _log.say(_log.WARNING, "namespace %r cannot be counted: %s", place.name, exc)
+        failures = []
+        # Whatever fails, the rest goes on: dumps where no mirror can be, the other namespaces.
+        for work in (self._keep_mirror, self._keep_rows):
+            try:
+                work(place)
+            except Exception as exc:
+                failures.append(str(exc))
+        failure = "; ".join(failures)
+        # If the namespace is gone, that is no news.
+        if failure and not place.closed and failure != place.failure:
+            _log.say(_log.WARNING, "namespace %r is not counted in full: %s", place.name, failure)
+        place.failure = failure
+
+    def _keep_mirror(self, place: Place) -> None:
+        if self._mirror:
+            place.keep_mirror()
+
+    def _keep_rows(self, place: Place) -> None:
+        if self._breakdowns:
+            began = time.monotonic()
+            counts = self._counted(place)
+            place.rows = {one: one.rows(found, self._top) for one, found in counts.items()}
+            place.counting_seconds = time.monotonic() - began
+            place.counted_at = time.time()
 
     def _counted(self, place: Place) -> dict[Breakdown, Counts]:
         zones = Breakdown(("zone",))
