@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import termios
+from contextlib import closing
 
 import pytest
 
@@ -17,9 +18,11 @@ pytest.importorskip("rich", reason="MISSING: rich, which nlct[cli] brings")
 
 import nlct
 from nlct import Flow, Tuple
+from nlct.cli.live import Live
 from nlct.fill import fill
 from tests.support import filters
 from tests.support.command import NLCT, nlct_, process, refused
+from tests.support.hidden import until
 from tests.support.terminal import Terminal, on_terminal
 
 QUICK = ("--interval", "0.2")
@@ -151,6 +154,17 @@ def test_colours(ct: nlct.Conntrack, where: str, way: str) -> None:
         assert b"\x1b[1;7m" in terminal.printed
 
 
+def test_fields_that_are_taken_back_at_once(ct: nlct.Conntrack) -> None:
+    """Whether the thread has seen them or not, there is something to show again."""
+    fill(ct, flows=100, zones=10)
+    with closing(Live(ct, nlct.Filter(), ("zone",), 3600, True)) as live:
+        until(live.take)
+        for _ in range(20):
+            live.ask(("proto",), 3600)
+            live.ask(("zone",), 3600)
+            until(live.take)
+
+
 def test_a_terminal_that_stops_does_not_hold_the_counts_up(ct: nlct.Conntrack, where: str) -> None:
     """Nothing is read of it while events come: none is lost, and the counts are right."""
     with on_terminal("top", where, "--interval", "0.1") as terminal:
@@ -206,8 +220,7 @@ def test_it_stops_and_goes_on(ct: nlct.Conntrack, where: str) -> None:
         for zone in (7, 8):
             terminal.press("\x1a")
             terminal.wait(lambda: stopped(terminal), "the stop")
-            terminal.pump()
-            assert terminal.is_restored()
+            terminal.wait(terminal.is_restored, "the terminal as it was")
             terminal.screen.reset()
             ct.create(flow(zone, 1))
             terminal.process.send_signal(signal.SIGCONT)
@@ -246,12 +259,13 @@ def test_an_error_is_told_on_a_terminal_that_is_restored(where: str) -> None:
         assert re.search(rb"\x1b\[\?1049lnlct: [^\n]*made up[^\n]*\n$", terminal.printed)
 
 
-def test_without_a_keyboard(where: str) -> None:
+def test_without_a_keyboard(ct: nlct.Conntrack, where: str) -> None:
     """Keys do nothing, and signals end it."""
     with on_terminal("top", where, *QUICK, stdin=subprocess.DEVNULL) as terminal:
         terminal.shows("0-0 of 0")
         terminal.press("q")
-        terminal.shows("0:00:01$")
+        ct.create(flow(7, 1))
+        terminal.shows("1-1 of 1")
         terminal.process.send_signal(signal.SIGTERM)
         assert terminal.exit_code() == 143
         assert terminal.is_restored()

@@ -72,7 +72,8 @@ class Live:
         """Count by these fields from now on, and so often."""
         if (by, interval) != (self._by, self._interval):
             if by != self._by:
-                self._shown, self.scanned = None, 0
+                # What is shown stays: the thread may never see fields that are soon taken back.
+                self.scanned = 0
             self._by, self._interval = by, interval
             _poke(self._wake)
 
