@@ -75,7 +75,9 @@ class LiveCounts(Closing):
     Call read() often, and dump() whenever it is worth its time: a dump corrects what events do not
     tell. ``reason`` says why there are no events, or what they leave out; "" if nothing.
 
-    One thread at a time may use it.
+    One thread at a time may use it; values() and order() are for any.
+
+    Raises TypeError unless there are one or two fields, and ValueError for one that is none.
     """
 
     def __init__(
@@ -144,12 +146,19 @@ class LiveCounts(Closing):
         return self._events.fileno()
 
     def read(self) -> None:
-        """Count the events that are queued; does not wait."""
+        """Count the events that are queued; does not wait.
+
+        Raises ValueError after close(), and InvalidRequestError for a malformed event.
+        """
         if self._events is not None:
             self.overruns += self._events._feed_sink(self._sink) is not None
 
     def dump(self, progress: Callable[[int], None] | None = None) -> None:
-        """Count anew, in one dump; meanwhile it reads events, and calls ``progress``."""
+        """Count anew, in one dump; meanwhile it reads events, and calls ``progress``.
+
+        ``progress``: called with the number of flows scanned so far. If it raises, the counts stay
+        those of the dump before. Raises InterruptedDumpError as Conntrack.count_by() does.
+        """
 
         def step(scanned: int) -> None:
             self.read()
@@ -158,7 +167,6 @@ class LiveCounts(Closing):
 
         self.read()
         self._take(self._flows)
-        ended, self._ended = self._ended, defaultdict(int)
         began = time.monotonic()
         undisturbed(self._ct._handle, self._filter, "count_by", self._by.make_sink, step)
         now = time.monotonic()
@@ -167,6 +175,8 @@ class LiveCounts(Closing):
         totals = zip(flows, self._by.totals()) if self._of else ()
         sums = {key: total for key, total in totals if total is not None}
         self.read()
+        # Only now: a dump that ends early leaves all as it was.
+        ended, self._ended = self._ended, defaultdict(int)
         if self._dumped:
             self._between = now - self._dumped
             self._compare(flows, sums, ended)

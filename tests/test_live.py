@@ -143,7 +143,7 @@ def test_lost_events_are_counted(ct: nlct.Conntrack, monkeypatch: pytest.MonkeyP
 
 
 def test_traffic_has_the_bytes_of_flows_that_ended(ct: nlct.Conntrack, netns: nlct.Netns) -> None:
-    """Between two dumps: of flows that are there, and of those that went."""
+    """Between two whole dumps: of flows that are there, and of those that went."""
     filters.prepare(netns)
     filters.talk(netns)
     ct.flush_all()
@@ -151,6 +151,9 @@ def test_traffic_has_the_bytes_of_flows_that_ended(ct: nlct.Conntrack, netns: nl
     def send(packets: int, port: int) -> None:
         for _ in range(packets):
             sender.sendto(bytes(100), ("127.0.0.1", port))
+
+    def stop(_scanned: int) -> None:
+        raise InterruptedError
 
     with (
         LiveCounts(ct, "dport", traffic=True) as counted,
@@ -166,6 +169,9 @@ def test_traffic_has_the_bytes_of_flows_that_ended(ct: nlct.Conntrack, netns: nl
         assert traffic(counted) == {port: 5 * 128}
         send(3, port)
         ct.delete(Filter(dport=port))
+        with pytest.raises(InterruptedError):
+            counted.dump(stop)
+        assert traffic(counted) == {port: 5 * 128}
         send(2, port)
         counted.dump()
         assert traffic(counted) == {port: 5 * 128}
