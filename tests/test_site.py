@@ -44,11 +44,14 @@ def test_every_public_name_is_on_one_page_of_the_api() -> None:
 
 
 def test_every_page_has_its_place_in_the_navigation() -> None:
-    """By its name, or as one of its folder."""
+    """By its name, or as one of its folder; and what is named there exists."""
     named = re.findall(r"^ +- (?:.*: )?([\w/*.-]+)$", (ROOT / "mkdocs.yml").read_text(), re.M)
     pages = {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")}
     folders = {name[:-1] for name in named if name.endswith("/*")}
     assert {page for page in pages - set(named) if not page.startswith(tuple(folders))} == set()
+    others = {name for name in set(named) - pages if name.endswith(".md")}
+    lost = {name for name in others if not (ROOT / name.removeprefix("repository/")).exists()}
+    assert lost == set()
 
 
 @pytest.mark.parametrize("name", pictures.PICTURES)

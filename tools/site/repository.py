@@ -21,9 +21,9 @@ _LINK = re.compile(r"(?<=\]\()([^)\s#]+)(?=[#)])")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Keep of the navigation what exists."""
+    """Name the pages of a folder in the navigation."""
     docs = Path(config.docs_dir)
-    config.nav = list(_existing(config.nav or [], docs, set(_named(config.nav or []))))
+    config.nav = list(_expanded(config.nav or [], docs, set(_named(config.nav or []))))
     return config
 
 
@@ -36,17 +36,15 @@ def _named(nav: list[Any]) -> Iterator[str]:
             yield inner
 
 
-def _existing(nav: list[Any], docs: Path, named: set[str]) -> Iterator[Any]:
+def _expanded(nav: list[Any], docs: Path, named: set[str]) -> Iterator[Any]:
     for entry in nav:
         title, inner = next(iter(entry.items())) if isinstance(entry, dict) else ("", entry)
         if isinstance(inner, list):
-            kept = list(_existing(inner, docs, named))
-            if kept:
-                yield {title: kept}
+            yield {title: list(_expanded(inner, docs, named))}
         elif inner.endswith("/*"):
             found = (str(each.relative_to(docs)) for each in sorted(docs.glob(inner + ".md")))
             yield from (each for each in found if each not in named)
-        elif (ROOT / _place(inner)).exists():
+        else:
             yield entry
 
 
