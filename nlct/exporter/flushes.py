@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 from nlct._closing import Closing
 from nlct.observers import Flushed, observe
 
+OPERATIONS = ("flush", "delete", "delete_flows")
 # From an empty zone of a mirror to a large table.
 SECONDS = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -45,6 +46,9 @@ class FlushCollector(Collector, Closing):
             registry=None,
             buckets=buckets,
         )
+        # A series that begins with its first error has no increase to alert on.
+        for operation in OPERATIONS:
+            self._flushes.labels(operation, "none", "error")
         self._observation = observe(self._count)
 
     def _count(self, flushed: Flushed) -> None:

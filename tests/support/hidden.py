@@ -18,12 +18,12 @@ from nlct.mirror import Mirror
 LONG = 60.0
 
 
-def until(condition: Callable[[], object], patience: float = LONG) -> None:
-    """Wait until it is so."""
+def until(condition: Callable[[], object], patience: float = LONG, *, pause: float = 0.002) -> None:
+    """Wait until it is so; ``pause``: seconds between two looks, more for those that cost more."""
     deadline = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < deadline, "it never came to that"
-        time.sleep(0.002)
+        time.sleep(pause)
 
 
 def set_mode(netns: nlct.Netns, mode: int) -> None:
