@@ -10,7 +10,7 @@ from typing import Any, Callable, TypeVar, Union
 
 import click
 
-from nlct.cli.options import Command, Once, json_option, netns_option, number_option
+from nlct.cli.options import Command, json_option, netns_option, number_option, seconds_option
 from nlct.cli.output import STANDARD_OUTPUT, NamedOutput, note
 from nlct.cli.places import Place
 from nlct.cli.streams import require_output
@@ -25,26 +25,9 @@ Found = Union[bytes, Overrun]
 Events = TypeVar("Events", bound=Stream[Any])
 
 
-def _seconds(
-    _ctx: click.Context, _param: click.Parameter, given: tuple[float, ...]
-) -> tuple[float, ...]:
-    for seconds in given:
-        # Nor is it "nan".
-        if not seconds >= 0:
-            raise click.BadParameter(f"it is 0 or more seconds, not {seconds:g}")
-    return given
-
-
 OPTIONS = (
     number_option("--count", 1, None, "End after N events."),
-    click.option(
-        "--timeout",
-        cls=Once,
-        type=float,
-        metavar="SECONDS",
-        callback=_seconds,
-        help="End after so many seconds.",
-    ),
+    seconds_option("--timeout", 0, None, "End after so many seconds."),
     number_option(
         "--buffer",
         LEAST_BUFFER,

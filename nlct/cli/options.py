@@ -124,6 +124,27 @@ def number_option(
     )
 
 
+def seconds_option(
+    name: str, low: float, high: float | None, help: str, **attributes: Any
+) -> Callable[[Command], Command]:
+    """Take a time in seconds, from ``low`` to ``high`` if there is one."""
+
+    def check(
+        _ctx: click.Context, _param: click.Parameter, given: tuple[float, ...]
+    ) -> tuple[float, ...]:
+        most = float("inf") if high is None else high
+        may_be = f"{low:g} or more" if high is None else f"from {low:g} to {high:g}"
+        for seconds in given:
+            # Nor is it "nan".
+            if not low <= seconds <= most:
+                raise click.BadParameter(f"it is {may_be} seconds, not {seconds:g}")
+        return given
+
+    return click.option(
+        name, cls=Once, type=float, metavar="SECONDS", callback=check, help=help, **attributes
+    )
+
+
 def _open(ctx: click.Context, spec: str) -> Netns:
     try:
         netns = Netns.open(spec)

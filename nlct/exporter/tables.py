@@ -147,7 +147,7 @@ class TableCollector(Collector, Closing):
                 if place is not None and not self._stopped.is_set():
                     self._count(place)
             self._places.release()
-            self._stopped.wait(self._interval)
+            self._stopped.wait(min(self._interval, threading.TIMEOUT_MAX))
 
     def _count(self, place: Place) -> None:
         failures = []

@@ -11,7 +11,14 @@ import click
 
 from nlct.cli.app import Command
 from nlct.cli.files import written
-from nlct.cli.options import Once, file_names, files, netns_names, number_option
+from nlct.cli.options import (
+    Once,
+    file_names,
+    files,
+    netns_names,
+    number_option,
+    seconds_option,
+)
 from nlct.cli.output import note
 from nlct.cli.signals import stoppable
 
@@ -19,6 +26,8 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 PORT, LAST_PORT = 9989, 65535
+# A day between two dumps.
+LONGEST = 86400
 # A signal that comes between Python's last check and a wait does not end it.
 LONGEST_WAIT = 0.5
 # A mask with which node_exporter, which is another user, can read a new file.
@@ -67,16 +76,6 @@ def _breakdowns(
     return given
 
 
-def _seconds(
-    _ctx: click.Context, _param: click.Parameter, given: tuple[float, ...]
-) -> tuple[float, ...]:
-    for seconds in given:
-        # Nor is it "nan".
-        if not 1 <= seconds < float("inf"):
-            raise click.BadParameter(f"it is 1 or more seconds, not {seconds:g}")
-    return given
-
-
 @click.command("exporter", cls=Command)
 @click.option(
     "--listen",
@@ -119,15 +118,13 @@ def _seconds(
 @number_option(
     "--top", 1, 1_000_000, "Of each --by show the N largest, and the rest as other.", default=100
 )
-@click.option(
+@seconds_option(
     "--interval",
-    cls=Once,
-    type=float,
+    1,
+    LONGEST,
+    "Dump the table for --by so often, and write FILE.",
     default=15.0,
     show_default=True,
-    metavar="SECONDS",
-    callback=_seconds,
-    help="Dump the table for --by so often, and write FILE.",
 )
 @click.option(
     "--mirror",

@@ -12,7 +12,7 @@ import click
 
 from nlct.cli.app import Command
 from nlct.cli.filters import as_given, filter_options
-from nlct.cli.options import Once, netns_option, number_option, offer
+from nlct.cli.options import Once, netns_option, number_option, offer, seconds_option
 from nlct.cli.output import STANDARD_OUTPUT, named
 from nlct.cli.places import Place
 from nlct.cli.signals import stoppable
@@ -28,18 +28,6 @@ def _by(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]) ->
         return read_fields(",".join(given))
     except ValueError as exc:
         raise click.BadParameter(str(exc)) from None
-
-
-def _interval(
-    _ctx: click.Context, _param: click.Parameter, given: tuple[float, ...]
-) -> tuple[float, ...]:
-    for seconds in given:
-        # Nor is it "nan".
-        if not SHORTEST <= seconds <= LONGEST:
-            raise click.BadParameter(
-                f"it is from {SHORTEST:g} to {LONGEST:g} seconds, not {seconds:g}"
-            )
-    return given
 
 
 @click.command("top", cls=Command)
@@ -62,15 +50,7 @@ def _interval(
 )
 @click.option("--reverse", is_flag=True, help="The smallest first; of keys, the last.")
 @number_option("--top", 1, None, "Show only the first N rows.")
-@click.option(
-    "--interval",
-    cls=Once,
-    type=float,
-    metavar="SECONDS",
-    default=2.0,
-    callback=_interval,
-    help="Show anew so often.  [default: 2]",
-)
+@seconds_option("--interval", SHORTEST, LONGEST, "Show anew so often.  [default: 2]", default=2.0)
 @click.option(
     "--no-events",
     is_flag=True,
