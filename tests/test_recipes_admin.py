@@ -83,7 +83,7 @@ class Sender:
         self._sock.close()
 
     def _send(self) -> None:
-        while not self._stop.wait(0.002):
+        while not self._stop.wait(0.005):
             self._number += 1
             self._sock.send(b"%d" % self._number)
 

@@ -160,6 +160,8 @@ def test_creating_and_changing(pair: Pair, row: Row) -> None:
     assert found == wanted != before
 
 
+# `make test` compares events with conntrack's in test_events_command.py.
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("root")
 @pytest.mark.skipif(not PAGE.exists(), reason="MISSING: a whole checkout")
 def test_as_it_happens(netns: nlct.Netns, tmp_path: Path) -> None:
