@@ -226,8 +226,8 @@ def test_a_picture_that_cannot_be_is_refused_at_once(
     monkeypatch.setattr("nlct.cli.commands.demo.run", refuse)
     assert "must end in .svg" in refused(nlct_(*picture, "figures.png"), 2)
     assert "is empty" in refused(nlct_(*picture, ""), 2)
-    assert "No such file" in refused(nlct_(*picture, str(tmp_path / "nowhere/x.svg")), 1)
     if find_spec("pygal"):
+        assert "No such file" in refused(nlct_(*picture, str(tmp_path / "nowhere/x.svg")), 1)
         assert "the demo ran" in refused(nlct_(*picture, str(file)), 1)
     monkeypatch.setitem(sys.modules, "pygal", None)
     assert "pip install 'nlct[picture]'" in refused(nlct_(*picture, str(file)), 1)

@@ -74,10 +74,10 @@ def test_every_block_is_of_a_kind_that_runs(page: Path) -> None:
 
 
 def test_hardly_any_block_is_left_out() -> None:
-    """Installing, what `make` does with half a million flows, events of traffic, and a service."""
+    """Installing, what `make` does, a screen that is watched, events of traffic, and a service."""
     found = [(page, block) for page in pages() for block in blocks(page)]
     left_out = [f"{page.name}:{b.line}" for page, b in found if not (b.runs or b.shows)]
-    assert len(left_out) <= 6, left_out
+    assert len(left_out) <= 9, left_out
 
 
 @PAGES
