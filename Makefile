@@ -140,9 +140,9 @@ $(HEADERS)/Python.h:
 	cp $(@D).deb/usr/include/*-linux-gnu/python3.14/pyconfig.h $(@D).deb/usr/include/python3.14
 	mv $(@D).deb/usr/include/python3.14 $(@D)
 
-fresh: $(VENV)/dev ## the first page of the docs, followed on a bare Debian, or SUITE=bookworm (as root)
+fresh: $(VENV)/dev ## the docs' first page on a bare Debian, after `make wheels`; SUITE=bookworm (as root)
 	tools/bootstrap fresh
-	$(BIN)/python .ci/fresh $(or $(FROM),dist) $(or $(SUITE),trixie)
+	$(BIN)/python .ci/fresh $(or $(FROM),$(WHEELS)) $(or $(SUITE),trixie)
 
 clean: ## remove what was built
 	rm -rf $(VENV) build dist share nlct.egg-info nlct/_nlct.* bench/build .pytest_cache .mypy_cache .ruff_cache
