@@ -227,7 +227,8 @@ def test_a_picture_that_cannot_be_is_refused_at_once(
     assert "must end in .svg" in refused(nlct_(*picture, "figures.png"), 2)
     assert "is empty" in refused(nlct_(*picture, ""), 2)
     if find_spec("pygal"):
-        assert "No such file" in refused(nlct_(*picture, str(tmp_path / "nowhere/x.svg")), 1)
+        nowhere = str(tmp_path / "nowhere/x.svg")
+        assert "No such file" in refused(nlct_(*picture, nowhere), 1)
         assert "the demo ran" in refused(nlct_(*picture, str(file)), 1)
     monkeypatch.setitem(sys.modules, "pygal", None)
     assert "pip install 'nlct[picture]'" in refused(nlct_(*picture, str(file)), 1)

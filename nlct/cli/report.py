@@ -130,10 +130,10 @@ def _of_a_small_table(report: Report) -> list[str]:
     if not small or report.zone.to_kernel.get("scan", 0) < 1 or looking < all_of_it / 2:
         return []
     return [
-        f"This table is small: {flows_word(report.flows)} in {report.buckets:,} buckets. Whoever "
-        "looks for a",
-        "zone goes over every bucket, the kernel as well. That takes most of the time here,",
-        "and a scan then deletes flow by flow. It does count them, and keeps nobody waiting.",
+        f"This table is small: {flows_word(report.flows)} in {report.buckets:,} buckets.",
+        "Whoever looks for a zone goes over every bucket, the kernel as well. That takes",
+        "most of the time here, and a scan then deletes flow by flow. It does count",
+        "them, and keeps nobody waiting.",
     ]
 
 
