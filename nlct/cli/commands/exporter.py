@@ -51,10 +51,20 @@ def _address(text: str) -> Address:
     found = re.fullmatch(r"(?:\[([^\[\]\s]+)\]|([^:\[\]\s]*)):([0-9]{1,5})", text)
     if found is None or int(found[3]) > LAST_PORT:
         raise click.BadParameter(
-            f"it is ADDRESS:PORT, an IPv6 address in brackets, not {text!r} "
-            f"(127.0.0.1:{PORT}, [::1]:{PORT}; :{PORT} is every address)"
+            f"it is ADDRESS:PORT, an IPv6 address in brackets, the port from 0 to {LAST_PORT}, "
+            f"not {text!r}: for example 127.0.0.1:{PORT} or [::1]:{PORT}; "
+            f":{PORT} is every address"
         )
     return Address(found[1] or found[2], int(found[3]))
+
+
+def _textfiles(
+    ctx: click.Context, param: click.Parameter, given: tuple[str, ...]
+) -> tuple[str, ...]:
+    for name in file_names(ctx, param, given):
+        if not name.endswith(".prom"):
+            raise click.BadParameter(f"{name!r} must end in .prom: node_exporter reads no other")
+    return given
 
 
 def _names(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
@@ -89,7 +99,7 @@ def _breakdowns(
     "--textfile",
     cls=Once,
     metavar="FILE",
-    callback=file_names,
+    callback=_textfiles,
     shell_complete=files,
     help="Write FILE every --interval instead, for node_exporter's textfile collector; "
     "its name ends with .prom.",
@@ -192,11 +202,15 @@ def _write(registry: CollectorRegistry, path: str, interval: float) -> NoReturn:
     from prometheus_client import generate_latest  # noqa: PLC0415 - an extra
 
     before = os.umask(READABLE)
+    told = False
     try:
         while True:
             due = time.monotonic() + interval
             with written(path) as out:
                 out.write(generate_latest(registry))
+            if not told:
+                note(f"nlct: writing {path} every {interval:g} s")
+                told = True
             while time.monotonic() < due:
                 time.sleep(min(LONGEST_WAIT, max(0, due - time.monotonic())))
     finally:
