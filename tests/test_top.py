@@ -174,10 +174,12 @@ def test_keys_count_by_other_fields() -> None:
 def test_fields_are_typed() -> None:
     """One or two; what is none is said, and nothing changes."""
     view = pressed(View(("zone",)), "b")
-    assert (view.prompt, view.typed) == ("b", "zone")
-    pressed(view, "clear s r c / 1 6 , p r o t x backspace o enter")
+    assert (view.prompt, view.typed) == ("b", "")
+    pressed(view, "d clear s r c / 1 6 , p r o t x backspace o enter")
     assert (view.by, view.prompt, view.said) == (("src/16", "proto"), "", "")
-    pressed(view, "b clear q enter")
+    assert pressed(view, "b enter").by == ("src/16", "proto")
+    assert (view.prompt, view.said) == ("", "")
+    pressed(view, "b q enter")
     assert view.by == ("src/16", "proto")
     assert "'q'" in view.said
     assert not view.quit

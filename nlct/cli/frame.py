@@ -242,7 +242,8 @@ def _style(row: Row, name: str) -> str:
 
 def _status(view: View, shown: Shown | None) -> Text:
     if view.prompt:
-        asked = "rows with: " if view.prompt == "/" else "count by (one or two fields): "
+        fields = "count by one or two fields, as in src/24,dport: "
+        asked = "rows with: " if view.prompt == "/" else fields
         return Text(asked, "bold").append(view.typed).append(" ", "reverse")
     if view.said:
         return Text(view.said, "bold red")
@@ -259,4 +260,4 @@ def _help(about: Context) -> list[Text]:
     lines = [Text("nlct top: keys", "bold").append(f"  {about.place}", "cyan")]
     for keys, what in KEYS:
         lines.append(Text(f"{keys:<11}", "bold").append(what, "none"))
-    return [*lines, Text("any key: back")]
+    return [*lines, Text("any other key: back")]

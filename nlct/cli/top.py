@@ -114,7 +114,7 @@ class View:
         elif key in VIEWS:
             self._count_by(VIEWS[key])
         elif key in ("/", "b"):
-            self.prompt, self.typed = key, self.text if key == "/" else ",".join(self.by)
+            self.prompt, self.typed = key, self.text if key == "/" else ""
         elif key in _SCROLLS:
             self.scroll(_SCROLLS[key](self))
         elif key in _OTHERS:
@@ -132,7 +132,7 @@ class View:
             prompt, self.prompt = self.prompt, ""
             if prompt == "/":
                 self.text, self.first = self.typed, 0
-            else:
+            elif self.typed:
                 try:
                     self._count_by(read_fields(self.typed))
                 except ValueError:
