@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import subprocess
 import sys
@@ -29,3 +30,10 @@ def test_wheels_are_looked_for_where_they_are_made() -> None:
     """The folder is the Makefile's."""
     (folder,) = re.findall(r"^WHEELS := (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert f'default=ROOT / "{folder}"' in (ARCH / "run").read_text()
+
+
+def test_what_other_machines_print_is_the_same_twice() -> None:
+    """Nothing in it differs from run to run; the last line says where it ran."""
+    first, again = run(ARCH / "check"), run(ARCH / "check")
+    assert first == again
+    assert first.splitlines()[-1].endswith(platform.python_version())
