@@ -10,6 +10,7 @@ import subprocess
 import sys
 import termios
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -241,6 +242,52 @@ def test_it_stops_and_goes_on(ct: nlct.Conntrack, where: str) -> None:
         assert terminal.is_restored()
 
 
+SHELL = """
+import os, signal, subprocess, sys, termios, tty
+
+def own_group():
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGTTOU, signal.SIG_DFL)
+
+def wait():
+    return os.waitpid(child, os.WUNTRACED)[1]
+
+signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+mode = termios.tcgetattr(0)
+child = subprocess.Popen(sys.argv[1:], preexec_fn=own_group).pid
+for _ in range(2):
+    # It is in the background, while we set the terminal as a line editor does.
+    tty.setraw(0)
+    assert os.WIFSTOPPED(wait())
+    termios.tcsetattr(0, termios.TCSANOW, mode)
+    os.tcsetpgrp(0, child)
+    os.killpg(child, signal.SIGCONT)
+    assert os.WIFSTOPPED(wait())
+    os.tcsetpgrp(0, os.getpgrp())
+    assert termios.tcgetattr(0) == mode
+    os.killpg(child, signal.SIGCONT)
+assert os.WIFSTOPPED(wait())
+os.killpg(child, signal.SIGTERM)
+os.killpg(child, signal.SIGCONT)
+status = wait()
+assert os.WIFEXITED(status)
+sys.exit(os.WEXITSTATUS(status))
+"""
+
+
+def test_it_waits_in_the_background(where: str) -> None:
+    """Started there or sent there, it goes on in front, and ends without touching the terminal."""
+    words = (sys.executable, "-c", SHELL, *NLCT)
+    with on_terminal("top", where, *QUICK, words=words) as terminal:
+        for turn in (1, 2):
+            terminal.wait(lambda turn=turn: terminal.printed.count(b"\x1b[?1049h") == turn, "it")  # type: ignore[misc]
+            terminal.screen.reset()
+            terminal.shows("0-0 of 0")
+            terminal.press("\x1a")
+        assert terminal.exit_code() == 143
+        assert termios.tcgetattr(terminal.end) == terminal.before
+
+
 FAILS = """
 import sys
 import nlct.cli, nlct.cli.live
@@ -301,6 +348,15 @@ def test_a_batch_prints_plain_text(ct: nlct.Conntrack, where: str) -> None:
     once = nlct_("top", where, "--once", "--by", "proto")
     assert once.exit_code == 0
     assert once.stdout.splitlines()[-1].split()[:2] == ["udp", "1,000"]
+
+
+def test_names_that_speak_to_terminals(netns: nlct.Netns, tmp_path: Path) -> None:
+    """Of a namespace: what is no character to print is a question mark."""
+    name = tmp_path / "\x1b]0;x\x07\x9b\nä"
+    name.symlink_to(f"/proc/{os.getpid()}/fd/{netns.fileno()}")
+    done = nlct_("top", "--once", "--netns", str(name))
+    assert done.exit_code == 0
+    assert done.stdout.startswith(f"nlct top  {tmp_path}/?]0;x???ä  ")
 
 
 def test_a_reader_that_has_seen_enough(where: str) -> None:

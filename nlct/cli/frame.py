@@ -42,7 +42,12 @@ class Context(NamedTuple):
 def context(place: str, only: str) -> Context:
     """Return it for this standard output."""
     encoding = (getattr(sys.stdout, "encoding", None) or "ascii").lower()
-    return Context(place, only, encoding.replace("-", "") == "utf8")
+    return Context(_printable(place), _printable(only), encoding.replace("-", "") == "utf8")
+
+
+def _printable(text: str) -> str:
+    """Return it with nothing that a terminal would obey."""
+    return "".join(each if each.isprintable() else "?" for each in text)
 
 
 def frame(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import threading
 import time
 from contextlib import suppress
 from typing import NamedTuple
 
+from nlct.cli.signals import STOP
 from nlct.conntrack import Conntrack
 from nlct.filter import Filter
 from nlct.live import BYTES, LiveCounts, Sample
@@ -19,6 +21,7 @@ SHARE = 10
 CORRECT = 10.0
 # Events wait so long for others: each wake-up costs.
 GATHER = 0.05
+_OF_MAIN = (*STOP, signal.SIGTSTP, signal.SIGCONT)
 # How often the first dump says how far it is.
 TELL = 0.2
 
@@ -62,7 +65,11 @@ class Live:
         self._told, self._tell = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._woken, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._thread = threading.Thread(target=self._run, name="nlct top", daemon=True)
+        # The main thread takes the signals. If another did, a call of that one, which the terminal
+        # refuses in the background, would begin again and stop us before the signal has its say.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_MAIN)
         self._thread.start()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when there is something new to take()."""

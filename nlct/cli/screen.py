@@ -92,7 +92,8 @@ class Screen:
         before = {
             signal.SIGWINCH: signal.signal(signal.SIGWINCH, lambda *_: None),
             signal.SIGTSTP: signal.signal(signal.SIGTSTP, self._stop),
-            signal.SIGCONT: signal.signal(signal.SIGCONT, self._go_on),
+            # All is drawn again.
+            signal.SIGCONT: signal.signal(signal.SIGCONT, lambda *_: None),
         }
         wake = signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
         try:
@@ -107,20 +108,20 @@ class Screen:
             os.close(self._wake)
 
     def _enter(self) -> None:
-        # First: a stop on the way ends in SIGCONT, which must not take it as well.
-        self._shown = True
         while self._in is not None:
             try:
-                # In the background this stops us. Only in front is the terminal set for us.
+                # In the background the kernel stops us here. Only in front is it set for us.
                 termios.tcflow(self._in, termios.TCOON)
+                self._shown = True
                 self._before = termios.tcgetattr(self._in)
                 # Ctrl-C and Ctrl-Z still are signals.
                 tty.setcbreak(self._in, termios.TCSANOW)
                 break
             except termios.error as exc:
-                # SIGCONT says so.
+                # SIGCONT, after which we may be in front.
                 if exc.args[0] != errno.EINTR:
                     raise OSError(*exc.args) from exc
+        self._shown = True
         self._write(_ENTER)
 
     def _leave(self) -> None:
@@ -132,17 +133,22 @@ class Screen:
         with suppress(OSError):
             if select.select((), (self._out,), (), _PATIENCE)[1]:
                 self._write(_LEAVE)
-        if self._in is not None and self._before is not None:
+        # In the background it is set for another one; to change it would only stop us.
+        if self._in is not None and self._before is not None and self._is_in_front():
             with suppress(termios.error):
                 termios.tcsetattr(self._in, termios.TCSANOW, self._before)
 
+    def _is_in_front(self) -> bool:
+        with suppress(OSError):
+            return self._in is not None and os.tcgetpgrp(self._in) == os.getpgrp()
+        # It controls no job of ours.
+        return True
+
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
         self._leave()
+        # It returns when we go on. If another signal is to end us then, it raises.
         os.kill(os.getpid(), signal.SIGSTOP)
-
-    def _go_on(self, _number: int, _frame: FrameType | None) -> None:
-        if not self._shown:
-            self._enter()
+        self._enter()
 
     def _write(self, data: bytes) -> None:
         while data:
