@@ -60,8 +60,8 @@ def observe(callback: Callback) -> Observation:
     anything but an OSError, as for a bad argument. close() of what this returns ends it.
 
     The callback runs in the thread of the caller of the flush, who waits for it. If it raises an
-    exception, nlct logs that as a warning, and the flush is what it was. While there are no
-    observers a flush does no work for them.
+    exception, nlct logs that as a warning, and the flush is what it was. It is told of flushes of
+    its own, too. While there are no observers a flush does no work for them.
 
     Raises TypeError for what cannot be called.
     """

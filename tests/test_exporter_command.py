@@ -237,6 +237,20 @@ def test_it_ends_at_a_signal(where: str, number: int) -> None:
     assert end(started, number) in ((code, b""), (code, b"\n"))
 
 
+def test_it_takes_the_descriptors_it_may_have(where: str) -> None:
+    """Many namespaces need more than a shell or a service begins with."""
+
+    def few() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 2048))
+
+    started, _ = begin(where, preexec_fn=few)
+    try:
+        assert resource.prlimit(started.pid, resource.RLIMIT_NOFILE) == (2048, 2048)
+        assert end(started, signal.SIGTERM) == (0, b"")
+    finally:
+        started.kill()
+
+
 def test_a_port_in_use_is_one_line(where: str) -> None:
     """And exit code 1."""
     with socket.create_server(("127.0.0.1", 0)) as taken:

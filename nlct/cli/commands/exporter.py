@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import click
@@ -169,6 +170,7 @@ def command(
 
     if listen and textfile:
         raise click.UsageError("give --listen or --textfile, not both")
+    _raise_limit()
     registry = CollectorRegistry()
     try:
         with (
@@ -186,6 +188,15 @@ def command(
     except SystemExit:
         # A service that is told to stop has not failed.
         return
+
+
+def _raise_limit() -> None:
+    """Allow as many descriptors as may be: a namespace takes up to seven."""
+    import resource  # noqa: PLC0415 - not for --help
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _serve(registry: CollectorRegistry, address: Address) -> None:
