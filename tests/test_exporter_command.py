@@ -392,6 +392,27 @@ def test_a_file_that_cannot_be_written_is_one_line(where: str, tmp_path: Path) -
     assert said == f"nlct: {path}: No such file or directory\n"
 
 
+def test_a_file_that_cannot_be_written_for_a_while(where: str, tmp_path: Path) -> None:
+    """It is told once, and written again when that can be."""
+    folder, away = tmp_path / "folder", tmp_path / "away"
+    folder.mkdir()
+    path = folder / "nlct.prom"
+    with process("exporter", "--textfile", str(path), where, "--interval", "1") as started:
+        deadline = time.monotonic() + LONG
+        while not path.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        folder.rename(away)
+        assert started.stderr is not None
+        assert started.stderr.readline() == f"nlct: {path}: No such file or directory\n".encode()
+        before = (away / "nlct.prom").stat().st_ino
+        away.rename(folder)
+        while path.stat().st_ino == before:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert end(started, signal.SIGTERM) == (0, b"")
+
+
 def test_a_namespace_that_is_not_there_yet_is_told() -> None:
     """It is no error: it may come."""
     started, url = begin("--netns", "/nlct/none")

@@ -213,15 +213,22 @@ def _write(registry: CollectorRegistry, path: str, interval: float) -> NoReturn:
     from prometheus_client import generate_latest  # noqa: PLC0415 - an extra
 
     before = os.umask(READABLE)
-    told = False
+    was_written, told = False, ""
     try:
         while True:
             due = time.monotonic() + interval
-            with written(path) as out:
-                out.write(generate_latest(registry))
-            if not told:
-                note(f"nlct: writing {path} every {interval:g} s")
-                told = True
+            try:
+                with written(path) as out:
+                    out.write(generate_latest(registry))
+                if not was_written:
+                    note(f"nlct: writing {path} every {interval:g} s")
+                was_written, told = True, ""
+            except OSError as exc:
+                # A disk is not full for ever: until then the file is what it was.
+                if not was_written:
+                    raise
+                if told != (told := f"nlct: {path}: {exc.strerror}"):
+                    note(told)
             while time.monotonic() < due:
                 time.sleep(min(LONGEST_WAIT, max(0, due - time.monotonic())))
     finally:
