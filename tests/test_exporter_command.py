@@ -402,8 +402,9 @@ def test_a_file_that_cannot_be_written_for_a_while(where: str, tmp_path: Path) -
         while not path.exists():
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        folder.rename(away)
         assert started.stderr is not None
+        assert started.stderr.readline() == f"nlct: writing {path} every 1 s\n".encode()
+        folder.rename(away)
         assert started.stderr.readline() == f"nlct: {path}: No such file or directory\n".encode()
         before = (away / "nlct.prom").stat().st_ino
         away.rename(folder)

@@ -220,15 +220,16 @@ def _write(registry: CollectorRegistry, path: str, interval: float) -> NoReturn:
             try:
                 with written(path) as out:
                     out.write(generate_latest(registry))
-                if not was_written:
-                    note(f"nlct: writing {path} every {interval:g} s")
-                was_written, told = True, ""
             except OSError as exc:
                 # A disk is not full for ever: until then the file is what it was.
                 if not was_written:
                     raise
                 if told != (told := f"nlct: {path}: {exc.strerror}"):
                     note(told)
+            else:
+                if not was_written:
+                    note(f"nlct: writing {path} every {interval:g} s")
+                was_written, told = True, ""
             while time.monotonic() < due:
                 time.sleep(min(LONGEST_WAIT, max(0, due - time.monotonic())))
     finally:
