@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -64,16 +63,7 @@ def full(pair: Pair) -> Pair:
 
 def shell(line: str, netns: nlct.Netns) -> Said:
     """Run a line in a namespace, as a person would."""
-    words = ("nsenter", f"--net=/proc/self/fd/{netns.fileno()}", "--", "bash", "-c", line)
-    done = subprocess.run(
-        words,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        pass_fds=(netns.fileno(),),
-    )
-    return Said(done.returncode, done.stdout, done.stderr)
+    return beside.inside(netns, "bash", "-c", line)
 
 
 def both(pair: Pair, row: Row) -> tuple[Said, Said]:

@@ -30,6 +30,20 @@ class Said(NamedTuple):
     err: str
 
 
+def inside(netns: nlct.Netns, *command: str, given: str | None = None) -> Said:
+    """Run a command in a namespace."""
+    done = subprocess.run(
+        ["nsenter", f"--net=/proc/self/fd/{netns.fileno()}", "--", *command],
+        input=given,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        pass_fds=(netns.fileno(),),
+    )
+    return Said(done.returncode, done.stdout, done.stderr)
+
+
 class Job(NamedTuple):
     """One job, as arguments of either command.
 
@@ -149,20 +163,11 @@ class Pair:
     def tool(self, arguments: str, netns: nlct.Netns | None = None, given: str = "") -> Said:
         """Run ``conntrack``, which knows labels by their numbers."""
         netns = netns or self.theirs
-        words = ("nsenter", f"--net=/proc/self/fd/{netns.fileno()}", "--")
+        command = ("conntrack", *shlex.split(arguments))
         # The file of labels takes a namespace of mounts, and time.
         if "-l" in arguments or "label" in arguments:
-            words = (*words, "unshare", "--mount", "sh", "-c", tool.WITH_LABELS, "sh")
-        done = subprocess.run(
-            [*words, "conntrack", *shlex.split(arguments)],
-            input=given,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-            pass_fds=(netns.fileno(),),
-        )
-        return Said(done.returncode, done.stdout, done.stderr)
+            command = ("unshare", "--mount", "sh", "-c", tool.WITH_LABELS, "sh", *command)
+        return inside(netns, *command, given=given)
 
     def nlct(self, arguments: str, netns: nlct.Netns | None = None, given: str = "") -> Said:
         """Run ``nlct``, in this process."""
