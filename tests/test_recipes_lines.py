@@ -67,10 +67,15 @@ def shell(line: str, netns: nlct.Netns) -> Said:
 
 
 def both(pair: Pair, row: Row) -> tuple[Said, Said]:
-    """Run both sides, each in its namespace; each must succeed."""
+    """Run both sides, each in its namespace; each must succeed.
+
+    But not a loop that deletes while its listing runs: a flow that is listed twice, as a listing
+    beside deletes may, is not there the second time.
+    """
     theirs = shell(row[0], pair.theirs)
     ours = pair.nlct(row[1])
-    assert (theirs.code, ours.code) == (0, 0), (theirs, ours)
+    assert ours.code == 0, ours
+    assert theirs.code == 0 or "while read" in row[0], theirs
     return theirs, ours
 
 
