@@ -34,7 +34,7 @@ from tests.support.memory import TELLS, allocated, resident
 FLOWS = 40
 ZONES = 4
 # So many, since what libraries keep for later grows through several rounds, too.
-ROUNDS = 20
+ROUNDS = 10
 WARM_UP = 10
 # Calls that dump the table have shorter rounds: the hash table is all namespaces'.
 DUMPS = 15
