@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dis
 import functools
+import gc
 import itertools
 import sys
 from collections.abc import Iterator
@@ -88,7 +89,13 @@ def everywhere(
     work: Callable[[], object], handler: Callable[[], object] = _interrupt, step: int = 1
 ) -> Iterator[int]:
     """Interrupt ``work`` at every so many points in turn, and yield after every time."""
-    for point in itertools.count(0, step):
-        if not _run(work, point, handler):
-            return
-        yield point
+    # Whoever collects garbage each time looks at what is new, not at all that other tests left.
+    gc.collect()
+    gc.freeze()
+    try:
+        for point in itertools.count(0, step):
+            if not _run(work, point, handler):
+                return
+            yield point
+    finally:
+        gc.unfreeze()
