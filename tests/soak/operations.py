@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import random
 import threading
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -70,21 +70,31 @@ class Place:
 
 
 class Worker(threading.Thread):
-    """Does random operations until stopped; which ones, the seed says."""
+    """Does operations until stopped: those of ``first``, then random ones, as the seed says."""
 
-    def __init__(self, place: Place, seed: str, stop: threading.Event) -> None:
+    def __init__(
+        self, place: Place, seed: str, stop: threading.Event, first: Collection[str] = ()
+    ) -> None:
         super().__init__(name=f"worker {seed}", daemon=True)
         self.place, self.ct, self.flusher = place, place.ct, place.flusher
         self.tally = place.tally
         self.dice = random.Random(seed)
         self.enough = stop
+        self._first = first
 
     def run(self) -> None:
         """Work."""
-        weights = [each.weight for each in OPERATIONS]
-        while not self.enough.is_set():
-            self.do(*self.dice.choices(OPERATIONS, weights))
+        for operation in self._operations():
+            if self.enough.is_set():
+                return
+            self.do(operation)
             self.enough.wait(self.dice.random() * REST)
+
+    def _operations(self) -> Iterator[Operation]:
+        yield from (each for each in OPERATIONS if each.name in self._first)
+        weights = [each.weight for each in OPERATIONS]
+        while True:
+            yield from self.dice.choices(OPERATIONS, weights)
 
     def do(self, operation: Operation) -> None:
         """Do one, and account for whatever comes of it."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.soak import checks, machine
+from tests.soak.__main__ import MORE
 from tests.soak.breaks import BREAKS
 from tests.soak.tally import Tally
 from tests.support.examples import telling
@@ -73,6 +74,16 @@ def test_what_is_broken_is_found(name: str) -> None:
     done = soak("--rounds", str(rounds), "--no-resizes", "--seed", "5", "--break", name)
     assert done.returncode == 1, done.stdout + done.stderr
     assert re.search(f"VIOLATION: .*{says}", done.stdout), done.stdout
+
+
+@pytest.mark.usefixtures("able")
+def test_what_never_happens_is_found() -> None:
+    """Further rounds are tried; then the soak exits with 1 and says what is missing."""
+    short = ("--minutes", "0.001", "--round-seconds", "0.05", "--threads", "0", "--clients", "0")
+    done = soak(*short, "--no-resizes", "--seed", "7")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "VIOLATION: never happened: create," in done.stdout
+    assert f"{1 + MORE} rounds" in done.stdout
 
 
 @pytest.mark.usefixtures("able", "alone")
