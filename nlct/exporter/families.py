@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from prometheus_client.core import Metric
+from prometheus_client.core import Metric, Sample
 
 _TOTAL = "_total"
+
+
+def sample(name: str, value: float, **labels: str) -> Sample:
+    """Make a sample. It may serve in many scrapes."""
+    said = {label: _in_utf8(text) for label, text in labels.items()}
+    return Sample(f"nlct_{name}", said, float(value))
 
 
 class Families:
@@ -18,6 +24,10 @@ class Families:
 
     def add(self, name: str, help: str, value: float, **labels: str) -> None:
         """Add a sample: of a counter if the name ends with "_total", otherwise of a gauge."""
+        self.extend(name, help, (sample(name, value, **labels),))
+
+    def extend(self, name: str, help: str, samples: Iterable[Sample]) -> None:
+        """Add samples of that name."""
         name = f"nlct_{name}"
         family = self._families.get(name)
         if family is None:
@@ -25,9 +35,7 @@ class Families:
             # The library wants the name of a counter without its suffix.
             bare = name[: -len(_TOTAL)] if kind == "counter" else name
             family = self._families[name] = Metric(bare, help, kind)
-        family.add_sample(
-            name, {label: _in_utf8(said) for label, said in labels.items()}, float(value)
-        )
+        family.samples.extend(samples)
 
     def __iter__(self) -> Iterator[Metric]:
         return iter(self._families.values())

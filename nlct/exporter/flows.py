@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from prometheus_client.core import Sample
+
 from nlct._fields import FIELDS
 from nlct.conntrack import Conntrack
 from nlct.counts import GROUPS
-from nlct.exporter.families import Families
+from nlct.exporter.families import Families, sample
 
 # By the name that count_by() knows them by, the column that they are.
 BY = {"zone": "zone", "mark": "mark", "proto": "proto", "state": "tcp_state"}
@@ -19,8 +21,6 @@ ABSENT, OTHER = "absent", "other"
 
 # Flows by the values that they have in common.
 Counts = Mapping[tuple[Any, ...], int]
-# The same in words, by label, ready for a scrape.
-Row = tuple[dict[str, str], int]
 
 
 class Breakdown(NamedTuple):
@@ -47,23 +47,21 @@ class Breakdown(NamedTuple):
         """The name of its family, without the prefix."""
         return "flows_by_" + "_".join(self.fields)
 
-    def rows(self, counts: Counts, top: int) -> list[Row]:
+    def samples(self, counts: Counts, top: int, netns: str) -> list[Sample]:
         """Return the ``top`` largest counts, and the rest together as "other"."""
         largest = sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))
-        rows = [
-            (dict(zip(self.fields, map(_word, self.fields, values))), flows)
-            for values, flows in largest[:top]
-        ]
+        said = [(tuple(map(_word, self.fields, key)), flows) for key, flows in largest[:top]]
         if largest[top:]:
             rest = sum(flows for _, flows in largest[top:])
-            rows.append((dict.fromkeys(self.fields, OTHER), rest))
-        return rows
+            said.append(((OTHER,) * len(self.fields), rest))
+        return [
+            sample(self.name, flows, netns=netns, **dict(zip(self.fields, words)))
+            for words, flows in said
+        ]
 
-    def add(self, families: Families, rows: Iterable[Row], netns: str) -> None:
+    def add(self, families: Families, samples: Iterable[Sample]) -> None:
         """Add them."""
-        said = f"Flows by {', '.join(self.fields)}."
-        for labels, flows in rows:
-            families.add(self.name, said, flows, netns=netns, **labels)
+        families.extend(self.name, f"Flows by {', '.join(self.fields)}.", samples)
 
 
 def count(ct: Conntrack, breakdowns: Sequence[Breakdown]) -> dict[Breakdown, Counts]:

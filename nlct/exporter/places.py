@@ -10,11 +10,13 @@ import threading
 from collections.abc import Iterable
 from contextlib import suppress
 
+from prometheus_client.core import Sample
+
 from nlct import _log
 from nlct._closing import Closing
 from nlct.conntrack import Conntrack
 from nlct.errors import PrivilegeError
-from nlct.exporter.flows import Breakdown, Row
+from nlct.exporter.flows import Breakdown
 from nlct.mirror import Mirror
 from nlct.netns import NAMED, Identity, Netns
 
@@ -28,7 +30,7 @@ class Place(Closing):
     def __init__(self, name: str, ct: Conntrack, identity: Identity | None = None) -> None:
         self.name, self.ct, self.identity = name, ct, identity
         self.mirror: Mirror | None = None
-        self.rows: dict[Breakdown, list[Row]] = {}
+        self.samples: dict[Breakdown, list[Sample]] = {}
         self.counted_at: float | None = None
         self.counting_seconds = 0.0
         # Why it could not be counted in full the last time.

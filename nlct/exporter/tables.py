@@ -17,7 +17,7 @@ from nlct.exporter.mirrors import add_mirror
 from nlct.exporter.places import Place, Places
 from nlct.stats import Stats
 
-TOP = 100
+TOP = 50
 INTERVAL = 15.0
 
 _ENTRIES = "Flows, also those that are not in the table yet or no more."
@@ -132,8 +132,8 @@ class TableCollector(Collector, Closing):
         name = place.name
         if self._mirror:
             add_mirror(families, place.mirror, name)
-        for one, rows in place.rows.items():
-            one.add(families, rows, name)
+        for one, samples in place.samples.items():
+            one.add(families, samples)
         if place.counted_at is not None:
             at, seconds = place.counted_at, place.counting_seconds
             families.add("flows_counted_timestamp_seconds", _COUNTED_AT, at, netns=name)
@@ -152,7 +152,7 @@ class TableCollector(Collector, Closing):
     def _count(self, place: Place) -> None:
         failures = []
         # Whatever fails, the rest goes on: dumps where no mirror can be, the other namespaces.
-        for work in (self._keep_mirror, self._keep_rows):
+        for work in (self._keep_mirror, self._keep_samples):
             try:
                 work(place)
             except Exception as exc:
@@ -167,11 +167,14 @@ class TableCollector(Collector, Closing):
         if self._mirror:
             place.keep_mirror()
 
-    def _keep_rows(self, place: Place) -> None:
+    def _keep_samples(self, place: Place) -> None:
         if self._breakdowns:
             began = time.monotonic()
             counts = self._counted(place)
-            place.rows = {one: one.rows(found, self._top) for one, found in counts.items()}
+            # Made here once, not in each scrape.
+            place.samples = {
+                one: one.samples(found, self._top, place.name) for one, found in counts.items()
+            }
             place.counting_seconds = time.monotonic() - began
             place.counted_at = time.time()
 

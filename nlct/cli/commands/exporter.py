@@ -127,7 +127,7 @@ def _breakdowns(
     help="Count flows by up to three of zone, mark, proto and state (TCP's). May be repeated.",
 )
 @number_option(
-    "--top", 1, 1_000_000, "Of each --by show the N largest, and the rest as other.", default=100
+    "--top", 1, 1_000_000, "Of each --by show the N largest, and the rest as other.", default=50
 )
 @seconds_option(
     "--interval",
