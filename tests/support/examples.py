@@ -3,8 +3,8 @@
 Of the examples, the profile of Hypothesis decides:
 
 "few"   a few, the same each time: `make test`, and on other kernels
-"many"  as many as the test says, the same each time: `.ci/run`
-"new"   as many, new ones each time: `make check`
+"many"  more than half of what the test says, the same each time: `.ci/run`
+"new"   as many as the test says, new ones each time: `make check`
 
 What decides about a change always draws the same, so that no change fails by another's bad luck.
 """
@@ -22,7 +22,7 @@ def register() -> None:
     """Make the profiles known, and use "few" until --hypothesis-profile says otherwise."""
     # max_examples: of a hundred examples that a test asks for, so many.
     settings.register_profile("few", derandomize=True, deadline=None, max_examples=20)
-    settings.register_profile("many", derandomize=True, deadline=None, max_examples=100)
+    settings.register_profile("many", derandomize=True, deadline=None, max_examples=60)
     settings.register_profile("new", deadline=None, max_examples=100, print_blob=True)
     settings.load_profile("few")
 
