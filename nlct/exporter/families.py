@@ -23,11 +23,11 @@ class Families:
         self._families: dict[str, Metric] = {}
 
     def add(self, name: str, help: str, value: float, **labels: str) -> None:
-        """Add a sample: of a counter if the name ends with "_total", otherwise of a gauge."""
+        """Add a sample."""
         self.extend(name, help, (sample(name, value, **labels),))
 
     def extend(self, name: str, help: str, samples: Iterable[Sample]) -> None:
-        """Add samples of that name."""
+        """Add samples of that name: of a counter if it ends with "_total", otherwise of a gauge."""
         name = f"nlct_{name}"
         family = self._families.get(name)
         if family is None:
